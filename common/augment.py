@@ -1,0 +1,46 @@
+"""Augmentations of whole batches, drawn for each image: functions (images, generator) -> images on normalised images.
+
+images are float (N, C, H, W). They are values: `augment=(random_crop, random_flip, Cutout(12))`.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def random_crop(x, generator, padding=4):
+    """Pad with zeros on every side and cut the old size out, anywhere (project 3, section 1.2)."""
+    n, channels, height, width = x.shape
+    top, left = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator, device=x.device)
+    rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
+    columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
+    images = torch.arange(n, device=x.device)[:, None, None, None]
+    planes = torch.arange(channels, device=x.device)[None, :, None, None]
+    return F.pad(x, (padding,) * 4)[images, planes, rows, columns]
+
+
+def random_flip(x, generator):
+    """Mirror each image left to right with probability 0.5."""
+    heads = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
+    return torch.where(heads, x.flip(-1), x)
+
+
+class Cutout:
+    """Zero a square of `length` pixels around a uniformly drawn centre, clipped at the borders (DeVries & Taylor, arXiv 1708.04552).
+
+    As in project 3's section 1.2: rows y - length // 2 up to, not including, y + length // 2; the same for columns. Masked
+    pixels are 0 after normalisation: the mean colour.
+    """
+
+    def __init__(self, length):
+        if length < 0:
+            raise ValueError(f"a Cutout of {length} pixels cannot be; give 0 or more")
+        self.half = length // 2
+
+    def __call__(self, x, generator):
+        n, _, height, width = x.shape
+        y = torch.randint(height, (n, 1, 1, 1), generator=generator, device=x.device)
+        x_centre = torch.randint(width, (n, 1, 1, 1), generator=generator, device=x.device)
+        rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
+        columns = torch.arange(width, device=x.device)
+        inside = (rows >= y - self.half) & (rows < y + self.half) & (columns >= x_centre - self.half) & (columns < x_centre + self.half)
+        return x.masked_fill(inside, 0)

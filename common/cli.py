@@ -1,0 +1,185 @@
+"""The few flags every main.py shares, and what follows from them: device, scale, where results go, provenance.
+
+Nothing here imports torch before it has to: `--help` and a wrong flag answer at once.
+"""
+
+import argparse
+import errno
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+from common.files import atomic, locked
+from common.problem import Problem
+
+ROOT = Path(__file__).resolve().parents[1]
+DEVICES = ("auto", "cpu", "cuda", "mps")
+SEEDS = {"quick": 2, "full": 5}
+
+
+def positive(text):
+    """An argparse type: a whole number from 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def flags(description, seeds=SEEDS):
+    """The parser that every task begins with."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("--scale", choices=("quick", "full"), help="full: the report's data, epochs and batch sizes; quick: minutes, on the embedded sample (full on CUDA, else quick)")
+    add("--device", choices=DEVICES, default="auto", help="where to train (auto)")
+    add("--data", type=Path, metavar="DIR", help="folder that holds CIFAR-10 in any form, or is to (data/)")
+    add("--seeds", type=positive, metavar="N", help=f"trainings of each run, with seeds 0 to N-1 (quick {seeds['quick']}, full {seeds['full']})")
+    add("--epochs", type=positive, metavar="N", help="instead of every run's own; results then go to outputs_custom/")
+    add("--batch-size", type=positive, metavar="N", help="instead of every run's own; results then go to outputs_custom/")
+    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="bf16 where the machine computes in it and it pays (auto), or plain fp32")
+    add("--lang", choices=("en", "zh"), default="en", help="language of the figures (en)")
+    add("--out", type=Path, metavar="DIR", help="write the results here instead")
+    add("--redraw", action="store_true", help="make tables and figures again from the saved history, training nothing")
+    add("--fresh", action="store_true", help="start over instead of going on from an unfinished run's checkpoints")
+    return parser
+
+
+def settle(options, task, seeds=SEEDS):
+    """Fill in what the flags left open: device, precision, scale, seeds and `options.out`, the folder of results."""
+    options.command = "python " + " ".join([Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix() if _inside(sys.argv[0]) else sys.argv[0], *sys.argv[1:]])
+    options.started = time.time()
+    if options.redraw and options.scale is None:
+        options.scale = "full"
+    if not options.redraw:
+        options.device = choose_device(options.device)
+        options.precision = choose_precision(options.precision, options.device)
+        if options.scale is None:
+            options.scale = "full" if options.device == "cuda" else "quick"
+            why = "CUDA is here" if options.scale == "full" else "there is no CUDA; --scale full trains on all of CIFAR-10"
+            print(f"scale: {options.scale} ({why})")
+    altered = options.epochs or options.batch_size
+    folder = "outputs_quick" if options.scale == "quick" else "outputs_custom" if altered else "outputs"
+    options.out = options.out or task / folder
+    options.seeds = range(options.seeds or seeds[options.scale])
+    return options
+
+
+def _inside(path):
+    return ROOT in Path(path).resolve().parents
+
+
+def choose_device(name):
+    """The torch device type for `auto`, `cpu`, `cuda` or `mps`.
+
+    Leaves with status 2, a usage error, where it was asked for by name and is not there.
+    """
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if there[device])
+    if not there[name]:
+        print(f"error: device {name} is not available here; use --device {' or '.join(d for d in there if there[d])}", file=sys.stderr)
+        sys.exit(2)  # a usage error, as argparse leaves with
+    return name
+
+
+def choose_precision(name, device):
+    """`auto` is bf16 on CUDA and on CPUs with bf16 instructions. Emulated bf16 is a hundred times slower than fp32."""
+    if name != "auto":
+        return name
+    import torch
+
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = torch.cpu.get_capabilities() if device == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+def cores():
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def provenance(options, source):
+    """What a reader of the results must know to have them again: a dict for run.json."""
+    import torch
+
+    packages = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")
+    return {
+        "command": options.command,
+        "scale": options.scale,
+        "seeds": list(options.seeds),
+        "device": torch.cuda.get_device_name() if options.device == "cuda" else cpu_name(),
+        "cores": cores(),
+        "precision": options.precision,
+        "data": source,
+        "git_commit": git_commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(options.started)),
+        "seconds": round(time.time() - options.started, 1),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {name: metadata.version(name) for name in packages},
+    }
+
+
+def cpu_name():
+    import torch
+
+    named = getattr(torch.cpu, "get_capabilities", dict)().get("cpu_name")
+    return f"{named or platform.processor() or platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def git_commit():
+    """The commit of the code, marked where files differ from it; none outside a checkout."""
+    try:
+        run = lambda *words: subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
+        return run("rev-parse", "HEAD") + (" with changes" if run("status", "--porcelain", "--untracked-files=no", "--", "*.py") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write_json(path, document):
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """Raises Problem where there is no such file, or it is no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror}; run the task without --redraw first") from error
+    except ValueError as error:
+        raise Problem(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
+
+
+def alone(folder):
+    """Hold `folder` for this run alone, or raise Problem if another run writes there."""
+    return locked(Path(folder) / "checkpoints" / "lock", wait=False, busy="another run of this task is writing there")
+
+
+def run(main):
+    """Call `main` and leave with its exit status; what the user can put right becomes one line and no traceback."""
+    try:
+        sys.exit(main())
+    except Problem as problem:
+        _leave(str(problem), 1)
+    except KeyboardInterrupt:
+        _leave("interrupted; nothing finished is lost: the same command goes on where this one stopped", 130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            _leave(f"{error.filename or 'a file'}: {error.strerror}; free some space or choose another folder with --out", 1)
+        raise
+    except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            _leave("out of memory; lower --batch-size or choose --device cpu. The last checkpoint is kept", 1)
+        raise
+
+
+def _leave(line, status):
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    sys.exit(status)

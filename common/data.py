@@ -1,0 +1,154 @@
+"""CIFAR-10 as uint8 tensors, its 9:1 split, and batches that are normalised and augmented where the network is.
+
+Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009). On disk: the six files of the official binary
+version, each 10,000 records of one label byte and 3 x 32 x 32 pixel bytes. common/download.py brings them.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.problem import Problem
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+FILES = {  # MD5s of the official binary version
+    "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+    "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+    "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+    "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+    "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+    "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
+}
+SAMPLE = Path(__file__).parent / "sample"
+SAMPLE_FILES = {  # made by common/sample/make.py
+    "train.bin": "1bde375ab64ecf105bad882f1372b1f0",
+    "test.bin": "cde13d4fda8b222417a25a4728b716b0",
+}
+RECORD = 1 + 3 * 32 * 32
+
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # the PyTorch tutorial's normalisation, which the assignment follows
+PIXEL = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # mean and std of the training pixels, for project 3
+
+
+@dataclass(frozen=True)
+class Images:
+    """A part of the data set: images uint8 (N, 3, 32, 32), labels int64 (N,)."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+
+    def __getitem__(self, indices):
+        return Images(self.images[indices], self.labels[indices])
+
+    def to(self, device):
+        return Images(self.images.to(device), self.labels.to(device))
+
+    def __len__(self):
+        return len(self.labels)
+
+
+def load(folder):
+    """Read the whole data set from the six binary files in `folder`: (train of 50,000, test of 10,000).
+
+    Raises:
+        Problem: a file is missing, of the wrong length, or not byte for byte the official one.
+    """
+    parts = [_read(Path(folder) / name, md5) for name, md5 in FILES.items()]
+    return _join(parts[:5]), _join(parts[5:])
+
+
+def load_sample():
+    """Read the embedded sample: (train of 1,400, test of 500) real images, the classes equally many."""
+    train, test = (_read(SAMPLE / name, md5) for name, md5 in SAMPLE_FILES.items())
+    return _join([train]), _join([test])
+
+
+def _read(path, md5):
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise Problem(f"{path}: {error.strerror}; delete its folder to have the data set made again, or name another with --data") from error
+    found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise Problem(f"{path} is damaged: MD5 {found} where {md5} is right; delete it and run again to have it made anew")
+    return raw
+
+
+def decode(raw):
+    """Split binary records into images uint8 (N, 3, 32, 32) and labels int64 (N,), as numpy arrays.
+
+    Raises:
+        Problem: the bytes are no whole number of records, or a label is not 0-9.
+    """
+    if not raw or len(raw) % RECORD:
+        raise Problem(f"{len(raw)} bytes are no whole number of CIFAR-10 records of {RECORD} bytes; fetch the file again")
+    records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
+    labels = records[:, 0].astype(np.int64)
+    if labels.max() >= len(CLASSES):
+        raise Problem(f"label {labels.max()} in record {labels.argmax()} is out of range 0-9; this is not CIFAR-10")
+    return records[:, 1:].reshape(-1, 3, 32, 32), labels
+
+
+def _join(parts):
+    images, labels = zip(*map(decode, parts))
+    return Images(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)))
+
+
+def split(labels, seed=0, validation=0.1):
+    """Split at random into training and validation indices, class by class: 45,000 and 5,000 of CIFAR-10 (project 3, section 1.1).
+
+    Returns two sorted int64 tensors, disjoint, covering all; the same for the same seed.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    train, held_out = [], []
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        count = round(len(members) * validation)
+        held_out.append(members[:count])
+        train.append(members[count:])
+    return torch.cat(train).sort().values, torch.cat(held_out).sort().values
+
+
+def normalise(images, normalisation):
+    """uint8 (..., 3, H, W) -> float32, (x / 255 - mean) / std per channel: torchvision's ToTensor and Normalize, to the bit."""
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in normalisation)
+    return images.float().div_(255).sub_(mean).div_(std)
+
+
+class Batches:
+    """One pass after another over `data`, shuffled anew each time by its own generator, every example once a pass.
+
+    Iterating yields (images float32 (B, 3, 32, 32), labels (B,)) on the data's device; the last batch may be short.
+    `augment` is a tuple of functions (images, generator) -> images, applied to normalised images.
+    """
+
+    BLOCK = 2048  # images prepared at once: a batch of 4 is too small to keep a vector unit busy
+
+    def __init__(self, data, batch_size, *, seed, normalisation, augment=()):
+        self.data = data
+        self.batch_size = batch_size
+        self.normalisation = normalisation
+        self.augment = augment
+        self.generator = torch.Generator(data.images.device).manual_seed(seed)
+
+    def __len__(self):
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self):
+        device = self.data.images.device
+        order = torch.randperm(len(self.data), generator=self.generator, device=device)
+        for block in order.split(max(1, self.BLOCK // self.batch_size) * self.batch_size):
+            x = normalise(self.data.images[block], self.normalisation)
+            for augment in self.augment:
+                x = augment(x, self.generator)
+            yield from zip(x.split(self.batch_size), self.data.labels[block].split(self.batch_size))
+
+    def state_dict(self):
+        return {"generator": self.generator.get_state()}
+
+    def load_state_dict(self, state):
+        self.generator.set_state(state["generator"])

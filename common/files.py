@@ -1,0 +1,66 @@
+"""Writing files so that a reader, a second run or a power cut never meets half of one."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from common.problem import Problem
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Yield a temporary path beside `path`; it becomes `path` only when the block ends without an error.
+
+    Raises:
+        Problem: the folder cannot be written, or the disk is full. `path` is then what it was before.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        yield Path(temporary)
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Problem(f"cannot write {path}: {error.strerror or error}; free some space, or choose another folder with --out") from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def locked(path, wait=True, busy="another run is using it"):
+    """Hold an exclusive lock on the file `path` for the block. The system drops it when the process dies, however it dies.
+
+    Raises:
+        Problem: the lock is taken and `wait` is false, or the file cannot be made.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "a+")
+    except OSError as error:
+        raise Problem(f"cannot write in {path.parent}: {error.strerror}; choose another folder") from error
+    with handle:
+        try:
+            _lock(handle, wait)
+        except OSError as error:
+            raise Problem(f"{path.parent}: {busy}; wait for it to end, or choose another folder") from error
+        yield
+
+
+def _lock(handle, wait):
+    if os.name == "nt":
+        import msvcrt
+
+        handle.seek(0)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

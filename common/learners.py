@@ -1,0 +1,163 @@
+"""What `fit` trains: a Network, or a Stack of networks that differ in seed and hyperparameters, trained as one.
+
+A batch of 4 through LeNet is a few microseconds of arithmetic under two hundred of overhead. A Stack pays the overhead once
+for all its members, and compiles forward, backward and update into one graph; every member computes what it would alone.
+"""
+
+import copy
+import shutil
+
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+
+
+class Network:
+    """One network and its optimiser."""
+
+    shape = ()
+
+    def __init__(self, model, optimizer, *, label_smoothing=0.0, precision="fp32"):
+        self.model = model.train()
+        self.optimizer = optimizer
+        self.label_smoothing = label_smoothing
+        self.device_type = next(model.parameters()).device.type
+        self.precision = precision
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+
+    def set_lr(self, factor):
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def _forward(self, x):
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.model(x.contiguous(memory_format=torch.channels_last)).float()
+
+    def step(self, x, y):
+        """One update from images (B, 3, 32, 32) and labels (B,); the loss before it, a tensor ()."""
+        loss = F.cross_entropy(self._forward(x), y, label_smoothing=self.label_smoothing)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def logits(self, x):
+        """Logits (B, classes) in evaluation mode."""
+        self.model.eval()
+        logits = self._forward(x)
+        self.model.train()
+        return logits
+
+    def weight_norm(self):
+        return torch.nn.utils.get_total_norm(self.model.parameters()).detach()
+
+    def weights(self):
+        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def load_weights(self, weights):
+        self.model.load_state_dict(weights)
+
+    def state_dict(self):
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class Stack:
+    """Networks of one architecture, shape (seeds, runs), trained together by SGD with momentum and L2.
+
+    models: a list (seeds) of lists (runs) of networks without batch statistics; they may differ in dropout.
+    lr, momentum, weight_decay: one value a run.
+    compiled: compile the whole step for batches of `batch_size`, where a compiler is to be had.
+
+    The runs of one seed see the same batches and draw the same dropout noise, so they differ in nothing but what RUNS says.
+    """
+
+    def __init__(self, models, *, lr, momentum, weight_decay, batch_size, compiled=False):
+        self.shape = (len(models), len(models[0]))
+        device = next(models[0][0].parameters()).device
+        parameters, buffers = stack_module_state([model for seed in models for model in seed])
+        self.parameters = {name: value.detach().unflatten(0, self.shape) for name, value in parameters.items()}
+        self.buffers = {name: value.unflatten(0, self.shape) for name, value in buffers.items()}
+        self.velocities = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
+        self.base_lr = torch.tensor(lr, device=device)
+        self.lr = self.base_lr.clone()
+        self.momentum = torch.tensor(momentum, device=device)
+        self.weight_decay = torch.tensor(weight_decay, device=device)
+        self.batch_size = batch_size
+
+        training = copy.deepcopy(models[0][0]).train()
+        inference = copy.deepcopy(training).eval()
+
+        def loss_of(parameters, buffers, x, y):
+            return F.cross_entropy(functional_call(training, (parameters, buffers), (x,)), y)
+
+        # inner: the runs of a seed share images and noise; outer: each seed has its own
+        runs = vmap(grad_and_value(loss_of), in_dims=(0, 0, None, None), randomness="same")
+        self._gradients = vmap(runs, randomness="different")
+        forward = vmap(lambda p, b, x: functional_call(inference, (p, b), (x,)), in_dims=(0, 0, None))
+        self._logits = vmap(forward, in_dims=(0, 0, None))
+        self._compiled = torch.compile(self._update, dynamic=False) if compiled and can_compile(device) else self._update
+
+    def set_lr(self, factor):
+        self.lr = self.base_lr * factor
+
+    def _update(self, parameters, velocities, buffers, lr, momentum, weight_decay, x, y):
+        gradients, losses = self._gradients(parameters, buffers, x, y)
+        for name, weight in parameters.items():
+            of_run = (-1,) + (1,) * (weight.dim() - 2)
+            gradient = gradients[name] + weight_decay.view(of_run) * weight
+            velocities[name].mul_(momentum.view(of_run)).add_(gradient)
+            weight.sub_(lr.view(of_run) * velocities[name])
+        return losses
+
+    def step(self, x, y):
+        """One update from images (seeds, B, 3, 32, 32) and labels (seeds, B); the losses before it, (seeds, runs)."""
+        update = self._compiled if y.shape[-1] == self.batch_size else self._update  # a short last batch is not worth compiling
+        return update(self.parameters, self.velocities, self.buffers, self.lr, self.momentum, self.weight_decay, x, y)
+
+    def logits(self, x):
+        """Logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
+        return self._logits(self.parameters, self.buffers, x)
+
+    def weight_norm(self):
+        return sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
+
+    def state_dict(self):
+        return {"parameters": self.parameters, "velocities": self.velocities}
+
+    def load_state_dict(self, state):
+        for mine, theirs in ((self.parameters, state["parameters"]), (self.velocities, state["velocities"])):
+            if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in theirs.items()}:
+                raise ValueError("its weights have other names or shapes")
+            for name, value in mine.items():
+                value.copy_(theirs[name])
+
+
+class StackedBatches:
+    """The batches of several seeds side by side: images (seeds, B, 3, 32, 32), labels (seeds, B)."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        for parts in zip(*self.batches):
+            x, y = zip(*parts)
+            yield torch.stack(x), torch.stack(y)
+
+    def state_dict(self):
+        return [batches.state_dict() for batches in self.batches]
+
+    def load_state_dict(self, states):
+        for batches, state in zip(self.batches, states):
+            batches.load_state_dict(state)
+
+
+def can_compile(device):
+    """Whether torch.compile has what it needs: Triton on CUDA, a C++ compiler on a CPU."""
+    if device.type == "cuda":
+        return True
+    return device.type == "cpu" and any(map(shutil.which, ("g++", "clang++", "c++")))

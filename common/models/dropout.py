@@ -1,0 +1,23 @@
+"""Dropout whose probability is a tensor, so that networks that differ in it can be stacked and trained as one."""
+
+import torch
+from torch import nn
+
+
+class Dropout(nn.Module):
+    """Zero each activation with probability `p` while training, and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
+
+    What `nn.Dropout` does, with p in a buffer (no part of the saved weights): `torch.func` maps over buffers, not over
+    Python numbers.
+    """
+
+    def __init__(self, p):
+        super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"dropout must be in [0, 1), not {p}")
+        self.register_buffer("p", torch.tensor(float(p)), persistent=False)
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        return x * (torch.rand_like(x) >= self.p) / (1 - self.p)

@@ -1,0 +1,180 @@
+"""The one training loop. It knows no model, no data set and no figure.
+
+A learner (common/learners.py) is what is trained: one network, of shape (), or a stack of them, of shape (seeds, runs).
+`fit` gives its history: a dict of numpy arrays whose first axis is the step or the epoch and whose others are that shape.
+
+    batch_losses   (steps, ...)   training loss of each batch, in nats
+    batch_indices  (steps,)       1 for the first batch and on across epochs: the third of epoch 2 is steps per epoch + 3
+    epoch_losses   (epochs, ...)  mean over the epoch's examples: a short last batch counts by its size
+    lr             (epochs,)      the schedule's factor on the learning rate
+    seconds        (epochs,)      of training, without evaluation
+    weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
+    diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were
+    and, a value an epoch, whatever `evaluate` measures
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from common.files import atomic
+from common.problem import Problem
+
+
+def constant(epoch, epochs):
+    return 1.0
+
+
+def cosine(epoch, epochs):
+    """From 1 in epoch 0 towards 0 (Loshchilov & Hutter, arXiv 1608.03983): `epochs` is both the length and the period."""
+    return (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+@dataclass
+class EarlyStopping:
+    """Stop when accuracy, a fraction, has not risen by more than `min_delta` for `patience` epochs (project 3, section 1.6).
+
+    The best epoch is the one of the highest accuracy, by however little; only patience asks for `min_delta`.
+    A value that is not a number is never best.
+    """
+
+    patience: int = 15
+    min_delta: float = 0.001
+    best_epoch: int = field(default=-1, init=False)
+    best: float = field(default=-math.inf, init=False)
+    reference: float = field(default=-math.inf, init=False)
+    waited: int = field(default=0, init=False)
+
+    def update(self, epoch, value):
+        """Take the value after `epoch` in; true if it is the best so far."""
+        if value > self.reference + self.min_delta:
+            self.reference, self.waited = value, 0
+        else:
+            self.waited += 1
+        if better := value > self.best:
+            self.best, self.best_epoch = value, epoch
+        return better
+
+    @property
+    def stop(self):
+        return self.waited >= self.patience
+
+
+def fit(learner, batches, epochs, *, schedule=constant, evaluate=dict, early_stopping=None, checkpoint=None, settings=None, on_epoch=None):
+    """Train `learner` for `epochs` passes over `batches`; return its history.
+
+    evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
+    early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end.
+    checkpoint: a file, written after each epoch and, if it is there, gone on from. On a CPU what comes out is the same to the
+        bit as if nothing had stopped.
+    settings: plain values that a checkpoint must agree with to be gone on from.
+    on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
+
+    Raises:
+        Problem: the checkpoint cannot be read, or is of other settings.
+    """
+    state = {"epoch": 0, "history": {}, "best_weights": None}
+    if checkpoint and checkpoint.exists():
+        state = _restore(checkpoint, learner, batches, early_stopping, settings or {})
+    history = state["history"]
+    if on_epoch and history:
+        on_epoch(state["epoch"], history)
+
+    for epoch in range(state["epoch"], epochs):
+        if _finished_early(history, early_stopping):
+            break
+        started = time.perf_counter()
+        factor = schedule(epoch, epochs)
+        learner.set_lr(factor)
+        losses, sizes = [], []
+        for x, y in batches:
+            losses.append(learner.step(x, y))
+            sizes.append(y.shape[-1])
+        losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
+        seconds = time.perf_counter() - started
+
+        measured = {"batch_losses": losses, "epoch_losses": weighted_mean(losses, sizes), "lr": factor, "seconds": seconds}
+        measured |= {"weight_norm": learner.weight_norm(), **evaluate()}
+        for name, value in measured.items():
+            history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
+        if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
+            state["best_weights"] = learner.weights()
+        state["epoch"] = epoch + 1
+        if checkpoint:
+            _save(checkpoint, state, learner, batches, early_stopping, settings or {})
+        if on_epoch:
+            on_epoch(epoch + 1, history)
+
+    if state["best_weights"] is not None:
+        learner.load_weights(state["best_weights"])
+    return _arrays(history)
+
+
+def weighted_mean(losses, sizes):
+    """Mean over examples of mean losses (steps, ...) of batches of `sizes` (steps,) examples."""
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    return torch.tensordot(weights / weights.sum(), losses.double(), dims=1)
+
+
+def _first_not_finite(losses):
+    """1 + the index of the first value along axis 0 that is not finite, 0 where all are."""
+    bad = ~torch.isfinite(losses)
+    return torch.where(bad.any(0), bad.int().argmax(0) + 1, 0)
+
+
+def _finished_early(history, early_stopping):
+    if early_stopping and early_stopping.stop:
+        return True
+    return bool(history) and bool((~torch.isfinite(history["epoch_losses"][-1])).all())
+
+
+def _arrays(history):
+    losses = torch.cat(history["batch_losses"])
+    arrays = {name: torch.stack(values).numpy() for name, values in history.items() if name != "batch_losses"}
+    arrays["batch_losses"] = losses.numpy()
+    arrays["batch_indices"] = torch.arange(1, len(losses) + 1).numpy()
+    arrays["diverged_step"] = _first_not_finite(losses).numpy()
+    return arrays
+
+
+def _save(path, state, learner, batches, early_stopping, settings):
+    """Only tensors and plain values go in: `weights_only=True` is the one way such a file is ever read."""
+    document = {
+        **state,
+        "settings": settings,
+        "learner": learner.state_dict(),
+        "batches": batches.state_dict(),
+        "early_stopping": vars(early_stopping) if early_stopping else None,
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    with atomic(path) as temporary:
+        try:
+            torch.save(document, temporary)
+        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+            raise Problem(f"cannot write the checkpoint {path}: {str(error).splitlines()[0]}; is the disk full?") from error
+
+
+def _restore(path, learner, batches, early_stopping, settings):
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+        saved = document["settings"]
+    except Exception as error:
+        raise Problem(f"{path} is no whole checkpoint of ours ({type(error).__name__}); delete it, or start over with --fresh") from error
+    differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
+    if differing:
+        named = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
+        raise Problem(f"{path} is the checkpoint of another run ({named}); give the old settings, or start over with --fresh")
+    try:
+        learner.load_state_dict(document["learner"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise Problem(f"{path} holds another network: {str(error).splitlines()[0]}; start over with --fresh") from error
+    batches.load_state_dict(document["batches"])
+    if early_stopping:
+        vars(early_stopping).update(document["early_stopping"])
+    torch.set_rng_state(document["rng"])
+    if torch.cuda.is_available() and document["cuda_rng"]:
+        torch.cuda.set_rng_state_all(document["cuda_rng"])
+    return {name: document[name] for name in ("epoch", "history", "best_weights")}
