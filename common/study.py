@@ -6,27 +6,38 @@ is one job: the runs that differ in the last four only. A job has one checkpoint
 
 import multiprocessing
 import os
-import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
 
-from common import cli, data, evaluation
+from common import cli, data, download, evaluation
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
-from common.problem import Problem
 from common.progress import Progress
 from common.training import fit
 
+FULL_STACK = 6  # members from which on a step's overhead is shared well
 PER_MEMBER = ("lr", "momentum", "weight_decay", "dropout")
 COMPILE_FROM = 20_000  # steps; compiling costs about 30 s and saves about a millisecond a step
 EVALUATE_TRAIN = 10_000  # training images measured in evaluation mode: as many as test images
 
 
-def study(runs, options, *, on_split=False, evaluate_train=False, name="runs"):
-    """Train `runs`, {name: run}, with each of `options.seeds`; {(name, seed): history}, histories as in common/training.py.
+def configure(runs, base, options):
+    """{name: run} with every value filled in: `base`, the run's change from it, then what the flags ask for.
+
+    Quick scale takes a fifth of the epochs.
+    """
+    asked = {name: value for name, value in (("epochs", options.epochs), ("batch_size", options.batch_size)) if value}
+    full = {name: {**base, **change, **asked} for name, change in runs.items()}
+    if options.scale == "full" or options.epochs:
+        return full
+    return {name: {**run, "epochs": max(1, run["epochs"] // 5)} for name, run in full.items()}
+
+
+def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, name="runs"):
+    """Train `runs`, {name: run}, with each of `seeds` (`options.seeds` if none); {(name, seed): history} as in common/training.py.
 
     on_split: train on the 45,000 of the 9:1 split and measure the 5,000 as val_loss and val_accuracy after each epoch;
         otherwise train on everything. Either way test_loss and test_accuracy are measured, and nothing is chosen by them.
@@ -34,10 +45,15 @@ def study(runs, options, *, on_split=False, evaluate_train=False, name="runs"):
 
     `seconds` of a run are its share of its stack's.
     """
+    seeds = list(options.seeds if seeds is None else seeds)
+    if options.scale == "quick":
+        options.source = "the embedded sample (common/sample)"
+    else:
+        options.data, options.source = download.find(options.data)
     processes = cli.cores() if options.device == "cpu" else 1
     shared = {"folder": str(options.out / "checkpoints" / name), "scale": options.scale, "data": str(options.data), "device": options.device}
     shared |= {"precision": options.precision, "on_split": on_split, "evaluate_train": evaluate_train}
-    jobs = plan(runs, list(options.seeds), together=options.device != "cpu")
+    jobs = plan(runs, seeds, processes)
     shared["threads"] = max(1, processes // len(jobs))
     if options.fresh:
         for path in Path(shared["folder"]).glob("*.pt"):
@@ -47,22 +63,31 @@ def study(runs, options, *, on_split=False, evaluate_train=False, name="runs"):
     with Progress(sum(job["epochs"] * len(job["names"]) * len(job["seeds"]) for job in jobs), name) as progress:
         for finished in _train_all(jobs, shared, processes, progress):
             histories |= finished
-    return {(run, seed): histories[run, seed] for run in runs for seed in options.seeds}
+    return {(run, seed): histories[run, seed] for run in runs for seed in seeds}
 
 
-def plan(runs, seeds, together):
-    """Group runs and seeds into jobs, the longest first. `together`: all seeds of a stack in one job, for a GPU to fill."""
+def plan(runs, seeds, processes):
+    """Group runs and seeds into jobs for `processes`, the longest first. A single process takes all seeds of a stack at once."""
     groups = {}
     for name, run in runs.items():
         alike = tuple((key, run[key]) for key in sorted(run) if key not in PER_MEMBER)
         groups.setdefault(alike if stackable(run["model"]) else (*alike, name), []).append(name)
     jobs = []
     for names in groups.values():
-        first = runs[names[0]]
-        whole = together and stackable(first["model"])
-        for some in [seeds] if whole else [[seed] for seed in seeds]:
+        first, at_once = runs[names[0]], 1
+        if stackable(first["model"]):
+            at_once = -(-len(seeds) // processes)
+            if processes > 1:
+                at_once = min(at_once, -(-FULL_STACK // len(names)))
+        for start in range(0, len(seeds), at_once):
+            some = seeds[start : start + at_once]
             jobs.append({"names": names, "runs": [runs[name] for name in names], "seeds": some, "epochs": first["epochs"]})
-    return sorted(jobs, key=lambda job: -job["epochs"] * len(job["names"]) * (1 if stackable(job["runs"][0]["model"]) else 100))
+    return sorted(jobs, key=_length, reverse=True)
+
+
+def _length(job):
+    """A guess at how long a job takes: a convolutional network with batch statistics is some fifty LeNets."""
+    return job["epochs"] * len(job["names"]) * len(job["seeds"]) * (1 if stackable(job["runs"][0]["model"]) else 50)
 
 
 def stackable(model):
@@ -163,11 +188,13 @@ def train_job(job, shared, say):
 
 def member_histories(history, shape, job):
     """((name, seed), history of that one training) for all of a job's; `seconds` shared out equally, `lr` in full."""
+    whole = ("lr", "seconds", "batch_indices")  # the same for all members
     for row, seed in enumerate(job["seeds"]):
         for column, (name, run) in enumerate(zip(job["names"], job["runs"])):
-            mine = {key: value[..., row, column] if value.shape[-2:] == shape != () and key not in ("lr", "seconds", "batch_indices") else value for key, value in history.items()}
-            members = len(job["seeds"]) * len(job["names"])
-            yield (name, seed), mine | {"seconds": history["seconds"] / members, "lr": history["lr"] * run["lr"]}
+            own = {key: value if key in whole or shape == () else value[..., row, column] for key, value in history.items()}
+            own["seconds"] = history["seconds"] / (len(job["seeds"]) * len(job["names"]))
+            own["lr"] = history["lr"] * run["lr"]
+            yield (name, seed), own
 
 
 def make(run, seed, device):
@@ -191,3 +218,16 @@ def network(job, batches, device, precision):
     model = make(run, seed, device).to(memory_format=torch.channels_last)
     hyperparameters = {name: run[name] for name in ("lr", "momentum", "weight_decay")}
     return Network(model, torch.optim.SGD(model.parameters(), **hyperparameters, fused=True), precision=precision), batches[0]
+
+
+def split_indices(options):
+    """The indices of the 9:1 split that `study` trains on, as arrays to be saved."""
+    train, _ = data.load_sample() if options.scale == "quick" else data.load(options.data)
+    return dict(zip(("train", "validation"), (indices.numpy() for indices in data.split(train.labels))))
+
+
+def finish(runs, options):
+    """Write run.json beside the saved histories and let go of the checkpoints: the work is done."""
+    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | {"runs": runs})
+    for path in (options.out / "checkpoints").rglob("*.pt"):
+        path.unlink()
