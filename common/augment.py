@@ -42,5 +42,10 @@ class Cutout:
         x_centre = torch.randint(width, (n, 1, 1, 1), generator=generator, device=x.device)
         rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
         columns = torch.arange(width, device=x.device)
-        inside = (rows >= y - self.half) & (rows < y + self.half) & (columns >= x_centre - self.half) & (columns < x_centre + self.half)
+        inside = (
+            (rows >= y - self.half)
+            & (rows < y + self.half)
+            & (columns >= x_centre - self.half)
+            & (columns < x_centre + self.half)
+        )
         return x.masked_fill(inside, 0)

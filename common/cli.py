@@ -31,15 +31,36 @@ def positive(text):
 
 def flags(description, seeds=SEEDS):
     """The parser that every task begins with."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add = parser.add_argument
-    add("--scale", choices=("quick", "full"), help="full: the report's data, epochs and batch sizes; quick: minutes, on the embedded sample (full on CUDA, else quick)")
+    add(
+        "--scale",
+        choices=("quick", "full"),
+        help="full: the report's data, epochs and batch sizes; quick: minutes, on the embedded sample (full on CUDA, else quick)",
+    )
     add("--device", choices=DEVICES, default="auto", help="where to train (auto)")
     add("--data", type=Path, metavar="DIR", help="folder that holds CIFAR-10 in any form, or is to (data/)")
-    add("--seeds", type=positive, metavar="N", help=f"trainings of each run, with seeds 0 to N-1 (quick {seeds['quick']}, full {seeds['full']})")
+    add(
+        "--seeds",
+        type=positive,
+        metavar="N",
+        help=f"trainings of each run, with seeds 0 to N-1 (quick {seeds['quick']}, full {seeds['full']})",
+    )
     add("--epochs", type=positive, metavar="N", help="instead of every run's own; results then go to outputs_custom/")
-    add("--batch-size", type=positive, metavar="N", help="instead of every run's own; results then go to outputs_custom/")
-    add("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="bf16 where the machine computes in it and it pays (auto), or plain fp32")
+    add(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="instead of every run's own; results then go to outputs_custom/",
+    )
+    add(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="bf16 where the machine computes in it and it pays (auto), or plain fp32",
+    )
     add("--lang", choices=("en", "zh"), default="en", help="language of the figures (en)")
     add("--out", type=Path, metavar="DIR", help="write the results here instead")
     add("--redraw", action="store_true", help="make tables and figures again from the saved history, training nothing")
@@ -49,7 +70,12 @@ def flags(description, seeds=SEEDS):
 
 def settle(options, task, seeds=SEEDS):
     """Fill in what the flags left open: device, precision, scale, seeds and `options.out`, the folder of results."""
-    options.command = "python " + " ".join([Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix() if _inside(sys.argv[0]) else sys.argv[0], *sys.argv[1:]])
+    options.command = "python " + " ".join(
+        [
+            Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix() if _inside(sys.argv[0]) else sys.argv[0],
+            *sys.argv[1:],
+        ]
+    )
     options.started = time.time()
     if options.redraw and options.scale is None:
         options.scale = "full"
@@ -58,7 +84,11 @@ def settle(options, task, seeds=SEEDS):
         options.precision = choose_precision(options.precision, options.device)
         if options.scale is None:
             options.scale = "full" if options.device == "cuda" else "quick"
-            why = "CUDA is here" if options.scale == "full" else "there is no CUDA; --scale full trains on all of CIFAR-10"
+            why = (
+                "CUDA is here"
+                if options.scale == "full"
+                else "there is no CUDA; --scale full trains on all of CIFAR-10"
+            )
             print(f"scale: {options.scale} ({why})")
     altered = options.epochs or options.batch_size
     folder = "outputs_quick" if options.scale == "quick" else "outputs_custom" if altered else "outputs"
@@ -82,7 +112,10 @@ def choose_device(name):
     if name == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if there[device])
     if not there[name]:
-        print(f"error: device {name} is not available here; use --device {' or '.join(d for d in there if there[d])}", file=sys.stderr)
+        print(
+            f"error: device {name} is not available here; use --device {' or '.join(d for d in there if there[d])}",
+            file=sys.stderr,
+        )
         sys.exit(2)  # a usage error, as argparse leaves with
     return name
 
@@ -136,8 +169,12 @@ def cpu_name():
 def git_commit():
     """The commit of the code, marked where files differ from it; none outside a checkout."""
     try:
-        run = lambda *words: subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout.strip()
-        return run("rev-parse", "HEAD") + (" with changes" if run("status", "--porcelain", "--untracked-files=no", "--", "*.py") else "")
+        run = lambda *words: subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + (
+            " with changes" if run("status", "--porcelain", "--untracked-files=no", "--", "*.py") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 
@@ -172,7 +209,10 @@ def run(main):
         _leave("interrupted; nothing finished is lost: the same command goes on where this one stopped", 130)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            _leave(f"{error.filename or 'a file'}: {error.strerror}; free some space or choose another folder with --out", 1)
+            _leave(
+                f"{error.filename or 'a file'}: {error.strerror}; free some space or choose another folder with --out",
+                1,
+            )
         raise
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):

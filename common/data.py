@@ -70,10 +70,14 @@ def _read(path, md5):
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise Problem(f"{path}: {error.strerror}; delete its folder to have the data set made again, or name another with --data") from error
+        raise Problem(
+            f"{path}: {error.strerror}; delete its folder to have the data set made again, or name another with --data"
+        ) from error
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if found != md5:
-        raise Problem(f"{path} is damaged: MD5 {found} where {md5} is right; delete it and run again to have it made anew")
+        raise Problem(
+            f"{path} is damaged: MD5 {found} where {md5} is right; delete it and run again to have it made anew"
+        )
     return raw
 
 
@@ -84,7 +88,9 @@ def decode(raw):
         Problem: the bytes are no whole number of records, or a label is not 0-9.
     """
     if not raw or len(raw) % RECORD:
-        raise Problem(f"{len(raw)} bytes are no whole number of CIFAR-10 records of {RECORD} bytes; fetch the file again")
+        raise Problem(
+            f"{len(raw)} bytes are no whole number of CIFAR-10 records of {RECORD} bytes; fetch the file again"
+        )
     records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= len(CLASSES):

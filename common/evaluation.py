@@ -12,7 +12,9 @@ def predict(logits_of, data, normalisation, batch_size=500):
 
     `logits_of` maps normalised images (B, 3, 32, 32) to (..., B, classes): one network, or a stack of them.
     """
-    return torch.cat([logits_of(normalise(block, normalisation)).float() for block in data.images.split(batch_size)], dim=-2)
+    return torch.cat(
+        [logits_of(normalise(block, normalisation)).float() for block in data.images.split(batch_size)], dim=-2
+    )
 
 
 def accuracy(logits, labels):

@@ -13,7 +13,21 @@ from common.files import atomic
 from common.translations import CHINESE
 
 GLYPHS = "训练损失轮次准确率"  # a font that has these has the rest of our labels
-LIKELY = ("NotoSansCJK", "NotoSansSC", "SourceHanSans", "wqy", "simhei", "msyh", "PingFang", "Hiragino", "STHeiti", "simsun", "uming", "ukai", "Droid")
+LIKELY = (
+    "NotoSansCJK",
+    "NotoSansSC",
+    "SourceHanSans",
+    "wqy",
+    "simhei",
+    "msyh",
+    "PingFang",
+    "Hiragino",
+    "STHeiti",
+    "simsun",
+    "uming",
+    "ukai",
+    "Droid",
+)
 QUICK = "QUICK: a moment on the embedded sample, not the report's experiment"
 
 
@@ -24,14 +38,24 @@ class Style:
         self.quick = scale == "quick"
         self.words = {}
         matplotlib.rcParams.update(matplotlib.rcParamsDefault | {"backend": "agg"})
-        plt.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "savefig.bbox": "tight", "axes.unicode_minus": False})
+        plt.rcParams.update(
+            {
+                "axes.grid": True,
+                "grid.alpha": 0.3,
+                "figure.dpi": 110,
+                "savefig.bbox": "tight",
+                "axes.unicode_minus": False,
+            }
+        )
         if lang == "zh":
             family = chinese_font()
             if family:
                 self.words = CHINESE
                 plt.rcParams.update({"font.family": [family, "DejaVu Sans"]})
             else:
-                print("no installed font has Chinese glyphs: the figures are in English (Debian: apt install fonts-noto-cjk)")
+                print(
+                    "no installed font has Chinese glyphs: the figures are in English (Debian: apt install fonts-noto-cjk)"
+                )
 
     def text(self, words):
         """Translate words, or, of a comma list, each part that is known."""
@@ -48,7 +72,12 @@ class Style:
 def chinese_font():
     """Family name of an installed font that has our glyphs, None if there is none. Looks at the files: matplotlib's cache may be old."""
     paths = font_manager.findSystemFonts()
-    likely = [path for name in LIKELY for path in sorted(paths) if name.lower() in path.lower().replace("-", "").replace(" ", "")]
+    likely = [
+        path
+        for name in LIKELY
+        for path in sorted(paths)
+        if name.lower() in path.lower().replace("-", "").replace(" ", "")
+    ]
     for path in [*likely, *(path for path in sorted(paths) if path not in likely)]:
         try:
             font = FT2Font(path)
@@ -71,15 +100,28 @@ def loss_figure(path, history, title, style, window=100):
     losses, indices = history["batch_losses"], history["batch_indices"]
     upper.plot(indices, losses, linewidth=0.3, alpha=0.4, label=style.text("Batch loss"))
     if len(losses) >= window:
-        upper.plot(indices[window - 1 :], moving_average(losses, window), color="C3", linewidth=1, label=style.text("Moving average of 100 batches"))
-    upper.set(xlabel=style.text("Batch"), ylabel=style.text("Training loss"), title=style.text("Training loss per batch"))
+        upper.plot(
+            indices[window - 1 :],
+            moving_average(losses, window),
+            color="C3",
+            linewidth=1,
+            label=style.text("Moving average of 100 batches"),
+        )
+    upper.set(
+        xlabel=style.text("Batch"), ylabel=style.text("Training loss"), title=style.text("Training loss per batch")
+    )
     upper.set_ylim(0, np.nanpercentile(losses, 99.9) * 1.1)
     upper.legend(loc="upper right")
     epochs = np.arange(1, len(history["epoch_losses"]) + 1)
     lower.plot(epochs, history["epoch_losses"], "o-")
     for epoch, loss in zip(epochs, history["epoch_losses"]):
         lower.annotate(f"{loss:.3f}", (epoch, loss), textcoords="offset points", xytext=(4, 6))
-    lower.set(xlabel=style.text("Epoch"), ylabel=style.text("Mean training loss"), title=style.text("Mean training loss per epoch"), xticks=epochs)
+    lower.set(
+        xlabel=style.text("Epoch"),
+        ylabel=style.text("Mean training loss"),
+        title=style.text("Mean training loss per epoch"),
+        xticks=epochs,
+    )
     lower.margins(x=0.06, y=0.15)
     figure.suptitle(title)
     style.save(figure, path)
@@ -91,20 +133,38 @@ def curves(axes, histories, field, style, ylabel, dashed=()):
         values = np.array([history[field] for (name, _), history in histories.items() if name == run], float)
         epochs = np.arange(1, values.shape[1] + 1)
         color = f"C{position % 10}"
-        axes.plot(epochs, values.mean(0), "--" if run in dashed else "-", marker="o", markersize=3, color=color, label=style.text(run))
+        axes.plot(
+            epochs,
+            values.mean(0),
+            "--" if run in dashed else "-",
+            marker="o",
+            markersize=3,
+            color=color,
+            label=style.text(run),
+        )
         if len(values) > 1:
             spread = values.std(0, ddof=1)
-            axes.fill_between(epochs, values.mean(0) - spread, values.mean(0) + spread, color=color, alpha=0.15, linewidth=0)
+            axes.fill_between(
+                epochs, values.mean(0) - spread, values.mean(0) + spread, color=color, alpha=0.15, linewidth=0
+            )
     axes.set(xlabel=style.text("Epoch"), ylabel=style.text(ylabel))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
 
 
 def bars(axes, values, style, ylabel):
     """One bar a run: mean over its seeds with one standard deviation, the mean written above."""
-    for position, (run, numbers) in enumerate(values.items()):
+    for position, numbers in enumerate(values.values()):
         mean, spread = numbers.mean(), numbers.std(ddof=1) if len(numbers) > 1 else 0
         axes.bar(position, mean, yerr=spread, capsize=3, color=f"C{position % 10}")
-        axes.annotate(f"{mean:.1f}", (position, mean + spread), ha="center", va="bottom", fontsize=8, xytext=(0, 1), textcoords="offset points")
+        axes.annotate(
+            f"{mean:.1f}",
+            (position, mean + spread),
+            ha="center",
+            va="bottom",
+            fontsize=8,
+            xytext=(0, 1),
+            textcoords="offset points",
+        )
     axes.set_xticks(range(len(values)), [style.text(run) for run in values], rotation=25, ha="right")
     axes.set_ylabel(style.text(ylabel))
     axes.margins(y=0.12)

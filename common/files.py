@@ -27,7 +27,9 @@ def atomic(path):
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
         os.replace(temporary, path)
     except OSError as error:
-        raise Problem(f"cannot write {path}: {error.strerror or error}; free some space, or choose another folder with --out") from error
+        raise Problem(
+            f"cannot write {path}: {error.strerror or error}; free some space, or choose another folder with --out"
+        ) from error
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
@@ -43,7 +45,7 @@ def locked(path, wait=True, busy="another run is using it"):
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "a+")
+        handle = open(path, "a+")  # noqa: SIM115 (closed below, after it has been locked)
     except OSError as error:
         raise Problem(f"cannot write in {path.parent}: {error.strerror}; choose another folder") from error
     with handle:

@@ -100,7 +100,9 @@ class Stack:
         self._gradients = vmap(runs, randomness="different")
         forward = vmap(lambda p, b, x: functional_call(inference, (p, b), (x,)), in_dims=(0, 0, None))
         self._logits = vmap(forward, in_dims=(0, 0, None))
-        self._compiled = torch.compile(self._update, dynamic=False) if compiled and can_compile(device) else self._update
+        self._compiled = (
+            torch.compile(self._update, dynamic=False) if compiled and can_compile(device) else self._update
+        )
 
     def set_lr(self, factor):
         self.lr = self.base_lr * factor
@@ -116,7 +118,9 @@ class Stack:
 
     def step(self, x, y):
         """One update from images (seeds, B, 3, 32, 32) and labels (seeds, B); the losses before it, (seeds, runs)."""
-        update = self._compiled if y.shape[-1] == self.batch_size else self._update  # a short last batch is not worth compiling
+        update = (
+            self._compiled if y.shape[-1] == self.batch_size else self._update
+        )  # a short last batch is not worth compiling
         return update(self.parameters, self.velocities, self.buffers, self.lr, self.momentum, self.weight_decay, x, y)
 
     def logits(self, x):

@@ -18,7 +18,9 @@ class Progress:
         self.plain = not sys.stderr.isatty()
         self.description, self.unit, self.scale = description, unit, 1e6 if unit_scale else 1
         self.started = self.said = time.monotonic()
-        self.bar = tqdm(total=total, desc=description, unit=unit, unit_scale=unit_scale, dynamic_ncols=True, disable=self.plain)
+        self.bar = tqdm(
+            total=total, desc=description, unit=unit, unit_scale=unit_scale, dynamic_ncols=True, disable=self.plain
+        )
         self.total, self.done = total, 0
 
     def advance(self, count=1, text=""):
@@ -29,8 +31,16 @@ class Progress:
         if self.plain and (now - self.said >= self.EVERY or self.done >= self.total):
             self.said = now
             left = (now - self.started) / max(self.done, 1e-9) * (self.total - self.done)
-            counted = f"{self.done / self.scale:.4g}/{self.total / self.scale:.4g} {'M' if self.scale > 1 else ''}{self.unit}"
-            print(f"{self.description}: {counted}, {now - self.started:.0f} s, about {left:.0f} s to go; {text}".rstrip("; "), file=sys.stderr, flush=True)
+            counted = (
+                f"{self.done / self.scale:.4g}/{self.total / self.scale:.4g} {'M' if self.scale > 1 else ''}{self.unit}"
+            )
+            print(
+                f"{self.description}: {counted}, {now - self.started:.0f} s, about {left:.0f} s to go; {text}".rstrip(
+                    "; "
+                ),
+                file=sys.stderr,
+                flush=True,
+            )
 
     def __enter__(self):
         return self

@@ -51,7 +51,12 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, na
     else:
         options.data, options.source = download.find(options.data)
     processes = cli.cores() if options.device == "cpu" else 1
-    shared = {"folder": str(options.out / "checkpoints" / name), "scale": options.scale, "data": str(options.data), "device": options.device}
+    shared = {
+        "folder": str(options.out / "checkpoints" / name),
+        "scale": options.scale,
+        "data": str(options.data),
+        "device": options.device,
+    }
     shared |= {"precision": options.precision, "on_split": on_split, "evaluate_train": evaluate_train}
     jobs = plan(runs, seeds, processes)
     shared["threads"] = max(1, processes // len(jobs))
@@ -81,7 +86,9 @@ def plan(runs, seeds, processes):
                 at_once = min(at_once, -(-FULL_STACK // len(names)))
         for start in range(0, len(seeds), at_once):
             some = seeds[start : start + at_once]
-            jobs.append({"names": names, "runs": [runs[name] for name in names], "seeds": some, "epochs": first["epochs"]})
+            jobs.append(
+                {"names": names, "runs": [runs[name] for name in names], "seeds": some, "epochs": first["epochs"]}
+            )
     return sorted(jobs, key=_length, reverse=True)
 
 
@@ -105,12 +112,16 @@ def _train_all(jobs, shared, processes, progress):
     messages = context.SimpleQueue()
     reader = threading.Thread(target=_relay, args=(messages, progress), daemon=True)
     reader.start()
-    pool = ProcessPoolExecutor(min(processes, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(messages,))
+    pool = ProcessPoolExecutor(
+        min(processes, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(messages,)
+    )
     try:
         for future in as_completed([pool.submit(_work, job, shared) for job in jobs]):
             yield future.result()
         pool.shutdown()
-    except BaseException:  # Ctrl-C, or a job that failed: the others must not train on with nobody to take their results
+    except (
+        BaseException
+    ):  # Ctrl-C, or a job that failed: the others must not train on with nobody to take their results
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
@@ -175,13 +186,20 @@ def train_job(job, shared, say):
     def on_epoch(epochs, history):
         nonlocal done
         accuracy = history["test_accuracy"][-1].mean()
-        text = f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}, test {accuracy:.1f}%"
+        text = (
+            f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}, test {accuracy:.1f}%"
+        )
         say((epochs - done) * members, text)
         done = epochs
 
     checkpoint = Path(shared["folder"]) / f"{job['names'][0]}-{'-'.join(map(str, job['seeds']))}.pt"
-    settings = {"runs": dict(zip(job["names"], job["runs"])), **{key: shared[key] for key in ("scale", "on_split", "precision")}}
-    history = fit(learner, batches, run["epochs"], evaluate=evaluate, checkpoint=checkpoint, settings=settings, on_epoch=on_epoch)
+    settings = {
+        "runs": dict(zip(job["names"], job["runs"])),
+        **{key: shared[key] for key in ("scale", "on_split", "precision")},
+    }
+    history = fit(
+        learner, batches, run["epochs"], evaluate=evaluate, checkpoint=checkpoint, settings=settings, on_epoch=on_epoch
+    )
     say((run["epochs"] - done) * members, "")  # epochs that a diverged job did not need
     return dict(member_histories(history, learner.shape, job))
 
@@ -191,7 +209,9 @@ def member_histories(history, shape, job):
     whole = ("lr", "seconds", "batch_indices")  # the same for all members
     for row, seed in enumerate(job["seeds"]):
         for column, (name, run) in enumerate(zip(job["names"], job["runs"])):
-            own = {key: value if key in whole or shape == () else value[..., row, column] for key, value in history.items()}
+            own = {
+                key: value if key in whole or shape == () else value[..., row, column] for key, value in history.items()
+            }
             own["seconds"] = history["seconds"] / (len(job["seeds"]) * len(job["names"]))
             own["lr"] = history["lr"] * run["lr"]
             yield (name, seed), own
@@ -209,7 +229,9 @@ def stack(job, batches, device, precision):
     hyperparameters = {name: [run[name] for run in runs] for name in ("lr", "momentum", "weight_decay")}
     models = [[make(run, seed, device) for run in runs] for seed in job["seeds"]]
     compiled = steps >= COMPILE_FROM
-    return Stack(models, **hyperparameters, batch_size=runs[0]["batch_size"], compiled=compiled), StackedBatches(batches)
+    return Stack(models, **hyperparameters, batch_size=runs[0]["batch_size"], compiled=compiled), StackedBatches(
+        batches
+    )
 
 
 def network(job, batches, device, precision):
@@ -217,7 +239,9 @@ def network(job, batches, device, precision):
     (run,), (seed,) = job["runs"], job["seeds"]
     model = make(run, seed, device).to(memory_format=torch.channels_last)
     hyperparameters = {name: run[name] for name in ("lr", "momentum", "weight_decay")}
-    return Network(model, torch.optim.SGD(model.parameters(), **hyperparameters, fused=True), precision=precision), batches[0]
+    return Network(
+        model, torch.optim.SGD(model.parameters(), **hyperparameters, fused=True), precision=precision
+    ), batches[0]
 
 
 def split_indices(options):

@@ -36,7 +36,9 @@ def load_histories(path):
             run, seed, field = key.rsplit("/", 2)
             histories.setdefault((run, int(seed)), {})[field] = values
         except ValueError as error:
-            raise Problem(f"{path} has a field {key!r}, not run/seed/field; run the task without --redraw to write it again") from error
+            raise Problem(
+                f"{path} has a field {key!r}, not run/seed/field; run the task without --redraw to write it again"
+            ) from error
     return histories
 
 
@@ -60,8 +62,15 @@ def result_rows(histories, scale):
     for (run, seed), history in histories.items():
         row = {"scale": scale, "run": run, "seed": seed, "test_accuracy": f"{last(history, 'test_accuracy'):.2f}"}
         row |= {"train_loss": f"{last(history, 'epoch_losses'):.4f}", "epochs": len(history["epoch_losses"])}
-        row |= {"seconds": f"{history['seconds'].astype(float).sum():.1f}", "test_loss": f"{last(history, 'test_loss'):.4f}"}
-        row |= {name: f"{last(history, name):.4f}" for name in ("weight_norm", "clean_train_loss", "clean_train_accuracy", "val_loss", "val_accuracy") if name in history}
+        row |= {
+            "seconds": f"{history['seconds'].astype(float).sum():.1f}",
+            "test_loss": f"{last(history, 'test_loss'):.4f}",
+        }
+        row |= {
+            name: f"{last(history, name):.4f}"
+            for name in ("weight_norm", "clean_train_loss", "clean_train_accuracy", "val_loss", "val_accuracy")
+            if name in history
+        }
         rows.append(row | {"diverged_step": int(history["diverged_step"])})
     return rows
 
@@ -74,15 +83,34 @@ def per_run(histories, value):
     return {run: np.array(numbers) for run, numbers in values.items()}
 
 
+def final(histories, field):
+    """{run: float array over its seeds} of a field's last value."""
+    return per_run(histories, lambda history: last(history, field))
+
+
+def total_seconds(histories):
+    """{run: float array over its seeds} of seconds of training."""
+    return per_run(histories, lambda history: history["seconds"].astype(float).sum())
+
+
 def summary_rows(histories, scale):
     """One row a run: number of seeds, mean and standard deviation over them."""
-    fields = {"test_accuracy": "test_accuracy", "train_loss": "epoch_losses", "test_loss": "test_loss", "val_accuracy": "val_accuracy"}
+    fields = {
+        "test_accuracy": "test_accuracy",
+        "train_loss": "epoch_losses",
+        "test_loss": "test_loss",
+        "val_accuracy": "val_accuracy",
+    }
     rows = {run: {"scale": scale, "run": run} for run, _ in histories}
     for name, field in fields.items():
         if any(field in history for history in histories.values()):
-            for run, values in per_run(histories, lambda history: last(history, field)).items():
-                rows[run] |= {"seeds": len(values), f"{name}_mean": f"{values.mean():.4f}", f"{name}_std": f"{std(values):.4f}"}
-    for run, values in per_run(histories, lambda history: history["seconds"].astype(float).sum()).items():
+            for run, values in final(histories, field).items():
+                rows[run] |= {
+                    "seeds": len(values),
+                    f"{name}_mean": f"{values.mean():.4f}",
+                    f"{name}_std": f"{std(values):.4f}",
+                }
+    for run, values in total_seconds(histories).items():
         rows[run] |= {"seconds_mean": f"{values.mean():.1f}", "seconds_std": f"{std(values):.1f}"}
     return list(rows.values())
 
@@ -95,7 +123,9 @@ def std(values):
 def pm(values, digits=2):
     """Mean and standard deviation as text: 50.68 ± 0.41; the bare value where there is one seed."""
     values = np.asarray(values, float)
-    return f"{values.mean():.{digits}f} ± {std(values):.{digits}f}" if len(values) > 1 else f"{values.mean():.{digits}f}"
+    return (
+        f"{values.mean():.{digits}f} ± {std(values):.{digits}f}" if len(values) > 1 else f"{values.mean():.{digits}f}"
+    )
 
 
 def write_csv(path, rows):
@@ -115,7 +145,11 @@ def markdown(rows):
 
 def write_markdown(path, title, sections, scale):
     """Write a page of `sections`: text as it is, lists of rows as tables. A quick run says so in its first line."""
-    stamp = [] if scale == "full" else ["**QUICK**: trained for a moment on the embedded sample. These are not the report's experiment."]
+    stamp = (
+        []
+        if scale == "full"
+        else ["**QUICK**: trained for a moment on the embedded sample. These are not the report's experiment."]
+    )
     body = [section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections]
     write_text(path, "\n\n".join([f"# {title}", *stamp, *body]) + "\n")
 

@@ -62,7 +62,18 @@ class EarlyStopping:
         return self.waited >= self.patience
 
 
-def fit(learner, batches, epochs, *, schedule=constant, evaluate=dict, early_stopping=None, checkpoint=None, settings=None, on_epoch=None):
+def fit(
+    learner,
+    batches,
+    epochs,
+    *,
+    schedule=constant,
+    evaluate=dict,
+    early_stopping=None,
+    checkpoint=None,
+    settings=None,
+    on_epoch=None,
+):
     """Train `learner` for `epochs` passes over `batches`; return its history.
 
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
@@ -95,7 +106,12 @@ def fit(learner, batches, epochs, *, schedule=constant, evaluate=dict, early_sto
         losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
         seconds = time.perf_counter() - started
 
-        measured = {"batch_losses": losses, "epoch_losses": weighted_mean(losses, sizes), "lr": factor, "seconds": seconds}
+        measured = {
+            "batch_losses": losses,
+            "epoch_losses": weighted_mean(losses, sizes),
+            "lr": factor,
+            "seconds": seconds,
+        }
         measured |= {"weight_norm": learner.weight_norm(), **evaluate()}
         for name, value in measured.items():
             history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
@@ -154,7 +170,9 @@ def _save(path, state, learner, batches, early_stopping, settings):
         try:
             torch.save(document, temporary)
         except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            raise Problem(f"cannot write the checkpoint {path}: {str(error).splitlines()[0]}; is the disk full?") from error
+            raise Problem(
+                f"cannot write the checkpoint {path}: {str(error).splitlines()[0]}; is the disk full?"
+            ) from error
 
 
 def _restore(path, learner, batches, early_stopping, settings):
@@ -162,11 +180,15 @@ def _restore(path, learner, batches, early_stopping, settings):
         document = torch.load(path, map_location="cpu", weights_only=True)
         saved = document["settings"]
     except Exception as error:
-        raise Problem(f"{path} is no whole checkpoint of ours ({type(error).__name__}); delete it, or start over with --fresh") from error
+        raise Problem(
+            f"{path} is no whole checkpoint of ours ({type(error).__name__}); delete it, or start over with --fresh"
+        ) from error
     differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
     if differing:
         named = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
-        raise Problem(f"{path} is the checkpoint of another run ({named}); give the old settings, or start over with --fresh")
+        raise Problem(
+            f"{path} is the checkpoint of another run ({named}); give the old settings, or start over with --fresh"
+        )
     try:
         learner.load_state_dict(document["learner"])
     except (RuntimeError, KeyError, ValueError) as error:

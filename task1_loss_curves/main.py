@@ -19,7 +19,15 @@ sys.path.insert(0, str(TASK.parent))
 from common import cli
 
 # The report does not name its batch size; its losses are those of 4, the PyTorch tutorial's.
-BASE = {"model": "lenet", "epochs": 5, "batch_size": 4, "lr": 0.001, "momentum": 0.9, "weight_decay": 0.01, "dropout": 0.5}
+BASE = {
+    "model": "lenet",
+    "epochs": 5,
+    "batch_size": 4,
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "dropout": 0.5,
+}
 RUNS = {"baseline": {}}
 
 REPORT_LOSSES = (1.90, 1.59, 1.51, 1.47, 1.43)  # section 4.1, read off its figure
@@ -41,7 +49,9 @@ def train(options):
     runs = study.configure(RUNS, BASE, options)
     histories = study.study(runs, options)
     first = histories["baseline", options.seeds[0]]
-    tables.save_arrays(options.out / "loss_history.npz", {key: first[key] for key in ("batch_losses", "epoch_losses", "batch_indices")})
+    tables.save_arrays(
+        options.out / "loss_history.npz", {key: first[key] for key in ("batch_losses", "epoch_losses", "batch_indices")}
+    )
     tables.save_histories(options.out / "loss_history_seeds.npz", histories)
     study.finish(runs, options)
 
@@ -56,15 +66,22 @@ def report(source, out, lang="en"):
     tables.write_csv(out / "results.csv", tables.result_rows(histories, scale))
     tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
 
-    figures.loss_figure(out / "loss_curves.png", tables.load_arrays(source / "loss_history.npz"), style.text("LeNet, the baseline"), style)
+    figures.loss_figure(
+        out / "loss_curves.png",
+        tables.load_arrays(source / "loss_history.npz"),
+        style.text("LeNet, the baseline"),
+        style,
+    )
 
     losses = list(zip(*(history["epoch_losses"] for history in histories.values())))  # an epoch a row, a seed a column
     rows = []
     for epoch, ours in enumerate(losses):
         reported = REPORT_LOSSES[epoch] if epoch < len(REPORT_LOSSES) else None
         difference = f"{sum(ours) / len(ours) - reported:+.3f}" if reported else ""
-        rows.append({"epoch": epoch + 1, "report": reported or "", "ours": tables.pm(ours, 3), "difference": difference})
-    accuracy = tables.per_run(histories, lambda history: tables.last(history, "test_accuracy"))["baseline"]
+        rows.append(
+            {"epoch": epoch + 1, "report": reported or "", "ours": tables.pm(ours, 3), "difference": difference}
+        )
+    accuracy = tables.final(histories, "test_accuracy")["baseline"]
     rows.append({"epoch": "test accuracy, %", "report": REPORT_ACCURACY, "ours": tables.pm(accuracy), "difference": ""})
     seeds = f"Mean training loss of each epoch; mean ± standard deviation over {len(histories)} seeds."
     tables.write_markdown(out / "loss_table.md", "Task 1: LeNet's losses beside the report's", [seeds, rows], scale)

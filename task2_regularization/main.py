@@ -18,7 +18,15 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli
 
-BASE = {"model": "lenet", "epochs": 5, "batch_size": 4, "lr": 0.001, "momentum": 0.9, "weight_decay": 0.0, "dropout": 0.0}
+BASE = {
+    "model": "lenet",
+    "epochs": 5,
+    "batch_size": 4,
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "dropout": 0.0,
+}
 RUNS = {
     "none": {},
     "l2": {"weight_decay": 0.01},
@@ -36,7 +44,11 @@ STRENGTHS = {
     "weight_decay": {0.0: "none", 0.0001: "l2_0.0001", 0.001: "l2_0.001", 0.01: "l2", 0.1: "l2_0.1"},
     "dropout": {0.0: "none", 0.3: "dropout_0.3", 0.5: "dropout", 0.7: "dropout_0.7"},
 }
-TABLE2 = {"strong": (2.3029, 10.00), "both": (1.4336, 50.68), "none": (1.0241, 61.35)}  # final training loss, test accuracy
+TABLE2 = {
+    "strong": (2.3029, 10.00),
+    "both": (1.4336, 50.68),
+    "none": (1.0241, 61.35),
+}  # final training loss, test accuracy
 MEASURED = ("epoch_losses", "clean_train_loss", "clean_train_accuracy", "test_loss", "test_accuracy", "weight_norm")
 
 WORDS = """What the report says in section 3.2.3 and what was measured here. L2 acts on weights through the optimiser and is the
@@ -74,7 +86,7 @@ def report(source, out, lang="en"):
     tables.write_csv(out / "results.csv", tables.result_rows(histories, scale))
     tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
 
-    at_end = {field: tables.per_run(histories, lambda history, field=field: tables.last(history, field)) for field in MEASURED}
+    at_end = {field: tables.final(histories, field) for field in MEASURED}
     gap = {run: at_end["clean_train_accuracy"][run] - at_end["test_accuracy"][run] for run in RUNS}
     seconds = tables.per_run(histories, lambda history: history["seconds"].mean())
     rows = [
@@ -103,7 +115,16 @@ def report(source, out, lang="en"):
         for run, (loss, accuracy) in TABLE2.items()
     ]
     seeds = len({seed for _, seed in histories})
-    sections = [WORDS, f"Mean ± standard deviation over {seeds} seeds.", rows, "## Table 2", TABLE2_WORDS, table2, "## What it shows", verdict(at_end, gap)]
+    sections = [
+        WORDS,
+        f"Mean ± standard deviation over {seeds} seeds.",
+        rows,
+        "## Table 2",
+        TABLE2_WORDS,
+        table2,
+        "## What it shows",
+        verdict(at_end, gap),
+    ]
     tables.write_markdown(out / "comparison.md", "Task 2: L2 and dropout", sections, scale)
     draw_curves(out / "curves.png", histories, figures, style)
     draw_strengths(out / "strength.png", at_end, figures, style)
@@ -116,7 +137,11 @@ def verdict(at_end, gap):
     better = [run for run in RUNS if accuracy[run] > accuracy["none"]]
     return (
         f"The best run is `{best}` with {accuracy[best]:.2f}%; without any regularisation it is {accuracy['none']:.2f}%. "
-        + (f"Better than none: {', '.join(f'`{run}`' for run in better)}. " if better else "No strength of either beats none. ")
+        + (
+            f"Better than none: {', '.join(f'`{run}`' for run in better)}. "
+            if better
+            else "No strength of either beats none. "
+        )
         + f"The generalisation gap is {gap['none'].mean():.2f} points without regularisation and {gap['both'].mean():.2f} with the report's baseline of both. "
         f"The report's conclusion, that regularisation only hurts here, {'does not hold' if better else 'holds'} at these strengths and this length of training."
     )
@@ -147,7 +172,14 @@ def draw_strengths(path, at_end, figures, style):
         for field, words in (("test_accuracy", "Test accuracy, %"), ("clean_train_accuracy", "Training accuracy, %")):
             values = [at_end[field][run] for run in strengths.values()]
             spread = [value.std(ddof=1) if len(value) > 1 else 0 for value in values]
-            panel.errorbar(range(len(strengths)), [value.mean() for value in values], yerr=spread, marker="o", capsize=3, label=style.text(words))
+            panel.errorbar(
+                range(len(strengths)),
+                [value.mean() for value in values],
+                yerr=spread,
+                marker="o",
+                capsize=3,
+                label=style.text(words),
+            )
         panel.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
         panel.set(xlabel=style.text(label), ylabel=style.text("Accuracy after training, %"))
     axes[0].legend()

@@ -20,18 +20,42 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli
 
-BASE = {"model": "lenet", "epochs": 10, "batch_size": 64, "lr": 0.001, "momentum": 0.9, "weight_decay": 0.01, "dropout": 0.5}
+BASE = {
+    "model": "lenet",
+    "epochs": 10,
+    "batch_size": 64,
+    "lr": 0.001,
+    "momentum": 0.9,
+    "weight_decay": 0.01,
+    "dropout": 0.5,
+}
 RUNS = {"lenet": {}, "lightweight_resnet": {"model": "lightweight_resnet"}}
 BATCH_SIZES = (4, 32, 64, 100, 128)
 LENET_BATCHES = {f"lenet_batch_{size}": {"batch_size": size} for size in BATCH_SIZES}
 # The report gives the residual network's accuracy after epochs 1 and 3, so three epochs tell its batch size. 64 is among RUNS.
-RESNET_BATCHES = {f"resnet_batch_{size}": {"model": "lightweight_resnet", "batch_size": size, "epochs": 3} for size in BATCH_SIZES if size not in (4, 64)}
+RESNET_BATCHES = {
+    f"resnet_batch_{size}": {"model": "lightweight_resnet", "batch_size": size, "epochs": 3}
+    for size in BATCH_SIZES
+    if size not in (4, 64)
+}
 LENET_BATCH_SEEDS, RESNET_BATCH_SEEDS = range(3), range(1)
 SEEDS = {"quick": 2, "full": 2}  # the residual network takes an hour a seed on a core without bf16
 
 REPORT = {  # table 3 and sections 4.3.1 to 4.3.3; its seconds are an NVIDIA A10's
-    "lenet": {"test accuracy, %": 36.30, "accuracy after epoch 1, %": 15.01, "training loss": 1.768, "parameters": "62 thousand", "seconds": 49.1},
-    "lightweight_resnet": {"test accuracy, %": 63.37, "accuracy after epoch 1, %": 44.68, "training loss": 0.936, "parameters": "309 thousand", "seconds": 53.0},
+    "lenet": {
+        "test accuracy, %": 36.30,
+        "accuracy after epoch 1, %": 15.01,
+        "training loss": 1.768,
+        "parameters": "62,000",
+        "seconds": 49.1,
+    },
+    "lightweight_resnet": {
+        "test accuracy, %": 63.37,
+        "accuracy after epoch 1, %": 44.68,
+        "training loss": 0.936,
+        "parameters": "309,000",
+        "seconds": 53.0,
+    },
 }
 REPORT_RESNET_EPOCH3 = 53.02
 
@@ -86,16 +110,21 @@ def report(source, out, lang="en"):
 def table3(histories, tables):
     from common.models import MODELS, forward_flops, parameter_count
 
-    measured = {run: {} for run in RUNS}
-    for run, values in measured.items():
-        mine = lambda value, digits=2: tables.pm(tables.per_run(histories, value)[run], digits)
+    final = tables.final(histories, "test_accuracy")
+    first = tables.per_run(histories, lambda history: history["test_accuracy"][0])
+    loss = tables.final(histories, "epoch_losses")
+    seconds = tables.total_seconds(histories)
+    measured = {}
+    for run in RUNS:
         model = MODELS[run]()
-        values["test accuracy, %"] = mine(lambda history: tables.last(history, "test_accuracy"))
-        values["accuracy after epoch 1, %"] = mine(lambda history: history["test_accuracy"][0])
-        values["training loss"] = mine(lambda history: tables.last(history, "epoch_losses"), 3)
-        values["parameters"] = f"{parameter_count(model):,}"
-        values["FLOPs an image, forward, millions"] = f"{forward_flops(model) / 1e6:.2f}"
-        values["seconds"] = mine(lambda history: history["seconds"].astype(float).sum(), 0)
+        measured[run] = {
+            "test accuracy, %": tables.pm(final[run]),
+            "accuracy after epoch 1, %": tables.pm(first[run]),
+            "training loss": tables.pm(loss[run], 3),
+            "parameters": f"{parameter_count(model):,}",
+            "FLOPs an image, forward, millions": f"{forward_flops(model) / 1e6:.2f}",
+            "seconds": tables.pm(seconds[run], 0),
+        }
     rows = []
     for quantity in measured["lenet"]:
         row = {"quantity": quantity}
@@ -107,19 +136,28 @@ def table3(histories, tables):
 
 def batch_sections(batches, histories, tables):
     """A table of accuracies at each batch size, and which of them is nearest to the report's for both networks."""
-    everything = batches | {("resnet_batch_64", seed): history for (run, seed), history in histories.items() if run == "lightweight_resnet"}
+    everything = batches | {
+        ("resnet_batch_64", seed): history for (run, seed), history in histories.items() if run == "lightweight_resnet"
+    }
     reported = {
         "LeNet, epoch 1": ("lenet", 0, REPORT["lenet"]["accuracy after epoch 1, %"]),
         "LeNet, last epoch": ("lenet", -1, REPORT["lenet"]["test accuracy, %"]),
         "ResNet, epoch 1": ("resnet", 0, REPORT["lightweight_resnet"]["accuracy after epoch 1, %"]),
         "ResNet, epoch 3": ("resnet", 2, REPORT_RESNET_EPOCH3),
     }
-    rows = [{"batch size": "the report"} | {words: f"{value:.2f}" for words, (_, _, value) in reported.items()} | {"mean distance": ""}]
+    rows = [
+        {"batch size": "the report"}
+        | {words: f"{value:.2f}" for words, (_, _, value) in reported.items()}
+        | {"mean distance": ""}
+    ]
     distances = {}
     for size in BATCH_SIZES:
         row, away = {"batch size": size}, []
         for words, (network, epoch, value) in reported.items():
-            found = tables.per_run(everything, lambda history, epoch=epoch: history["test_accuracy"][min(epoch, len(history["test_accuracy"]) - 1)])
+            found = tables.per_run(
+                everything,
+                lambda history, epoch=epoch: history["test_accuracy"][min(epoch, len(history["test_accuracy"]) - 1)],
+            )
             ours = found.get(f"{network}_batch_{size}")
             row[words] = "" if ours is None else tables.pm(ours)
             away += [] if ours is None else [abs(ours.mean() - value)]
@@ -127,7 +165,7 @@ def batch_sections(batches, histories, tables):
             distances[size] = sum(away) / len(away)
         rows.append(row | {"mean distance": f"{distances[size]:.2f}" if size in distances else ""})
     best = min(distances, key=distances.get)
-    lenet = tables.per_run(batches, lambda history: tables.last(history, "test_accuracy"))
+    lenet = tables.final(batches, "test_accuracy")
     four = lenet["lenet_batch_4"].mean()
     return (
         f"Test accuracy in per cent, mean ± standard deviation over {len(lenet['lenet_batch_4'])} seeds for LeNet, "
@@ -143,7 +181,12 @@ def draw_comparison(path, histories, tables, figures, style):
     figures.curves(over_time, histories, "test_accuracy", style, "Test accuracy, %")
     over_time.set_title(style.text("Test accuracy after each epoch"))
     over_time.legend()
-    figures.bars(final, tables.per_run(histories, lambda history: tables.last(history, "test_accuracy")), style, "Test accuracy, %")
+    figures.bars(
+        final,
+        tables.final(histories, "test_accuracy"),
+        style,
+        "Test accuracy, %",
+    )
     final.set_title(style.text("Final test accuracy"))
     style.save(figure, path)
 

@@ -1,6 +1,6 @@
 """Make the embedded sample from verified CIFAR-10: the first 140 training and 50 test images of each class, in file order.
 
-    python common/sample/make.py [--data DIR]
+python common/sample/make.py [--data DIR]
 """
 
 import argparse

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Everything, from a bare clone: environment, data, every task. See README.md.
+set -u
+
+ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures)
+usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [TASK ...]
+tasks: ${ALL[*]}"
+
+refuse() {
+    printf 'error: %s\n%s\n' "$1" "$usage" >&2
+    exit 2
+}
+
+one_of() { # one_of FLAG VALUE CHOICE ...
+    local flag=$1 value=$2 choice
+    shift 2
+    for choice in "$@"; do [ "$value" = "$choice" ] && return; done
+    refuse "$flag must be one of: $*; not '$value'"
+}
+
+scale='' device=auto passed=() tasks=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) echo "$usage"; exit 0 ;;
+        --scale | --device | --data | --lang)
+            [ $# -ge 2 ] || refuse "$1 needs a value"
+            case $1 in
+                --scale) one_of "$1" "$2" quick full; scale=$2 ;;
+                --device) one_of "$1" "$2" auto cpu cuda mps; device=$2 ;;
+                --data) passed+=(--data "$(cd "$2" 2>/dev/null && pwd || echo "$2")") ;;
+                --lang) one_of "$1" "$2" en zh; passed+=(--lang "$2") ;;
+            esac
+            shift 2
+            ;;
+        -*) refuse "unknown flag $1" ;;
+        *) one_of task "${1%/}" "${ALL[@]}"; tasks+=("${1%/}"); shift ;;
+    esac
+done
+[ ${#tasks[@]} -gt 0 ] || tasks=("${ALL[@]}")
+
+cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+. common/environment.sh
+make_environment
+
+device=$("$PYTHON" -c 'import sys; from common import cli; print(cli.choose_device(sys.argv[1]))' "$device") || exit $?
+if [ -n "$scale" ]; then
+    echo "scale: $scale, as asked; device: $device"
+elif [ "$device" = cuda ]; then
+    scale=full
+    echo "scale: full, on CUDA"
+else
+    scale=quick
+    echo "scale: quick, because there is no CUDA: every output in about three minutes from the embedded sample, none of it the report's numbers"
+fi
+
+trap 'echo "interrupted; the same command goes on where this one stopped" >&2; exit 130' INT
+failed=()
+for task in "${tasks[@]}"; do
+    echo "== $task"
+    "$PYTHON" "$task/main.py" --scale "$scale" --device "$device" ${passed[@]+"${passed[@]}"} || failed+=("$task")
+done
+
+if [ "$scale" = quick ]; then
+    "$PYTHON" -m common.estimate "${tasks[@]}" || failed+=(estimate)
+fi
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "failed: ${failed[*]} (the lines above say why); the others are done" >&2
+    exit 1
+fi
+echo "done: ${tasks[*]}"

@@ -1,0 +1,46 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from common import data
+
+ROOT = Path(__file__).resolve().parents[1]
+TASKS = ("task1_loss_curves", "task2_regularization", "task3_hparams", "task4_architectures")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def sample():
+    return data.load_sample()
+
+
+def run_python(*words, cwd=ROOT, timeout=280, **environment):
+    """Run this Python on `words` with no terminal and stdin closed; the finished process with its text."""
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+    )
+
+
+def one_clear_line(process, *words, status):
+    """The process failed with `status`, one error line that has all `words`, and no traceback."""
+    errors = [line for line in process.stderr.splitlines() if "error: " in line]
+    assert process.returncode == status, process.stderr
+    assert len(errors) == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    for word in words:
+        assert word in errors[0], errors[0]

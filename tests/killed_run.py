@@ -1,0 +1,93 @@
+"""Train for three epochs with dropout, as one network and as a stack, and print what came out as one hash.
+
+python tests/killed_run.py FOLDER KILL_AT     KILL_AT: the step of the stack's training that is SIGKILLed in, 0 for none
+"""
+
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import augment, data, evaluation, training
+from common.learners import Network, Stack, StackedBatches
+from common.models import MODELS
+
+EPOCHS, BATCH_SIZE = 3, 30
+
+
+def main(folder, kill_at):
+    torch.set_num_threads(1)
+    train, test = data.load_sample()
+    train, test = train[slice(400)], test[slice(100)]  # 14 steps an epoch, the last batch short
+    digest = hashlib.sha256()
+    for learner, batches in (network(train), stack(train)):
+        step, steps = learner.step, 0
+
+        def counted(x, y, step=step, kills=bool(learner.shape)):
+            nonlocal steps
+            steps += 1
+            if kills and steps == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(x, y)
+
+        learner.step = counted
+
+        def evaluate(learner=learner):
+            logits = evaluation.predict(learner.logits, test, data.HALF)
+            return {"val_accuracy": evaluation.accuracy(logits, test.labels)}
+
+        history = training.fit(
+            learner,
+            batches,
+            EPOCHS,
+            schedule=training.cosine,
+            evaluate=evaluate,
+            early_stopping=None if learner.shape else training.EarlyStopping(patience=10),
+            checkpoint=folder / f"{type(learner).__name__}.pt",
+            settings={"epochs": EPOCHS},
+        )
+        for name in sorted(history):
+            if name != "seconds":
+                digest.update(history[name].tobytes())
+        for tensor in tensors(learner.state_dict()):
+            digest.update(tensor.numpy().tobytes())
+    print(digest.hexdigest())
+
+
+def network(train):
+    torch.manual_seed(0)
+    model = MODELS["lightweight_resnet"]()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    augmentation = (augment.random_crop, augment.random_flip, augment.Cutout(12))
+    batches = data.Batches(train, BATCH_SIZE, seed=0, normalisation=data.PIXEL, augment=augmentation)
+    return Network(model, optimizer, label_smoothing=0.1), batches
+
+
+def stack(train):
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        models.append([MODELS["lenet"](dropout=p) for p in (0.0, 0.5, 0.7)])
+    learner = Stack(
+        models, lr=[0.01] * 3, momentum=[0.9, 0.9, 0.0], weight_decay=[0.0, 0.01, 0.1], batch_size=BATCH_SIZE
+    )
+    return learner, StackedBatches(
+        [data.Batches(train, BATCH_SIZE, seed=seed, normalisation=data.HALF) for seed in range(2)]
+    )
+
+
+def tensors(state):
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, (dict, list)):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from tensors(value)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

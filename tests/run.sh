@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The tests, from a bare clone: makes the environment if need be, checks the style, runs pytest. Arguments go to pytest.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+. common/environment.sh
+make_environment pytest
+if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
+    "$PYTHON" -m ruff check . || exit 1
+fi
+exec "$PYTHON" -m pytest "$@"

@@ -1,0 +1,243 @@
+import hashlib
+import io
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from torchvision import transforms
+
+from common import data, download
+from common.problem import Problem
+from tests.conftest import ROOT
+
+
+def test_sample_is_real_balanced_and_small(sample):
+    for part, count in zip(sample, (140, 50)):
+        assert part.images.dtype == torch.uint8 and part.images.shape[1:] == (3, 32, 32)
+        assert part.labels.bincount().tolist() == [count] * 10
+    assert sum(path.stat().st_size for path in data.SAMPLE.glob("*.bin")) <= 6_000_000
+    assert sample[0].labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]  # the first of CIFAR-10 itself
+    assert sample[1].labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+
+
+def test_split_is_stratified_disjoint_and_repeatable():
+    labels = torch.arange(10).repeat(5000)
+    train, validation = data.split(labels)
+    assert (len(train), len(validation)) == (45_000, 5_000)
+    assert torch.equal(torch.cat([train, validation]).sort().values, torch.arange(50_000))
+    assert labels[validation].bincount().tolist() == [500] * 10
+    assert torch.equal(data.split(labels, seed=0)[1], validation)
+    assert not torch.equal(data.split(labels, seed=1)[1], validation)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 64, 5000])
+def test_each_pass_sees_every_example_once(batch_size):
+    identity = torch.arange(3000)
+    images = torch.stack([identity % 256, identity // 256, identity * 0], 1).to(torch.uint8)[:, :, None, None]
+    batches = data.Batches(
+        data.Images(images.expand(-1, 3, 32, 32).contiguous(), identity),
+        batch_size,
+        seed=0,
+        normalisation=((0, 0, 0), (1, 1, 1)),
+    )
+    orders = []
+    for _ in range(2):
+        seen = list(batches)
+        assert len(seen) == len(batches)
+        assert all(len(y) == batch_size for _, y in seen[:-1])
+        orders.append(torch.cat([y for _, y in seen]))
+        pixels = (torch.cat([x for x, _ in seen])[:, :2, 5, 5] * 255).round().long()
+        assert torch.equal(pixels[:, 0] + 256 * pixels[:, 1], orders[-1])  # each label came with its own image
+        assert torch.equal(orders[-1].sort().values, identity)
+    assert not torch.equal(*orders)
+
+
+def test_batches_repeat_with_their_seed_and_go_on_from_their_state(sample):
+    make = lambda: data.Batches(sample[0], 100, seed=3, normalisation=data.HALF)
+    first, second = make(), make()
+    labels = [y for _, y in first]
+    assert all(torch.equal(a, b) for a, (_, b) in zip(labels, second))
+    later = make()
+    later.load_state_dict(first.state_dict())
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(first, later))
+
+
+def test_normalise_is_torchvisions(sample):
+    images = sample[0].images[:50]
+    for statistics in (data.HALF, data.PIXEL):
+        pipeline = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*statistics)])
+        expected = torch.stack([pipeline(image.permute(1, 2, 0).numpy()) for image in images])
+        assert torch.equal(data.normalise(images, statistics), expected)
+
+
+def test_pixel_statistics_in_float64():
+    folder = ROOT / "data" / download.BINARY
+    if not folder.exists():
+        pytest.skip("the full data set is not here; run_all.sh --scale full brings it")
+    pixels = data.load(folder)[0].images.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / np.float64(255)
+    mean, std = data.PIXEL
+    assert np.allclose(pixels.mean(1), mean, atol=5e-5)
+    assert np.allclose(pixels.std(1), std, atol=5e-5)
+
+
+# --- sources: six small files stand in for the official ones, with their MD5s ---
+
+
+@pytest.fixture
+def official(monkeypatch, sample):
+    """{name: bytes} of six small binary files that the checks take for the official ones."""
+    monkeypatch.setattr(download.Path, "home", lambda: ROOT / "nowhere")
+    names = list(data.FILES)
+    chunks = [sample[1][slice(80 * i, 80 * (i + 1))] for i in range(6)]
+    files, md5s, pickles, pickle_md5s = {}, {}, {}, {}
+    for name, chunk in zip(names, chunks):
+        raw = download._records(chunk.labels.numpy(), chunk.images.flatten(1).numpy())
+        files[name], md5s[name] = raw, hashlib.md5(raw).hexdigest()
+        batch = pickle.dumps({b"labels": chunk.labels.tolist(), b"data": chunk.images.flatten(1).numpy()}, protocol=2)
+        short = name.removesuffix(".bin")
+        pickles[short], pickle_md5s[short] = batch, hashlib.md5(batch).hexdigest()
+    for module in (data, download):
+        monkeypatch.setattr(module, "FILES", md5s)
+    monkeypatch.setattr(download, "PICKLES", pickle_md5s)
+    monkeypatch.setattr(download, "_remote", lambda: iter(()))
+    return files, pickles
+
+
+def archive(path, members):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, raw in members.items():
+            info = tarfile.TarInfo(f"cifar-10-batches/{name}")
+            info.size = len(raw)
+            tar.addfile(info, io.BytesIO(raw))
+
+
+@pytest.mark.parametrize("form", ["files", "binary archive", "python archive", "python folder"])
+def test_every_local_form_gives_the_same_files(form, official, tmp_path):
+    files, pickles = official
+    if form == "files":
+        for name, raw in files.items():
+            (tmp_path / name).write_bytes(raw)
+    elif form == "binary archive":
+        archive(tmp_path / "cifar-10-binary.tar.gz", files)
+    elif form == "python archive":
+        archive(tmp_path / "cifar-10-python.tar.gz", pickles)
+    else:
+        (tmp_path / "cifar-10-batches-py").mkdir()
+        for name, raw in pickles.items():
+            (tmp_path / "cifar-10-batches-py" / name).write_bytes(raw)
+    folder, _ = download.find(tmp_path)
+    assert {name: (folder / name).read_bytes() for name in files} == files
+    train, test = data.load(folder)
+    assert (len(train), len(test)) == (400, 80)
+
+
+@pytest.mark.parametrize("hurt", ["flipped byte", "missing file"])
+def test_damaged_files_are_named(hurt, official, tmp_path):
+    files, _ = official
+    for name, raw in files.items():
+        (tmp_path / name).write_bytes(raw)
+    victim = tmp_path / "data_batch_3.bin"
+    if hurt == "missing file":
+        victim.unlink()
+    else:
+        raw = bytearray(victim.read_bytes())
+        raw[1000] ^= 1
+        victim.write_bytes(raw)
+    with pytest.raises(Problem, match=r"data_batch_3\.bin"):
+        download.find(tmp_path)
+
+
+def test_truncated_archive_is_named_and_leaves_nothing(official, tmp_path):
+    files, _ = official
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    archive(path, files)
+    path.write_bytes(path.read_bytes()[:-20_000])
+    with pytest.raises(Problem, match=r"cifar-10-binary\.tar\.gz.*not a whole archive"):
+        download.find(tmp_path)
+    assert not (tmp_path / download.BINARY).exists()
+
+
+def test_a_pickle_that_is_not_the_official_one_is_never_loaded(official, tmp_path):
+    _, pickles = official
+    marker = tmp_path / "marker"
+
+    class Malicious:
+        def __reduce__(self):
+            return (marker.write_text, ("run",))
+
+    archive(tmp_path / "cifar-10-python.tar.gz", pickles | {"data_batch_2": pickle.dumps(Malicious())})
+    with pytest.raises(Problem, match="data_batch_2 has MD5"):
+        download.find(tmp_path)
+    assert not marker.exists()
+
+
+def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, tmp_path, monkeypatch):
+    files, _ = official
+
+    def dead():
+        raise Problem("too slow, 55 kB/s")
+
+    wrong = dict(files, **{"test_batch.bin": files["data_batch_1.bin"]})
+    sources = [("primary", dead), ("liar", lambda: wrong)]
+    monkeypatch.setattr(download, "_remote", lambda: iter(sources))
+    with pytest.raises(Problem, match=r"primary: too slow.*liar: test_batch\.bin differ.*By hand"):
+        download.find(tmp_path)
+    sources.append(("mirror", lambda: files))
+    assert download.find(tmp_path) == (tmp_path / download.BINARY, "mirror")
+    assert download.find(tmp_path)[1].endswith("MD5s right")  # and now it is there
+
+
+def test_no_network_is_one_line(tmp_path):
+    with pytest.raises(Problem, match=r"refused|unreachable"):
+        download._from_web("http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 32, give_up_slow=True)
+
+
+def test_slow_host_is_given_up(monkeypatch):
+    monkeypatch.setattr(download, "JUDGED", 0.2)
+
+    class Trickle(io.BytesIO):
+        def __init__(self):
+            self.headers = {"Content-Length": "170498071"}
+
+        def read(self, size=-1):
+            download.time.sleep(0.05)
+            return b"x" * 1000
+
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Trickle())
+    with pytest.raises(Problem, match="too slow"):
+        download._from_web("http://example.invalid/archive", "0" * 32, give_up_slow=True)
+
+
+def test_npm_package_rebuilds_the_files(official):
+    from PIL import Image
+
+    files, _ = official
+    images, labels = data.decode(b"".join(files.values()) * 125)  # 60,000 records
+    images, labels = images.reshape(6, 10_000, 3, 1024), labels.reshape(6, 10_000)
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as tar:
+
+        def add(name, content):
+            info = tarfile.TarInfo(f"package/{name}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+        for name, pixels in zip(data.FILES, images):
+            png = io.BytesIO()
+            Image.fromarray(pixels.transpose(0, 2, 1)).save(png, "PNG", compress_level=0)
+            add(name.replace(".bin", ".png"), png.getvalue())
+        add("train_lables.json", str(labels[:5].flatten().tolist()).encode())
+        add("test_lables.json", str(labels[5].tolist()).encode())
+    rebuilt = download._from_tfjs(raw.getvalue())
+    assert b"".join(rebuilt.values()) == b"".join(files.values()) * 125
+
+
+def test_labels_out_of_range_and_cut_records():
+    record = bytearray(data.RECORD)
+    record[0] = 10
+    with pytest.raises(Problem, match="label 10"):
+        data.decode(bytes(record))
+    with pytest.raises(Problem, match="whole number"):
+        data.decode(bytes(data.RECORD - 1))

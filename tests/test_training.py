@@ -1,0 +1,279 @@
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common import data, evaluation, training
+from common.learners import Network, Stack, StackedBatches
+from common.models import MODELS
+from common.problem import Problem
+from tests.conftest import ROOT, run_python
+
+
+def seeded(seed, **numbers):
+    torch.manual_seed(seed)
+    return MODELS["lenet"](**numbers)
+
+
+def batches(sample, seed=0, batch_size=20, count=100):
+    return data.Batches(sample[0][slice(count)], batch_size, seed=seed, normalisation=data.HALF)
+
+
+def network(**numbers):
+    model = seeded(0, dropout=0.0)
+    return Network(model, torch.optim.SGD(model.parameters(), **{"lr": 0.01, "momentum": 0.9, **numbers}))
+
+
+# --- the loop ---
+
+
+def test_history_defines_batch_indices_and_epoch_losses(sample):
+    history = training.fit(network(), batches(sample, batch_size=30), 3)  # 4 batches: 30, 30, 30, 10
+    assert history["batch_indices"].tolist() == list(range(1, 13))
+    assert (
+        history["batch_indices"][4 + 3 - 1] == 4 + 3
+    )  # the third batch of epoch 2: batches per epoch + 3 (section 3.1.1)
+    losses = history["batch_losses"].reshape(3, 4)
+    assert np.allclose(history["epoch_losses"], (losses * [30, 30, 30, 10]).sum(1) / 100, rtol=1e-6)
+    assert history["lr"].tolist() == [1, 1, 1]
+    assert history["diverged_step"] == 0
+
+
+def test_weighted_mean_equals_the_whole_batch():
+    logits, labels = torch.randn(10, 10), torch.arange(10)
+    parts = [F.cross_entropy(*part) for part in zip(logits.split(4), labels.split(4))]
+    assert abs(training.weighted_mean(torch.stack(parts), [4, 4, 2]) - F.cross_entropy(logits, labels)) < 1e-6
+
+
+def test_fit_is_a_plain_loop(sample):
+    """The same weights as the loop anyone would write, to the bit."""
+    learner, model = network(weight_decay=0.01), seeded(0, dropout=0.0)
+    history = training.fit(learner, batches(sample), 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.01)
+    mine, losses = batches(sample), []
+    for _ in range(2):
+        for x, y in mine:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(x.contiguous(memory_format=torch.channels_last)), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert history["batch_losses"].tolist() == losses
+    for ours, theirs in zip(learner.model.parameters(), model.parameters()):
+        assert torch.equal(ours, theirs)
+
+
+def test_evaluation_is_plain_cross_entropy_whatever_the_smoothing(sample):
+    def measured(label_smoothing):
+        model = seeded(0)
+        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.1), label_smoothing=label_smoothing)
+        logits = evaluation.predict(learner.logits, sample[1], data.HALF)
+        return evaluation.cross_entropy(logits, sample[1].labels), F.cross_entropy(logits, sample[1].labels)
+
+    (plain, reference), (smoothed, _) = measured(0.0), measured(0.1)
+    assert plain == smoothed and torch.isclose(plain, reference)
+
+
+def test_evaluation_leaves_the_network_training(sample):
+    learner = network()
+    evaluation.predict(learner.logits, sample[1], data.HALF)
+    assert learner.model.training
+
+
+def test_losses_stay_on_the_device_within_an_epoch(sample, monkeypatch):
+    """No step asks a tensor for its value."""
+    learner, asked = network(), []
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: asked.append(1) or self.tolist())
+    for x, y in batches(sample):
+        learner.step(x, y)
+    assert not asked
+
+
+# --- schedules and early stopping ---
+
+
+def test_cosine_of_the_report():
+    rates = [0.1 * training.cosine(epoch, 100) for epoch in range(100)]
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100, eta_min=0)
+    for rate in rates:
+        assert math.isclose(rate, schedule.get_last_lr()[0], rel_tol=1e-9)
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 0.1 and round(rates[-1] * 1e5, 3) == 2.467 and rates[50] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "min_delta", "stops_after", "best"),
+    [
+        ([0.5, 0.6, 0.59, 0.58, 0.57, 0.7], 0.0, 5, 2),
+        ([0.5, 0.6, 0.6005, 0.601, 0.6009, 0.6], 0.001, 5, 4),  # 0.601 is no rise of more than 0.001
+        ([math.nan, 0.5, math.nan, math.nan, math.nan, 0.9], 0.0, 5, 2),
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 0.0, None, 6),
+    ],
+)
+@pytest.mark.parametrize("killed_after", [None, 3])
+def test_early_stopping_table(accuracies, min_delta, stops_after, best, killed_after):
+    watch, stopped = training.EarlyStopping(patience=3, min_delta=min_delta), None
+    for epoch, accuracy in enumerate(accuracies):
+        watch.update(epoch, accuracy)
+        if watch.stop:
+            stopped = epoch + 1
+            break
+        if epoch + 1 == killed_after:
+            again = training.EarlyStopping(patience=3, min_delta=min_delta)
+            vars(again).update(vars(watch))
+            watch = again
+    assert (stopped, watch.best_epoch + 1) == (stops_after, best)
+
+
+def test_early_stopping_puts_the_best_weights_back(sample):
+    learner, values, seen = network(), iter([30.0, 60.0, 50.0, 40.0, 90.0]), []
+
+    def evaluate():
+        seen.append(learner.weights())
+        return {"val_accuracy": torch.tensor(next(values))}
+
+    history = training.fit(
+        learner, batches(sample), 5, evaluate=evaluate, early_stopping=training.EarlyStopping(patience=2)
+    )
+    assert len(history["epoch_losses"]) == 4
+    for name, value in learner.weights().items():
+        assert torch.equal(value, seen[1][name])
+        assert not torch.equal(value, seen[3][name])
+
+
+# --- divergence ---
+
+
+def test_a_loss_that_is_not_finite_is_recorded_and_training_stops(sample):
+    history = training.fit(network(lr=1e30), batches(sample), 4)
+    first = history["diverged_step"]
+    assert np.isfinite(history["batch_losses"][: first - 1]).all() and not np.isfinite(
+        history["batch_losses"][first - 1]
+    )
+    assert len(history["epoch_losses"]) < 4
+
+
+# --- stacks ---
+
+CHANGES = {"lr": [0.01, 0.03, 0.001], "momentum": [0.9, 0.0, 0.5], "weight_decay": [0.0, 0.01, 0.1]}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_each_member_of_a_stack_trains_as_it_would_alone(sample, compiled):
+    models = [[seeded(seed, dropout=0.0) for _ in range(3)] for seed in range(2)]
+    stack = Stack(models, **CHANGES, batch_size=20, compiled=compiled)
+    side_by_side = StackedBatches([batches(sample, seed, 20, 90) for seed in range(2)])  # ends in a batch of 10
+    history = training.fit(stack, side_by_side, 4)
+    for seed in range(2):
+        for run in range(3):
+            model = seeded(seed, dropout=0.0)
+            optimizer = torch.optim.SGD(model.parameters(), **{name: values[run] for name, values in CHANGES.items()})
+            alone = training.fit(Network(model, optimizer), batches(sample, seed, 20, 90), 4)
+            assert np.allclose(history["batch_losses"][:, seed, run], alone["batch_losses"], atol=1e-5)
+            assert np.allclose(history["weight_norm"][:, seed, run], alone["weight_norm"], rtol=1e-6)
+            for name, value in model.named_parameters():
+                assert torch.allclose(stack.parameters[name][seed, run], value, atol=1e-5), name
+
+
+def test_a_diverged_member_leaves_its_neighbours_alone(sample):
+    def train(lrs):
+        stack = Stack(
+            [[seeded(0) for _ in lrs]], lr=lrs, momentum=[0.9] * len(lrs), weight_decay=[0.0] * len(lrs), batch_size=20
+        )
+        torch.manual_seed(7)
+        return training.fit(stack, StackedBatches([batches(sample)]), 2)
+
+    both, alone = train([1e30, 0.01]), train([0.01])
+    assert both["diverged_step"][0, 0] > 0 and both["diverged_step"][0, 1] == 0
+    assert np.allclose(both["batch_losses"][:, 0, 1], alone["batch_losses"][:, 0, 0], atol=1e-6)
+
+
+def test_runs_of_a_seed_share_their_dropout_noise(sample):
+    stack = Stack([[seeded(0), seeded(0)]], lr=[0.01] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20)
+    losses = training.fit(stack, StackedBatches([batches(sample)]), 2)["batch_losses"]
+    assert np.allclose(losses[:, 0, 0], losses[:, 0, 1], atol=1e-6)
+    two = Stack([[seeded(0)], [seeded(0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+    losses = training.fit(two, StackedBatches([batches(sample), batches(sample)]), 2)["batch_losses"]
+    assert not np.allclose(losses[:, 0, 0], losses[:, 1, 0], atol=1e-4)
+
+
+# --- checkpoints ---
+
+
+def test_killed_and_resumed_is_never_stopped(tmp_path):
+    """SIGKILL in epoch 2 of 3 and again between epochs; weights, momenta and history come out the same to the bit."""
+    child = ROOT / "tests" / "killed_run.py"
+    straight = run_python(child, tmp_path / "straight", 0)
+    assert straight.returncode == 0, straight.stderr
+    assert run_python(child, tmp_path / "killed", 20).returncode == -9
+    assert (
+        run_python(child, tmp_path / "killed", 15).returncode == -9
+    )  # resumed at step 14, killed in step 29: epoch 3's first
+    resumed = run_python(child, tmp_path / "killed", 0)
+    assert resumed.stdout == straight.stdout != ""
+
+
+@pytest.fixture
+def checkpoint(sample, tmp_path):
+    path = tmp_path / "run.pt"
+    training.fit(network(), batches(sample), 1, checkpoint=path, settings={"lr": 0.01})
+    return path
+
+
+def test_a_finished_run_is_not_trained_again(sample, checkpoint):
+    learner = network()
+    learner.step = None  # would raise if it were called
+    history = training.fit(learner, batches(sample), 1, checkpoint=checkpoint, settings={"lr": 0.01})
+    assert len(history["batch_losses"]) == 5
+
+
+def test_checkpoints_of_other_runs_are_refused(sample, checkpoint):
+    with pytest.raises(Problem, match=r"lr was 0\.01, is 0\.1"):
+        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.1})
+    model = MODELS["lightweight_resnet"]()
+    other = Network(model, torch.optim.SGD(model.parameters(), lr=0.01))
+    with pytest.raises(Problem, match="another network"):
+        training.fit(other, batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+
+
+def test_half_a_checkpoint_is_refused_and_kept(sample, checkpoint):
+    half = checkpoint.read_bytes()[: checkpoint.stat().st_size // 2]
+    checkpoint.write_bytes(half)
+    with pytest.raises(Problem, match="no whole checkpoint"):
+        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+    assert checkpoint.read_bytes() == half
+
+
+def test_a_malicious_checkpoint_runs_nothing(sample, tmp_path):
+    path, marker = tmp_path / "run.pt", tmp_path / "marker"
+
+    class Malicious:
+        def __reduce__(self):
+            return (marker.write_text, ("run",))
+
+    path.write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(Problem, match="no whole checkpoint"):
+        training.fit(network(), batches(sample), 1, checkpoint=path)
+    torch.save({"settings": Malicious()}, path)
+    with pytest.raises(Problem, match="no whole checkpoint"):
+        training.fit(network(), batches(sample), 1, checkpoint=path)
+    assert not marker.exists()
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(sample, checkpoint, monkeypatch):
+    before = checkpoint.read_bytes()
+
+    def full(document, path):
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(Problem, match="No space left"):
+        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+    assert checkpoint.read_bytes() == before
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]
