@@ -5,6 +5,7 @@ for all its members, and compiles forward, backward and update into one graph; e
 """
 
 import copy
+import logging
 import shutil
 
 import torch
@@ -164,4 +165,5 @@ def can_compile(device):
     """Whether torch.compile has what it needs: Triton on CUDA, a C++ compiler on a CPU."""
     if device.type == "cuda":
         return True
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a CUDA toolkit without a GPU
     return device.type == "cpu" and any(map(shutil.which, ("g++", "clang++", "c++")))

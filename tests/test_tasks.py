@@ -1,0 +1,295 @@
+"""Every main.py at quick scale, as a user types it; its outputs; bad input; the committed results."""
+
+import csv
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from common import cli, tables
+from tests.conftest import ROOT, TASKS, one_clear_line, run_python
+
+OUTPUTS = {
+    "task1_loss_curves": {"loss_history.npz", "loss_history_seeds.npz", "loss_curves.png", "loss_table.md"},
+    "task2_regularization": {"loss_history.npz", "comparison.md", "curves.png", "strength.png"},
+    "task3_hparams": {
+        "loss_history.npz",
+        "split_history.npz",
+        "split.npz",
+        "comparison.png",
+        "hyperparameters.md",
+        "split_results.csv",
+    },
+    "task4_architectures": {
+        "loss_history.npz",
+        "batch_history.npz",
+        "comparison.png",
+        "batch_size.png",
+        "architectures.md",
+    },
+}
+ALWAYS = {"results.csv", "summary.csv", "run.json"}
+
+
+def load_main(task):
+    spec = importlib.util.spec_from_file_location(f"{task}_main", ROOT / task / "main.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_csv(path):
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory):
+    """{task: folder of results}: each task at quick scale, started in another working directory."""
+    made, elsewhere = {}, tmp_path_factory.mktemp("elsewhere")
+
+    def of(task):
+        if task not in made:
+            out = tmp_path_factory.mktemp(task) / "results"
+            process = run_python(
+                ROOT / task / "main.py", "--scale", "quick", "--device", "cpu", "--out", out, cwd=elsewhere
+            )
+            assert process.returncode == 0, process.stderr
+            made[task] = out
+        return made[task]
+
+    return of
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_quick_writes_everything_finite_and_stamped(quick, task):
+    out = quick(task)
+    assert OUTPUTS[task] | ALWAYS <= {path.name for path in out.iterdir()}
+    rows = read_csv(out / "results.csv")
+    assert {"run", "seed", "test_accuracy", "train_loss", "epochs", "seconds"} <= rows[0].keys()
+    assert [(row["run"], row["seed"]) for row in rows] == [(run, seed) for run in load_main(task).RUNS for seed in "01"]
+    for row in rows:
+        assert row["scale"] == "quick"
+        assert (
+            0 <= float(row["test_accuracy"]) <= 100
+            and np.isfinite(float(row["train_loss"]))
+            and float(row["seconds"]) > 0
+        )
+    for page in out.glob("*.md"):
+        assert page.read_text(encoding="utf-8").splitlines()[2].startswith("**QUICK**")
+    run_json = cli.read_json(out / "run.json")
+    assert run_json["scale"] == "quick" and run_json["seeds"] == [0, 1] and run_json["versions"]["torch"]
+    assert not list(out.rglob("*.pt"))  # finished: nothing to go on from
+
+
+def test_the_reports_three_keys(quick):
+    history = tables.load_arrays(quick("task1_loss_curves") / "loss_history.npz")
+    assert set(history) == {"batch_losses", "epoch_losses", "batch_indices"}
+    steps = len(history["batch_losses"])
+    assert steps == 1400 / 4 * len(history["epoch_losses"])
+    assert history["batch_indices"].tolist() == list(range(1, steps + 1))
+    assert np.allclose(
+        history["epoch_losses"], history["batch_losses"].reshape(len(history["epoch_losses"]), -1).mean(1), rtol=1e-5
+    )
+
+
+def test_runs_that_differ_only_in_length_are_one_training(quick):
+    """Same seed, same batches, same noise: the longer run's first epochs are the shorter run's."""
+    histories = tables.load_histories(quick("task3_hparams") / "loss_history.npz")
+    longer, shorter = histories["no_regularization_more_epochs", 0], histories["no_regularization", 0]
+    assert np.allclose(longer["epoch_losses"][: len(shorter["epoch_losses"])], shorter["epoch_losses"], atol=1e-4)
+
+
+def test_the_split_is_saved_and_is_the_one_trained_on(quick, sample):
+    saved = tables.load_arrays(quick("task3_hparams") / "split.npz")
+    assert sorted([*saved["train"], *saved["validation"]]) == list(range(1400))
+    histories = tables.load_histories(quick("task3_hparams") / "split_history.npz")
+    assert all("val_accuracy" in history for history in histories.values())
+    assert np.allclose(histories["baseline", 0]["val_accuracy"] % (100 / 140), 0, atol=1e-3)  # measured on 140 images
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("task", TASKS)
+def test_redraw_gives_the_same_tables_and_no_missing_glyph(quick, task, lang, tmp_path):
+    from common import figures
+
+    if lang == "zh" and not figures.chinese_font():
+        pytest.skip("no font with Chinese glyphs is installed")
+    again = tmp_path / "again"
+    shutil.copytree(quick(task), again)
+    for path in [*again.glob("*.csv"), *again.glob("*.md"), *again.glob("*.png")]:
+        path.unlink()
+    process = run_python(
+        "-W", "error:Glyph", ROOT / task / "main.py", "--scale", "quick", "--redraw", "--out", again, "--lang", lang
+    )
+    assert process.returncode == 0, process.stderr
+    assert "Glyph" not in process.stderr and "glyph" not in process.stdout
+    assert {path.name for path in again.iterdir()} == {path.name for path in quick(task).iterdir()}
+    for path in [*again.glob("*.csv"), *again.glob("*.md")]:
+        assert path.read_bytes() == (quick(task) / path.name).read_bytes(), path.name
+
+
+def test_without_a_chinese_font_figures_are_english_and_say_so(monkeypatch, capsys):
+    from common import figures
+
+    monkeypatch.setattr(figures, "chinese_font", lambda: None)
+    style = figures.Style("zh")
+    assert style.text("Epoch") == "Epoch"
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_every_label_of_every_run_is_translated():
+    from common.translations import CHINESE
+
+    for task in TASKS:
+        for run in load_main(task).RUNS:
+            assert run in CHINESE or run.startswith(("l2_", "dropout_", "strong")), run
+
+
+# --- stopped and resumed ---
+
+
+def test_a_killed_task_goes_on_where_it_stopped(tmp_path):
+    words = [
+        ROOT / "task1_loss_curves" / "main.py",
+        "--scale",
+        "quick",
+        "--device",
+        "cpu",
+        "--seeds",
+        "1",
+        "--epochs",
+        "3",
+    ]
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert run_python(*words, "--out", straight).returncode == 0
+    child = subprocess.Popen(
+        [sys.executable, *map(str, words), "--out", str(killed)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    checkpoint = killed / "checkpoints" / "runs" / "baseline-0.pt"
+    for _ in range(1200):
+        if checkpoint.exists() or child.poll() is not None:
+            break
+        time.sleep(0.05)
+    child.kill()
+    child.wait()
+    assert checkpoint.exists() and not (killed / "results.csv").exists()
+    time.sleep(1)  # its workers notice, and let go
+    assert run_python(*words, "--out", killed).returncode == 0
+    ours, theirs = (tables.load_arrays(out / "loss_history.npz") for out in (killed, straight))
+    assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--epochs", "-1"],
+        ["--batch-size", "0"],
+        ["--seeds", "0"],
+        ["--seeds", "two"],
+        ["--nonsense"],
+        ["--device", "tpu"],
+    ],
+)
+def test_wrong_flags_are_usage_errors(task, words):
+    one_clear_line(run_python(ROOT / task / "main.py", *words), words[0], status=2)
+
+
+def test_a_device_that_is_not_there(quick):
+    import torch
+
+    missing = [
+        name
+        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
+        if not there
+    ]
+    one_clear_line(
+        run_python(ROOT / TASKS[0] / "main.py", "--device", missing[0]), missing[0], "not available", status=2
+    )
+
+
+def test_a_damaged_data_folder(tmp_path):
+    (tmp_path / "test_batch.bin").write_bytes(b"x" * 100)
+    process = run_python(ROOT / TASKS[0] / "main.py", "--scale", "full", "--data", tmp_path, "--out", tmp_path / "out")
+    one_clear_line(process, "data_batch_1.bin", status=1)
+
+
+def test_an_outputs_folder_that_cannot_be_written(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    one_clear_line(run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--out", file / "out"), "file", status=1)
+    if os.name == "posix" and os.geteuid() != 0:
+        locked = tmp_path / "read_only"
+        locked.mkdir(mode=0o500)
+        one_clear_line(
+            run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--out", locked / "out"), "read_only", status=1
+        )
+
+
+def test_two_runs_of_one_task_at_once(tmp_path):
+    with cli.alone(tmp_path):
+        one_clear_line(
+            run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--out", tmp_path), "another run", status=1
+        )
+
+
+@pytest.mark.parametrize("damage", ["cut", "absent", "of another task"])
+def test_redraw_from_a_damaged_history(quick, tmp_path, damage):
+    out = tmp_path / "results"
+    shutil.copytree(quick("task1_loss_curves"), out)
+    path = out / "loss_history_seeds.npz"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "absent":
+        path.unlink()
+    else:
+        shutil.copy(out / "loss_history.npz", path)
+    process = run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--redraw", "--out", out)
+    one_clear_line(process, "loss_history_seeds.npz", "without --redraw", status=1)
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["--scale", "huge"], ["--device", "tpu"], ["task9"], ["--lang"]])
+def test_run_all_refuses_what_it_does_not_know(words):
+    process = subprocess.run(
+        ["bash", "run_all.sh", *words], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    one_clear_line(process, words[-1], status=2)
+    assert "usage:" in process.stderr
+
+
+def test_help_answers_without_torch():
+    code = "import sys; sys.argv = ['main.py', '--help']; import runpy\ntry: runpy.run_path('task1_loss_curves/main.py', run_name='__main__')\n"
+    process = run_python("-c", code + "except SystemExit: print('torch' in sys.modules)")
+    assert process.stdout.splitlines()[-1] == "False"
+
+
+# --- the committed results ---
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_committed_tables_are_those_of_the_committed_histories(task, tmp_path):
+    committed = ROOT / task / "outputs"
+    if not (committed / "run.json").exists():
+        pytest.skip("no full run of this task is committed")
+    load_main(task).report(committed, tmp_path)
+    for path in [*committed.glob("*.csv"), *committed.glob("*.md")]:
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+    assert cli.read_json(committed / "run.json")["scale"] == "full"
+    assert "QUICK" not in "".join(path.read_text(encoding="utf-8") for path in committed.glob("*.md"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_readme_table_is_that_of_the_committed_outputs(name):
+    from common.readme import filled
+
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert filled(text) == text, "run: python -m common.readme"
