@@ -24,6 +24,8 @@ class Progress:
         self.total, self.done = total, 0
 
     def advance(self, count=1, text=""):
+        if not count:
+            return
         self.done += count
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(count)

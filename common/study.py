@@ -6,8 +6,10 @@ is one job: the runs that differ in the last four only. A job has one checkpoint
 
 import multiprocessing
 import os
+import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ import torch
 from common import cli, data, download, evaluation
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
+from common.problem import Problem
 from common.progress import Progress
 from common.training import fit
 
@@ -86,9 +89,8 @@ def plan(runs, seeds, processes):
                 at_once = min(at_once, -(-FULL_STACK // len(names)))
         for start in range(0, len(seeds), at_once):
             some = seeds[start : start + at_once]
-            jobs.append(
-                {"names": names, "runs": [runs[name] for name in names], "seeds": some, "epochs": first["epochs"]}
-            )
+            job = {"names": names, "runs": [runs[name] for name in names], "seeds": some}
+            jobs.append(job | {"epochs": first["epochs"]})
     return sorted(jobs, key=_length, reverse=True)
 
 
@@ -112,21 +114,19 @@ def _train_all(jobs, shared, processes, progress):
     messages = context.SimpleQueue()
     reader = threading.Thread(target=_relay, args=(messages, progress), daemon=True)
     reader.start()
-    pool = ProcessPoolExecutor(
-        min(processes, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(messages,)
-    )
+    pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=(messages,))
     try:
         for future in as_completed([pool.submit(_work, job, shared) for job in jobs]):
             yield future.result()
         pool.shutdown()
-    except (
-        BaseException
-    ):  # Ctrl-C, or a job that failed: the others must not train on with nobody to take their results
+    except BrokenProcessPool as error:
+        raise Problem(
+            "a training process was killed, by the system for want of memory perhaps; run again to go on"
+        ) from error
+    finally:  # after Ctrl-C or a job that failed, the others must not train on with nobody to take their results
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
-        raise
-    finally:
         messages.put(None)
         reader.join(timeout=5)
 
@@ -137,8 +137,9 @@ def _relay(messages, progress):
 
 
 def _start_worker(messages):
-    global _say
-    _say = lambda *message: messages.put(message)
+    global _messages
+    _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -148,10 +149,7 @@ def _leave_with_parent():
 
 
 def _work(job, shared):
-    try:
-        return train_job(job, shared, _say)
-    except KeyboardInterrupt:  # the parent says what there is to say
-        os._exit(130)
+    return train_job(job, shared, lambda *message: _messages.put(message))
 
 
 def train_job(job, shared, say):
@@ -185,18 +183,13 @@ def train_job(job, shared, say):
 
     def on_epoch(epochs, history):
         nonlocal done
-        accuracy = history["test_accuracy"][-1].mean()
-        text = (
-            f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}, test {accuracy:.1f}%"
-        )
-        say((epochs - done) * members, text)
+        which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}"
+        say((epochs - done) * members, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%")
         done = epochs
 
     checkpoint = Path(shared["folder"]) / f"{job['names'][0]}-{'-'.join(map(str, job['seeds']))}.pt"
-    settings = {
-        "runs": dict(zip(job["names"], job["runs"])),
-        **{key: shared[key] for key in ("scale", "on_split", "precision")},
-    }
+    settings = {"runs": dict(zip(job["names"], job["runs"]))}
+    settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
     history = fit(
         learner, batches, run["epochs"], evaluate=evaluate, checkpoint=checkpoint, settings=settings, on_epoch=on_epoch
     )
@@ -209,9 +202,9 @@ def member_histories(history, shape, job):
     whole = ("lr", "seconds", "batch_indices")  # the same for all members
     for row, seed in enumerate(job["seeds"]):
         for column, (name, run) in enumerate(zip(job["names"], job["runs"])):
-            own = {
-                key: value if key in whole or shape == () else value[..., row, column] for key, value in history.items()
-            }
+            own = dict(history)
+            if shape:
+                own |= {key: value[..., row, column] for key, value in history.items() if key not in whole}
             own["seconds"] = history["seconds"] / (len(job["seeds"]) * len(job["names"]))
             own["lr"] = history["lr"] * run["lr"]
             yield (name, seed), own
@@ -228,10 +221,8 @@ def stack(job, batches, device, precision):
     runs, steps = job["runs"], len(batches[0]) * job["runs"][0]["epochs"]
     hyperparameters = {name: [run[name] for run in runs] for name in ("lr", "momentum", "weight_decay")}
     models = [[make(run, seed, device) for run in runs] for seed in job["seeds"]]
-    compiled = steps >= COMPILE_FROM
-    return Stack(models, **hyperparameters, batch_size=runs[0]["batch_size"], compiled=compiled), StackedBatches(
-        batches
-    )
+    learner = Stack(models, **hyperparameters, batch_size=runs[0]["batch_size"], compiled=steps >= COMPILE_FROM)
+    return learner, StackedBatches(batches)
 
 
 def network(job, batches, device, precision):
@@ -239,9 +230,8 @@ def network(job, batches, device, precision):
     (run,), (seed,) = job["runs"], job["seeds"]
     model = make(run, seed, device).to(memory_format=torch.channels_last)
     hyperparameters = {name: run[name] for name in ("lr", "momentum", "weight_decay")}
-    return Network(
-        model, torch.optim.SGD(model.parameters(), **hyperparameters, fused=True), precision=precision
-    ), batches[0]
+    optimizer = torch.optim.SGD(model.parameters(), **hyperparameters, fused=True)
+    return Network(model, optimizer, precision=precision), batches[0]
 
 
 def split_indices(options):
