@@ -132,7 +132,7 @@ class Batches:
     `augment` is a tuple of functions (images, generator) -> images, applied to normalised images.
     """
 
-    BLOCK = 2048  # images prepared at once: a batch of 4 is too small to keep a vector unit busy
+    BLOCK = 512  # images prepared at once: a batch of 4 is too small to keep a vector unit busy
 
     def __init__(self, data, batch_size, *, seed, normalisation, augment=()):
         self.data = data

@@ -1,5 +1,7 @@
 """Figures from saved histories, in English or Chinese. What is drawn is given in English; `Style.text` translates it."""
 
+import logging
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -50,6 +52,7 @@ class Style:
         if lang == "zh":
             family = chinese_font()
             if family:
+                logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # such a font has few weights
                 self.words = CHINESE
                 plt.rcParams.update({"font.family": [family, "DejaVu Sans"]})
             else:

@@ -77,10 +77,8 @@ def report(source, out, lang="en"):
     rows = []
     for epoch, ours in enumerate(losses):
         reported = REPORT_LOSSES[epoch] if epoch < len(REPORT_LOSSES) else None
-        difference = f"{sum(ours) / len(ours) - reported:+.3f}" if reported else ""
-        rows.append(
-            {"epoch": epoch + 1, "report": reported or "", "ours": tables.pm(ours, 3), "difference": difference}
-        )
+        beside = ("", "") if reported is None else (f"{reported:.2f}", f"{sum(ours) / len(ours) - reported:+.3f}")
+        rows.append({"epoch": epoch + 1, "report": beside[0], "ours": tables.pm(ours, 3), "difference": beside[1]})
     accuracy = tables.final(histories, "test_accuracy")["baseline"]
     rows.append({"epoch": "test accuracy, %", "report": REPORT_ACCURACY, "ours": tables.pm(accuracy), "difference": ""})
     seeds = f"Mean training loss of each epoch; mean ± standard deviation over {len(histories)} seeds."

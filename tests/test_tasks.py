@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -154,35 +155,44 @@ def test_every_label_of_every_run_is_translated():
 # --- stopped and resumed ---
 
 
-def test_a_killed_task_goes_on_where_it_stopped(tmp_path):
-    words = [
-        ROOT / "task1_loss_curves" / "main.py",
-        "--scale",
-        "quick",
-        "--device",
-        "cpu",
-        "--seeds",
-        "1",
-        "--epochs",
-        "3",
-    ]
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
+@pytest.mark.skipif(os.name == "nt", reason="signals are not the same there")
+def test_a_stopped_task_goes_on_where_it_stopped(tmp_path):
+    """Ctrl-C after the first epoch, then SIGKILL after the second: the third start ends as if nothing had happened."""
+    words = [ROOT / TASKS[0] / "main.py", "--scale", "quick", "--device", "cpu", "--seeds", "1", "--epochs", "4"]
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     assert run_python(*words, "--out", straight).returncode == 0
-    child = subprocess.Popen(
-        [sys.executable, *map(str, words), "--out", str(killed)], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    checkpoint = killed / "checkpoints" / "runs" / "baseline-0.pt"
-    for _ in range(1200):
-        if checkpoint.exists() or child.poll() is not None:
-            break
-        time.sleep(0.05)
-    child.kill()
-    child.wait()
-    assert checkpoint.exists() and not (killed / "results.csv").exists()
-    time.sleep(1)  # its workers notice, and let go
-    assert run_python(*words, "--out", killed).returncode == 0
-    ours, theirs = (tables.load_arrays(out / "loss_history.npz") for out in (killed, straight))
+    checkpoint, written = stopped / "checkpoints" / "runs" / "baseline-0.pt", 0.0
+    for signal_, status in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
+        command = [sys.executable, *map(str, words), "--out", str(stopped)]
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while child.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime == written):
+            time.sleep(0.02)
+        written = checkpoint.stat().st_mtime
+        child.send_signal(signal_)
+        errors = child.communicate()[1]
+        assert child.returncode == status, errors
+        assert "Traceback" not in errors
+        assert not (stopped / "results.csv").exists()
+        if signal_ == signal.SIGINT:
+            assert "error: interrupted" in errors
+        time.sleep(1)  # its workers notice, and let go
+        written = checkpoint.stat().st_mtime
+    assert run_python(*words, "--out", stopped).returncode == 0
+    ours, theirs = (tables.load_arrays(out / "loss_history.npz") for out in (stopped, straight))
     assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_run_all_goes_on_after_a_failure_and_names_it():
+    """Two tasks that are locked by another run: both are tried, both are named, the status says so."""
+    first, second = TASKS[:2]
+    with cli.alone(ROOT / first / "outputs_quick"), cli.alone(ROOT / second / "outputs_quick"):
+        words = ["bash", "run_all.sh", "--scale", "quick", "--device", "cpu", first, second]
+        process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert process.returncode == 1
+    assert process.stderr.count("another run of this task") == 2
+    assert f"failed: {first} {second}" in process.stderr
 
 
 # --- bad input ---
