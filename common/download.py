@@ -9,6 +9,7 @@ published MD5 has been checked.
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import pickle
@@ -47,25 +48,22 @@ JUDGED = 6
 
 
 def find(folder=None):
-    """(the folder of the six verified binary files, where they came from), fetching and converting whatever is needed.
+    """(the folder of the six binary files, where they came from), fetching, converting and verifying whatever is needed.
 
     folder: where CIFAR-10 is in any form, or is to be put; data/ in the repository if none.
 
     Raises:
-        Problem: what is there is damaged, or no source answers: what was tried, why each failed, what to do by hand.
+        Problem: some of the six files are missing, or no source answers: what was tried, why each failed, what to do by hand.
     """
     folder = Path(folder or ROOT / "data").resolve()
-    for place in (folder, folder / BINARY):
-        if any((place / name).exists() for name in FILES):
-            _verify(place)
-            return place, f"{BINARY}, all six MD5s right"
+    target = folder / BINARY
+    if place := _present(folder) or _present(target):
+        return place, f"{BINARY}, all six MD5s right"
     with locked(folder / ".lock"):
-        target = folder / BINARY
-        if all((target / name).exists() for name in FILES):  # made by another run while this one waited
-            _verify(target)
+        if _present(target):  # made by another run while this one waited
             return target, f"{BINARY}, all six MD5s right"
         failures = []
-        for name, source in (*_local(folder), *_remote()):
+        for name, source in itertools.chain(_local(folder), _remote()):
             try:
                 files = source()
                 wrong = [file for file, md5 in FILES.items() if _md5(files[file]) != md5]
@@ -110,15 +108,15 @@ def _md5(raw):
     return hashlib.md5(raw, usedforsecurity=False).hexdigest()
 
 
-def _verify(folder):
-    for name, md5 in FILES.items():
-        path = folder / name
-        if not path.exists():
-            raise Problem(
-                f"{path} is missing though others of the six files are there; put it back, or delete {folder} to have all made anew"
-            )
-        if (found := _md5(path.read_bytes())) != md5:
-            raise Problem(f"{path} is damaged: MD5 {found} where {md5} is right; delete {folder} to have all made anew")
+def _present(folder):
+    """`folder` if all six files are in it, None if none is. Their bytes are checked where they are read (common/data.py)."""
+    missing = [name for name in FILES if not (folder / name).exists()]
+    if missing and len(missing) < len(FILES):
+        raise Problem(
+            f"{folder / missing[0]} is missing though others of the six files are there; "
+            f"put it back, or delete {folder} to have all made anew"
+        )
+    return None if missing else folder
 
 
 def _local(folder):

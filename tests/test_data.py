@@ -146,7 +146,7 @@ def test_damaged_files_are_named(hurt, official, tmp_path):
         raw[1000] ^= 1
         victim.write_bytes(raw)
     with pytest.raises(Problem, match=r"data_batch_3\.bin"):
-        download.find(tmp_path)
+        data.load(download.find(tmp_path)[0])
 
 
 def test_truncated_archive_is_named_and_leaves_nothing(official, tmp_path):
@@ -186,7 +186,7 @@ def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, 
         download.find(tmp_path)
     sources.append(("mirror", lambda: files))
     assert download.find(tmp_path) == (tmp_path / download.BINARY, "mirror")
-    assert download.find(tmp_path)[1].endswith("MD5s right")  # and now it is there
+    assert "MD5s right" in download.find(tmp_path)[1]  # and now it is there
 
 
 def test_no_network_is_one_line(tmp_path):
