@@ -40,7 +40,7 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
         exit 1
     fi
     echo "environment: the current python3 lacks what is needed; making .venv with $("$base" --version)"
-    if ! "$base" -m venv .venv; then
+    if ! "$base" -m venv --clear .venv; then
         echo "error: $base cannot make a virtual environment (Debian: apt install python3-venv); then run this again" >&2
         exit 1
     fi
@@ -48,8 +48,12 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
     [ -x "$PYTHON" ] || PYTHON=.venv/Scripts/python.exe
     if [ "$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null; then
         echo "no NVIDIA driver: trying PyTorch's CPU build, a tenth of the size"
-        "$PYTHON" -m pip install --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11' torchvision ||
-            echo "PyTorch's CPU index does not answer; taking the default build (some 3 GB)"
+        # Where that index does not answer, pip may still find builds elsewhere that do not fit together: hence the import.
+        if ! "$PYTHON" -m pip install --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11' torchvision ||
+            ! "$PYTHON" -c 'import torch, torchvision' 2>/dev/null; then
+            echo "PyTorch's CPU build is not to be had; taking the default build (some 3 GB)"
+            "$base" -m venv --clear .venv
+        fi
     fi
     if ! "$PYTHON" -m pip install -r requirements.txt || ! can_import "$PYTHON" "$@"; then
         echo "error: the packages of requirements.txt could not be installed into .venv; see pip's words above, then run this again" >&2
