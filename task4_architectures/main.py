@@ -77,7 +77,8 @@ def train(options):
     tables.save_histories(options.out / "loss_history.npz", histories)
     if not options.batch_size:
         lenets, resnets = (study.configure(changes, BASE, options) for changes in (LENET_BATCHES, RESNET_BATCHES))
-        batches = study.study(lenets, options, seeds=LENET_BATCH_SEEDS, name="LeNet's batch size")
+        seeds = LENET_BATCH_SEEDS if options.scale == "full" else options.seeds
+        batches = study.study(lenets, options, seeds=seeds, name="LeNet's batch size")
         batches |= study.study(resnets, options, seeds=RESNET_BATCH_SEEDS, name="the ResNet's batch size")
         tables.save_histories(options.out / "batch_history.npz", batches, batches_of=None)
         runs |= lenets | resnets

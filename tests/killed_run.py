@@ -17,13 +17,13 @@ from common import augment, data, evaluation, training
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
 
-EPOCHS, BATCH_SIZE = 3, 30
+EPOCHS, BATCH_SIZE = 3, 10
 
 
 def main(folder, kill_at):
     torch.set_num_threads(1)
     train, test = data.load_sample()
-    train, test = train[slice(400)], test[slice(100)]  # 14 steps an epoch, the last batch short
+    train, test = train[slice(135)], test[slice(50)]  # 14 steps an epoch, the last batch short
     digest = hashlib.sha256()
     for learner, batches in (network(train), stack(train)):
         step, steps = learner.step, 0

