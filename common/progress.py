@@ -21,18 +21,22 @@ class Progress:
         self.bar = tqdm(
             total=total, desc=description, unit=unit, unit_scale=unit_scale, dynamic_ncols=True, disable=self.plain
         )
-        self.total, self.done = total, 0
+        self.total, self.done, self.before = total, 0, 0
 
-    def advance(self, count=1, text=""):
+    def advance(self, count=1, text="", before=False):
+        """Count on. `before`: it was done in an earlier run, so it says nothing of how long the rest takes."""
         if not count:
             return
         self.done += count
+        if before:
+            self.before += count
+            self.bar.initial += count
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(count)
         now = time.monotonic()
-        if self.plain and (now - self.said >= self.EVERY or self.done >= self.total):
+        if self.plain and self.done > self.before and (now - self.said >= self.EVERY or self.done >= self.total):
             self.said = now
-            left = (now - self.started) / max(self.done, 1e-9) * (self.total - self.done)
+            left = (now - self.started) / max(self.done - self.before, 1e-9) * (self.total - self.done)
             counted = (
                 f"{self.done / self.scale:.4g}/{self.total / self.scale:.4g} {'M' if self.scale > 1 else ''}{self.unit}"
             )

@@ -178,18 +178,19 @@ def train_job(job, shared, say):
             measured[f"{part}_accuracy"] = evaluation.accuracy(logits, images.labels)
         return measured
 
+    checkpoint = Path(shared["folder"]) / f"{job['names'][0]}-{'-'.join(map(str, job['seeds']))}.pt"
+    settings = {"runs": dict(zip(job["names"], job["runs"]))}
+    settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
     others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
-    done = 0
+    done, before = 0, [True] if checkpoint.exists() else []
 
     def on_epoch(epochs, history):
         nonlocal done
         which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}"
-        say((epochs - done) * members, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%")
+        say((epochs - done) * members, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%", *before)
         done = epochs
+        before.clear()
 
-    checkpoint = Path(shared["folder"]) / f"{job['names'][0]}-{'-'.join(map(str, job['seeds']))}.pt"
-    settings = {"runs": dict(zip(job["names"], job["runs"]))}
-    settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
     history = fit(
         learner, batches, run["epochs"], evaluate=evaluate, checkpoint=checkpoint, settings=settings, on_epoch=on_epoch
     )
