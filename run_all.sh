@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
             case $1 in
                 --scale) one_of "$1" "$2" quick full; scale=$2 ;;
                 --device) one_of "$1" "$2" auto cpu cuda mps; device=$2 ;;
-                --data) passed+=(--data "$(cd "$2" 2>/dev/null && pwd || echo "$2")") ;;
+                --data) case $2 in /*) passed+=(--data "$2") ;; *) passed+=(--data "$PWD/$2") ;; esac ;;
                 --lang) one_of "$1" "$2" en zh; passed+=(--lang "$2") ;;
             esac
             shift 2
@@ -39,6 +39,7 @@ done
 [ ${#tasks[@]} -gt 0 ] || tasks=("${ALL[@]}")
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
+exec </dev/null # nothing here asks, and a closed stdin upsets subprocesses
 . common/environment.sh
 make_environment
 
@@ -57,14 +58,17 @@ trap 'echo "interrupted; the same command goes on where this one stopped" >&2; e
 failed=()
 for task in "${tasks[@]}"; do
     echo "== $task"
-    "$PYTHON" "$task/main.py" --scale "$scale" --device "$device" ${passed[@]+"${passed[@]}"} || failed+=("$task")
+    "$PYTHON" "$task/main.py" --scale "$scale" --device "$device" --keep-checkpoints ${passed[@]+"${passed[@]}"} || failed+=("$task")
 done
 
-if [ "$scale" = quick ]; then
-    "$PYTHON" -m common.estimate "${tasks[@]}" || failed+=(estimate)
-fi
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (the lines above say why); the others are done" >&2
     exit 1
+fi
+for task in "${tasks[@]}"; do
+    rm -rf "$task"/outputs*/checkpoints
+done
+if [ "$scale" = quick ]; then
+    "$PYTHON" -m common.estimate "${tasks[@]}"
 fi
 echo "done: ${tasks[*]}"

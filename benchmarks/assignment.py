@@ -76,11 +76,16 @@ class Student:
             loader = torch.utils.data.DataLoader(TutorialCifar(train), run["batch_size"], shuffle=True, num_workers=2)
             self.trainings.append((model, optimizer, loader))
 
+    @staticmethod
+    def endless(loader):
+        while True:
+            yield from loader
+
     def turn(self, seconds):
         """Images a second of `seconds` of training, the starting of workers left out."""
         images = spent = 0
         for model, optimizer, loader in self.trainings:
-            batches = iter(loader)
+            batches = self.endless(loader)
             for _ in range(3):
                 self.step(model, optimizer, *next(batches))
             started = time.perf_counter()

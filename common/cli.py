@@ -48,12 +48,12 @@ def flags(description, seeds=SEEDS):
         metavar="N",
         help=f"trainings of each run, with seeds 0 to N-1 (quick {seeds['quick']}, full {seeds['full']})",
     )
-    add("--epochs", type=positive, metavar="N", help="instead of every run's own; results then go to outputs_custom/")
+    add("--epochs", type=positive, metavar="N", help="instead of every run's own")
     add(
         "--batch-size",
         type=positive,
         metavar="N",
-        help="instead of every run's own; results then go to outputs_custom/",
+        help="instead of every run's own",
     )
     add(
         "--precision",
@@ -62,8 +62,14 @@ def flags(description, seeds=SEEDS):
         help="bf16 where the machine computes in it and it pays (auto), or plain fp32",
     )
     add("--lang", choices=("en", "zh"), default="en", help="language of the figures (en)")
-    add("--out", type=Path, metavar="DIR", help="write the results here instead")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where results go (outputs/; outputs_quick/ at quick scale; outputs_custom/ with altered runs or fewer seeds)",
+    )
     add("--redraw", action="store_true", help="make tables and figures again from the saved history, training nothing")
+    add("--keep-checkpoints", action="store_true", help="after the end too; run_all.sh removes them when all is done")
     add("--fresh", action="store_true", help="start over instead of going on from an unfinished run's checkpoints")
     return parser
 
@@ -77,6 +83,8 @@ def settle(options, task, seeds=SEEDS):
         ]
     )
     options.started = time.time()
+    fewer_seeds = options.seeds is not None and options.seeds < seeds["full"]
+    altered = options.epochs or options.batch_size or options.precision != "auto" or fewer_seeds
     if options.redraw and options.scale is None:
         options.scale = "full"
     if not options.redraw:
@@ -90,7 +98,6 @@ def settle(options, task, seeds=SEEDS):
                 else "there is no CUDA; --scale full trains on all of CIFAR-10"
             )
             print(f"scale: {options.scale} ({why})")
-    altered = options.epochs or options.batch_size
     folder = "outputs_quick" if options.scale == "quick" else "outputs_custom" if altered else "outputs"
     options.out = options.out or task / folder
     options.seeds = range(options.seeds or seeds[options.scale])

@@ -70,13 +70,11 @@ def _read(path, md5):
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise Problem(
-            f"{path}: {error.strerror}; delete its folder to have the data set made again, or name another with --data"
-        ) from error
+        raise Problem(f"{path}: {error.strerror}; put it back, or name another folder with --data") from error
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if found != md5:
         raise Problem(
-            f"{path} is damaged: MD5 {found} where {md5} is right; delete it and run again to have it made anew"
+            f"{path} is damaged: MD5 {found} where {md5} is right; delete all six files to have them made anew"
         )
     return raw
 

@@ -17,11 +17,12 @@ can_import() { # can_import PYTHON [MODULE ...]
 
 make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules too
     local base candidate
-    if command -v python3 >/dev/null && can_import python3 "$@"; then
-        PYTHON=python3
-        echo "environment: the current python3, $(python3 -c 'import sys, torch; print(sys.executable, "with torch", torch.__version__)')"
-        return
-    fi
+    for PYTHON in python3 python; do
+        if command -v "$PYTHON" >/dev/null && can_import "$PYTHON" "$@"; then
+            echo "environment: $("$PYTHON" -c 'import sys, torch; print(sys.executable, "with torch", torch.__version__)')"
+            return
+        fi
+    done
     PYTHON=.venv/bin/python
     [ -x "$PYTHON" ] || [ ! -x .venv/Scripts/python.exe ] || PYTHON=.venv/Scripts/python.exe
     if [ -x "$PYTHON" ] && can_import "$PYTHON" "$@"; then

@@ -34,7 +34,7 @@ QUICK = "QUICK: a moment on the embedded sample, not the report's experiment"
 
 
 class Style:
-    """A language and a scale: `text` for every word in a figure, `save` for every figure."""
+    """A language and a scale: `text` for every label in a figure, `save` for every figure."""
 
     def __init__(self, lang="en", scale="full"):
         self.quick = scale == "quick"
@@ -61,7 +61,7 @@ class Style:
                 )
 
     def text(self, words):
-        """Translate words, or, of a comma list, each part that is known."""
+        """The label in the figure's language; as it is where no translation is known."""
         return self.words.get(words, words)
 
     def save(self, figure, path):
@@ -113,7 +113,7 @@ def loss_figure(path, history, title, style, window=100):
     upper.set(
         xlabel=style.text("Batch"), ylabel=style.text("Training loss"), title=style.text("Training loss per batch")
     )
-    upper.set_ylim(0, np.nanpercentile(losses, 99.9) * 1.1)
+    upper.set_ylim(0, np.percentile(losses[np.isfinite(losses)], 99.9) * 1.1)  # a diverged run has some that are not
     upper.legend(loc="upper right")
     epochs = np.arange(1, len(history["epoch_losses"]) + 1)
     lower.plot(epochs, history["epoch_losses"], "o-")
@@ -133,7 +133,9 @@ def loss_figure(path, history, title, style, window=100):
 def curves(axes, histories, field, style, ylabel, dashed=()):
     """One line a run over the epochs: the mean over its seeds, in a band of one standard deviation."""
     for position, run in enumerate(dict.fromkeys(run for run, _ in histories)):
-        values = np.array([history[field] for (name, _), history in histories.items() if name == run], float)
+        trainings = [history[field].astype(float) for (name, _), history in histories.items() if name == run]
+        longest = max(map(len, trainings))  # one that diverged may have stopped early
+        values = np.array([np.pad(line, (0, longest - len(line)), constant_values=np.nan) for line in trainings])
         epochs = np.arange(1, values.shape[1] + 1)
         color = f"C{position % 10}"
         axes.plot(

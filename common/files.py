@@ -3,6 +3,7 @@
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from common.problem import Problem
@@ -49,20 +50,24 @@ def locked(path, wait=True, busy="another run is using it"):
     except OSError as error:
         raise Problem(f"cannot write in {path.parent}: {error.strerror}; choose another folder") from error
     with handle:
-        try:
-            _lock(handle, wait)
-        except OSError as error:
-            raise Problem(f"{path.parent}: {busy}; wait for it to end, or choose another folder") from error
+        while not _try_lock(handle):
+            if not wait:
+                raise Problem(f"{path.parent}: {busy}; wait for it to end, or choose another folder")
+            time.sleep(0.2)
         yield
 
 
-def _lock(handle, wait):
-    if os.name == "nt":
-        import msvcrt
+def _try_lock(handle):
+    try:
+        if os.name == "nt":
+            import msvcrt
 
-        handle.seek(0)
-        msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
+            handle.seek(0)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except (BlockingIOError, PermissionError):  # another process has it; any other error is told as it is
+        return False

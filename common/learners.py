@@ -7,6 +7,7 @@ for all its members, and compiles forward, backward and update into one graph; e
 import copy
 import logging
 import shutil
+import sys
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,8 @@ class Stack:
     lr, momentum, weight_decay: one value a run.
     compiled: compile the whole step for batches of `batch_size`, where a compiler is to be had.
 
-    The runs of one seed see the same batches and draw the same dropout noise, so they differ in nothing but what RUNS says.
+    The runs of one seed in a stack see the same batches and draw the same dropout noise, so they differ in nothing but what
+    RUNS says. That noise depends on which seeds are stacked together, hence on the number of processes.
     """
 
     def __init__(self, models, *, lr, momentum, weight_decay, batch_size, compiled=False):
@@ -119,10 +121,18 @@ class Stack:
 
     def step(self, x, y):
         """One update from images (seeds, B, 3, 32, 32) and labels (seeds, B); the losses before it, (seeds, runs)."""
-        update = (
-            self._compiled if y.shape[-1] == self.batch_size else self._update
-        )  # a short last batch is not worth compiling
-        return update(self.parameters, self.velocities, self.buffers, self.lr, self.momentum, self.weight_decay, x, y)
+        # a short last batch is not worth a compilation of its own
+        update = self._compiled if y.shape[-1] == self.batch_size else self._update
+        hyperparameters = (self.lr, self.momentum, self.weight_decay)
+        try:
+            return update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
+        except Exception as error:
+            if update == self._update:
+                raise
+            # A compiler that is there may still lack headers or a runtime. It fails before anything has been computed.
+            print(f"not compiled, so slower: {str(error).strip().splitlines()[0][:200]}", file=sys.stderr, flush=True)
+            self._compiled = self._update
+            return self.step(x, y)
 
     def logits(self, x):
         """Logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""

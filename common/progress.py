@@ -30,7 +30,8 @@ class Progress:
         self.done += count
         if before:
             self.before += count
-            self.bar.initial += count
+            if not self.plain:  # a disabled bar has no such count
+                self.bar.initial += count
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(count)
         now = time.monotonic()

@@ -55,7 +55,7 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, na
         options.data, options.source = download.find(options.data)
     processes = cli.cores() if options.device == "cpu" else 1
     shared = {
-        "folder": str(options.out / "checkpoints" / name),
+        "folder": str(options.out / "checkpoints" / name.replace(":", "-")),  # no Windows file has a colon in its name
         "scale": options.scale,
         "data": str(options.data),
         "device": options.device,
@@ -116,9 +116,15 @@ def _train_all(jobs, shared, processes, progress):
     reader.start()
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=(messages,))
     try:
-        for future in as_completed([pool.submit(_work, job, shared) for job in jobs]):
+        answer = signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # which the workers inherit: Ctrl-C is the parent's to answer
+        futures = [pool.submit(_work, job, shared) for job in jobs]
+        signal.signal(signal.SIGINT, answer)
+        for future in as_completed(futures):
             yield future.result()
-        pool.shutdown()
+        messages.put(None)
+        reader.join()
     except BrokenProcessPool as error:
         raise Problem(
             "a training process was killed, by the system for want of memory perhaps; run again to go on"
@@ -127,8 +133,6 @@ def _train_all(jobs, shared, processes, progress):
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
-        messages.put(None)
-        reader.join(timeout=5)
 
 
 def _relay(messages, progress):
@@ -139,7 +143,6 @@ def _relay(messages, progress):
 def _start_worker(messages):
     global _messages
     _messages = messages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -155,6 +158,7 @@ def _work(job, shared):
 def train_job(job, shared, say):
     """Train one job, going on from its checkpoint if there is one; {(name, seed): history}."""
     torch.set_num_threads(shared["threads"])
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
     device = torch.device(shared["device"])
     train, test = data.load_sample() if shared["scale"] == "quick" else data.load(shared["data"])
     parts = {"test": test}
@@ -182,14 +186,13 @@ def train_job(job, shared, say):
     settings = {"runs": dict(zip(job["names"], job["runs"]))}
     settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
     others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
-    done, before = 0, [True] if checkpoint.exists() else []
+    done, resumed = 0, checkpoint.exists()
 
     def on_epoch(epochs, history):
-        nonlocal done
+        nonlocal done, resumed
         which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}"
-        say((epochs - done) * members, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%", *before)
-        done = epochs
-        before.clear()
+        say((epochs - done) * members, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%", *[True] * resumed)
+        done, resumed = epochs, False
 
     history = fit(
         learner, batches, run["epochs"], evaluate=evaluate, checkpoint=checkpoint, settings=settings, on_epoch=on_epoch
@@ -242,7 +245,11 @@ def split_indices(options):
 
 
 def finish(runs, options):
-    """Write run.json beside the saved histories and let go of the checkpoints: the work is done."""
+    """Write run.json beside the saved histories and let go of the checkpoints: the work is done.
+
+    run_all.sh keeps them until all its tasks are done, so that it too goes on where it stopped.
+    """
     cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | {"runs": runs})
-    for path in (options.out / "checkpoints").rglob("*.pt"):
-        path.unlink()
+    if not options.keep_checkpoints:
+        for path in (options.out / "checkpoints").rglob("*.pt"):
+            path.unlink()

@@ -4,7 +4,7 @@
 
 Writes to task1_loss_curves/outputs/:
     loss_history.npz        the report's batch_losses, epoch_losses and batch_indices, of seed 0
-    loss_history_seeds.npz  the same and the evaluations, of all seeds
+    loss_history_seeds.npz  epoch losses and evaluations of all seeds
     loss_curves.png         the loss of every batch with its moving average, and the mean loss of every epoch
     loss_table.md           the five epoch losses and the test accuracy, ours beside the report's
     results.csv, summary.csv, run.json

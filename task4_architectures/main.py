@@ -97,7 +97,7 @@ def report(source, out, lang="en"):
     tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
 
     seeds = len({seed for _, seed in histories})
-    note = f"Ours: mean ± standard deviation over {seeds} seeds, on {run_json['device']}; seconds are of one training on one core. The report's seconds are an NVIDIA A10's."
+    note = f"Ours: mean ± standard deviation over {seeds} seeds, on {run_json['device']}; seconds are of one training, on one core if on a CPU. The report's seconds are an NVIDIA A10's."
     sections = ["## Table 3", note, table3(histories, tables)]
     if (source / "batch_history.npz").exists():
         batches = tables.load_histories(source / "batch_history.npz")

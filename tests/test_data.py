@@ -159,6 +159,27 @@ def test_truncated_archive_is_named_and_leaves_nothing(official, tmp_path):
     assert not (tmp_path / download.BINARY).exists()
 
 
+def test_archive_with_a_flipped_byte_is_named(official, tmp_path):
+    files, _ = official
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    archive(path, files)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(Problem, match=r"Tried: .*cifar-10-binary\.tar\.gz: .+ By hand"):
+        download.find(tmp_path)
+
+
+def test_a_deleted_set_is_made_again(official, tmp_path):
+    files, _ = official
+    archive(tmp_path / "cifar-10-binary.tar.gz", files)
+    folder, _ = download.find(tmp_path)
+    for name in files:
+        (folder / name).unlink()
+    assert download.find(tmp_path)[0] == folder
+    assert {name: (folder / name).read_bytes() for name in files} == files
+
+
 def test_a_pickle_that_is_not_the_official_one_is_never_loaded(official, tmp_path):
     _, pickles = official
     marker = tmp_path / "marker"
@@ -201,7 +222,7 @@ def test_slow_host_is_given_up(monkeypatch):
         def __init__(self):
             self.headers = {"Content-Length": "170498071"}
 
-        def read(self, size=-1):
+        def read1(self, size=-1):
             download.time.sleep(0.05)
             return b"x" * 1000
 

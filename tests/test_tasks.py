@@ -100,7 +100,7 @@ def test_the_reports_three_keys(quick):
 
 
 def test_runs_that_differ_only_in_length_are_one_training(quick):
-    """Same seed, same batches, same noise: the longer run's first epochs are the shorter run's."""
+    """Without dropout, same seed and batches: the longer run's first epochs are the shorter run's."""
     histories = tables.load_histories(quick("task3_hparams") / "loss_history.npz")
     longer, shorter = histories["no_regularization_more_epochs", 0], histories["no_regularization", 0]
     assert np.allclose(longer["epoch_losses"][: len(shorter["epoch_losses"])], shorter["epoch_losses"], atol=1e-4)
@@ -140,6 +140,26 @@ def test_redraw_from_the_command_line_trains_nothing(quick):
     assert before == {name: (out / name).read_bytes() for name in before}
 
 
+def test_a_diverged_run_is_drawn_too(quick, tmp_path):
+    """One seed that diverged in its first epoch and stopped there, beside one that did not."""
+    source = tmp_path / "source"
+    shutil.copytree(quick("task3_hparams"), source)
+    histories = tables.load_histories(source / "loss_history.npz")
+    cut = histories["more_epochs", 0]
+    for field, values in cut.items():
+        if field == "batch_losses":
+            cut[field] = np.concatenate([values[:100], np.full(250, np.nan, np.float32)])
+        elif field == "batch_indices":
+            cut[field] = values[:350]
+        elif field != "diverged_step":
+            cut[field] = values[:1]
+    cut["epoch_losses"], cut["diverged_step"] = np.array([np.nan], np.float32), np.array(101)
+    tables.save_histories(source / "loss_history.npz", histories)
+    load_main("task3_hparams").report(source, tmp_path)
+    rows = {(row["run"], row["seed"]): row for row in read_csv(tmp_path / "results.csv")}
+    assert rows["more_epochs", "0"]["diverged_step"] == "101" and rows["more_epochs", "0"]["train_loss"] == "nan"
+
+
 def test_without_a_chinese_font_figures_are_english_and_say_so(monkeypatch, capsys):
     from common import figures
 
@@ -177,7 +197,8 @@ def test_a_stopped_task_goes_on_where_it_stopped(tmp_path):
     assert child.returncode == 130, errors
     assert "error: interrupted" in errors and "Traceback" not in errors
     assert not (stopped / "results.csv").exists()
-    assert run_python(*words, "--out", stopped).returncode == 0
+    resumed = run_python(*words, "--out", stopped)
+    assert resumed.returncode == 0 and "Traceback" not in resumed.stderr, resumed.stderr
     ours, theirs = (tables.load_arrays(out / "loss_history.npz") for out in (stopped, straight))
     assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
 
@@ -241,6 +262,29 @@ def test_an_outputs_folder_that_cannot_be_written(tmp_path):
         one_clear_line(
             run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--out", locked / "out"), "read_only", status=1
         )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such limit there")
+def test_a_file_that_cannot_grow_is_one_line(tmp_path):
+    """As on a full disk: the checkpoint's write fails in the middle. torch tells it as a RuntimeError."""
+    import resource
+
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    words = [
+        sys.executable,
+        ROOT / TASKS[0] / "main.py",
+        "--scale",
+        "quick",
+        "--device",
+        "cpu",
+        "--seeds",
+        "1",
+        "--out",
+        tmp_path,
+    ]
+    process = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, preexec_fn=limit)
+    one_clear_line(process, "cannot write", status=1)
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_two_runs_of_one_task_at_once(tmp_path):

@@ -180,6 +180,20 @@ def test_each_member_of_a_stack_trains_as_it_would_alone(sample, compiled):
                 assert torch.allclose(stack.parameters[name][seed, run], value, atol=1e-5), name
 
 
+def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
+    stack = Stack([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+    plain = training.fit(stack, StackedBatches([batches(sample)]), 1)
+
+    def broken(*_):
+        raise RuntimeError("no header\nand more")
+
+    stack = Stack([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+    stack._compiled = broken
+    history = training.fit(stack, StackedBatches([batches(sample)]), 1)
+    assert np.array_equal(history["batch_losses"], plain["batch_losses"])
+    assert capsys.readouterr().err.splitlines() == ["not compiled, so slower: no header"]
+
+
 def test_a_diverged_member_leaves_its_neighbours_alone(sample):
     def train(lrs):
         stack = Stack(
@@ -206,14 +220,12 @@ def test_runs_of_a_seed_share_their_dropout_noise(sample):
 
 
 def test_killed_and_resumed_is_never_stopped(tmp_path):
-    """SIGKILL in epoch 2 of 3 and again between epochs; weights, momenta and history come out the same to the bit."""
+    """SIGKILL in the network's epoch 2, then in the stack's epoch 1 and 3; all that comes out is the same to the bit."""
     child = ROOT / "tests" / "killed_run.py"
     straight = run_python(child, tmp_path / "straight", 0)
     assert straight.returncode == 0, straight.stderr
-    assert run_python(child, tmp_path / "killed", 20).returncode == -9
-    assert (
-        run_python(child, tmp_path / "killed", 15).returncode == -9
-    )  # resumed at step 14, killed in step 29: epoch 3's first
+    for kill_at in (20, 28 + 42 - 10, 10):  # the second start has 28 of the network's steps left, then the stack's 42
+        assert run_python(child, tmp_path / "killed", kill_at).returncode == -9
     resumed = run_python(child, tmp_path / "killed", 0)
     assert resumed.stdout == straight.stdout != ""
 
