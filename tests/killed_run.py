@@ -1,6 +1,6 @@
 """Train for three epochs of 14 steps, one network and then a stack with dropout; print what came out as one hash.
 
-    python tests/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
+python tests/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
 """
 
 import hashlib
