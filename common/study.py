@@ -244,12 +244,16 @@ def split_indices(options):
     return dict(zip(("train", "validation"), (indices.numpy() for indices in data.split(train.labels))))
 
 
+def write_provenance(runs, options):
+    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | {"runs": runs})
+
+
 def finish(runs, options):
     """Write run.json beside the saved histories and let go of the checkpoints: the work is done.
 
     run_all.sh keeps them until all its tasks are done, so that it too goes on where it stopped.
     """
-    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | {"runs": runs})
+    write_provenance(runs, options)
     if not options.keep_checkpoints:
         for path in (options.out / "checkpoints").rglob("*.pt"):
             path.unlink()
