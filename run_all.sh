@@ -65,8 +65,9 @@ if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (the lines above say why); the others are done" >&2
     exit 1
 fi
+[ "$scale" = quick ] && folder=outputs_quick || folder=outputs # a quick run leaves an unfinished full one's checkpoints alone
 for task in "${tasks[@]}"; do
-    rm -rf "$task"/outputs*/checkpoints
+    rm -rf "$task/$folder/checkpoints"
 done
 if [ "$scale" = quick ]; then
     "$PYTHON" -m common.estimate "${tasks[@]}"
