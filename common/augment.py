@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 
 
-def random_crop(x, generator, padding=4):
-    """Pad with zeros on every side and cut the old size out, anywhere (project 3, section 1.2)."""
+def random_crop(x, generator, padding=4, mode="constant"):
+    """Pad on every side, with zeros or another of F.pad's modes, and cut the old size out, anywhere (project 3, section 1.2)."""
     n, channels, height, width = x.shape
     top, left = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator, device=x.device)
     rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
     columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
     images = torch.arange(n, device=x.device)[:, None, None, None]
     planes = torch.arange(channels, device=x.device)[None, :, None, None]
-    return F.pad(x, (padding,) * 4)[images, planes, rows, columns]
+    return F.pad(x, (padding,) * 4, mode)[images, planes, rows, columns]
 
 
 def random_flip(x, generator):

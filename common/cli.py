@@ -74,8 +74,11 @@ def flags(description, seeds=SEEDS):
     return parser
 
 
-def settle(options, task, seeds=SEEDS):
-    """Fill in what the flags left open: device, precision, scale, seeds and `options.out`, the folder of results."""
+def settle(options, task, seeds=SEEDS, altered=False):
+    """Fill in what the flags left open: device, precision, scale, seeds and `options.out`, the folder of results.
+
+    altered: a flag that only this task has makes its runs others than the report's.
+    """
     options.command = "python " + " ".join(
         [
             Path(sys.argv[0]).resolve().relative_to(ROOT).as_posix() if _inside(sys.argv[0]) else sys.argv[0],
@@ -84,7 +87,7 @@ def settle(options, task, seeds=SEEDS):
     )
     options.started = time.time()
     fewer_seeds = options.seeds is not None and options.seeds < seeds["full"]
-    altered = options.epochs or options.batch_size or options.precision != "auto" or fewer_seeds
+    altered = altered or options.epochs or options.batch_size or options.precision != "auto" or fewer_seeds
     if options.redraw and options.scale is None:
         options.scale = "full"
     if not options.redraw:

@@ -146,10 +146,14 @@ class Batches:
         device = self.data.images.device
         order = torch.randperm(len(self.data), generator=self.generator, device=device)
         for block in order.split(max(1, self.BLOCK // self.batch_size) * self.batch_size):
-            x = normalise(self.data.images[block], self.normalisation)
+            x = normalise(self.prepare(block), self.normalisation)
             for augment in self.augment:
                 x = augment(x, self.generator)
             yield from zip(x.split(self.batch_size), self.data.labels[block].split(self.batch_size))
+
+    def prepare(self, indices):
+        """The uint8 images of these indices."""
+        return self.data.images[indices]
 
     def state_dict(self):
         return {"generator": self.generator.get_state()}

@@ -26,3 +26,39 @@ def cross_entropy(logits, labels):
     """Mean cross-entropy in nats, of shape (...,): plain, whatever the training loss was."""
     losses = F.cross_entropy(logits.flatten(0, -2), labels.expand(logits.shape[:-1]).flatten(), reduction="none")
     return losses.view(logits.shape[:-1]).mean(-1)
+
+
+def top_k(logits, labels, k=5):
+    """Per cent of logits (N, classes) whose k highest have the label among them."""
+    return (logits.topk(k, -1).indices == labels[:, None]).any(-1).float().mean() * 100
+
+
+def calibration(logits, labels, bins=15):
+    """Reliability of the highest probability in `bins` equal bins of it (Guo et al., arXiv 1706.04599, section 2).
+
+    Returns a dict of tensors (bins,): `count`, `confidence` and `accuracy` (fractions, 0 where count is), and `ece`, a tensor ():
+    the expected calibration error, equation 3, a fraction.
+    """
+    confidence, guess = F.softmax(logits.double(), -1).max(-1)
+    right = (guess == labels).double()
+    of = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bin m is ((m - 1) / bins, m / bins]
+    count = torch.bincount(of, minlength=bins)
+    sums = [torch.bincount(of, values, minlength=bins) / count.clamp(min=1) for values in (confidence, right)]
+    ece = (count / len(labels) * (sums[0] - sums[1]).abs()).sum()
+    return {"count": count, "confidence": sums[0], "accuracy": sums[1], "ece": ece}
+
+
+def confusions(labels, guesses, classes=10):
+    """Counts (classes, classes): row the true class, column the predicted one."""
+    return torch.bincount(labels * classes + guesses, minlength=classes**2).view(classes, classes)
+
+
+def top_confusions(matrix, count=10):
+    """The largest off-diagonal counts as (true class, predicted class, count), the most frequent first."""
+    pairs = [
+        (row, column, int(matrix[row, column]))
+        for row in range(len(matrix))
+        for column in range(len(matrix))
+        if row != column
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:count]

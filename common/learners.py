@@ -15,16 +15,22 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 
 class Network:
-    """One network and its optimiser."""
+    """One network and its optimiser, in channels_last and, with `precision` bf16, autocast.
+
+    compiled: compile forward and backward for batches of the size that comes first.
+    """
 
     shape = ()
 
-    def __init__(self, model, optimizer, *, label_smoothing=0.0, precision="fp32"):
+    def __init__(self, model, optimizer, *, label_smoothing=0.0, precision="fp32", compiled=False):
+        device = next(model.parameters()).device
         self.model = model.train()
         self.optimizer = optimizer
         self.label_smoothing = label_smoothing
-        self.device_type = next(model.parameters()).device.type
+        self.device_type = device.type
         self.precision = precision
+        self._right, self._seen, self._first_size = 0, 0, None
+        self._fast = torch.compile(model, dynamic=False) if compiled and can_compile(device) else None
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
 
@@ -32,17 +38,45 @@ class Network:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def _forward(self, x):
+    def _forward(self, x, model=None):
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.model(x.contiguous(memory_format=torch.channels_last)).float()
+            return (model or self.model)(x.contiguous(memory_format=torch.channels_last)).float()
+
+    def _training_logits(self, x):
+        self._first_size = self._first_size or len(x)
+        if self._fast and len(x) == self._first_size:  # a short last batch is not worth a compilation of its own
+            try:
+                return self._forward(x, self._fast)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                _not_compiled(error)
+                self._fast = None
+        return self._forward(x)
+
+    def loss(self, logits, y):
+        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
 
     def step(self, x, y):
-        """One update from images (B, 3, 32, 32) and labels (B,); the loss before it, a tensor ()."""
-        loss = F.cross_entropy(self._forward(x), y, label_smoothing=self.label_smoothing)
+        """One update from images (B, 3, 32, 32) and labels (B,) or their probabilities (B, classes); the loss before it."""
+        logits = self._training_logits(x)
+        loss = self.loss(logits, y)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self._count(logits.detach(), y)
         return loss.detach()
+
+    def _count(self, logits, y):
+        guess = logits.argmax(1)
+        # of a mixture, the share of the class that was named: 0.7 where 0.7 of the image is
+        right = (guess == y) if y.dim() == 1 else y.gather(1, guess[:, None])
+        self._right, self._seen = self._right + right.sum(), self._seen + len(y)
+
+    def measured(self):
+        """Of the epoch that has just ended: {name: tensor ()}."""
+        accuracy = self._right / self._seen * 100
+        self._right, self._seen = 0, 0
+        norm = torch.nn.utils.get_total_norm(self.model.parameters()).detach()
+        return {"weight_norm": norm, "train_accuracy": accuracy}
 
     def logits(self, x):
         """Logits (B, classes) in evaluation mode."""
@@ -50,9 +84,6 @@ class Network:
         logits = self._forward(x)
         self.model.train()
         return logits
-
-    def weight_norm(self):
-        return torch.nn.utils.get_total_norm(self.model.parameters()).detach()
 
     def weights(self):
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -127,10 +158,10 @@ class Stack:
         try:
             return update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
         except Exception as error:
-            if update == self._update:
+            if update == self._update or isinstance(error, torch.OutOfMemoryError):
                 raise
             # A compiler that is there may still lack headers or a runtime. It fails before anything has been computed.
-            print(f"not compiled, so slower: {str(error).strip().splitlines()[0][:200]}", file=sys.stderr, flush=True)
+            _not_compiled(error)
             self._compiled = self._update
             return self.step(x, y)
 
@@ -138,8 +169,9 @@ class Stack:
         """Logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
         return self._logits(self.parameters, self.buffers, x)
 
-    def weight_norm(self):
-        return sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
+    def measured(self):
+        """Of the epoch that has just ended: {name: tensor (seeds, runs)}."""
+        return {"weight_norm": sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()}
 
     def state_dict(self):
         return {"parameters": self.parameters, "velocities": self.velocities}
@@ -158,6 +190,9 @@ class StackedBatches:
     def __init__(self, batches):
         self.batches = batches
 
+    def __len__(self):
+        return len(self.batches[0])
+
     def __iter__(self):
         for parts in zip(*self.batches):
             x, y = zip(*parts)
@@ -169,6 +204,10 @@ class StackedBatches:
     def load_state_dict(self, states):
         for batches, state in zip(self.batches, states):
             batches.load_state_dict(state)
+
+
+def _not_compiled(error):
+    print(f"not compiled, so slower: {str(error).strip().splitlines()[0][:200]}", file=sys.stderr, flush=True)
 
 
 def can_compile(device):

@@ -123,6 +123,7 @@ def _train_all(jobs, shared, processes, progress):
         signal.signal(signal.SIGINT, answer)
         for future in as_completed(futures):
             yield future.result()
+        pool.shutdown()
         messages.put(None)
         reader.join()
     except BrokenProcessPool as error:

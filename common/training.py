@@ -6,9 +6,10 @@ A learner (common/learners.py) is what is trained: one network, of shape (), or 
     batch_losses   (steps, ...)   training loss of each batch, in nats
     batch_indices  (steps,)       1 for the first batch and on across epochs: the third of epoch 2 is steps per epoch + 3
     epoch_losses   (epochs, ...)  mean over the epoch's examples: a short last batch counts by its size
-    lr             (epochs,)      the schedule's factor on the learning rate
+    lr             (epochs,)      the schedule's factor on the learning rate in the epoch's last step
     seconds        (epochs,)      of training, without evaluation
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
+    train_accuracy (epochs,)      of a Network: per cent right of the augmented batches, each before its update
     diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were
     and, a value an epoch, whatever `evaluate` measures
 """
@@ -28,8 +29,11 @@ def constant(epoch, epochs):
 
 
 def cosine(epoch, epochs):
-    """From 1 in epoch 0 towards 0 (Loshchilov & Hutter, arXiv 1608.03983): `epochs` is both the length and the period."""
-    return (1 + math.cos(math.pi * epoch / epochs)) / 2
+    """From 1 in epoch 0 towards 0 (Loshchilov & Hutter, arXiv 1608.03983): `epochs` is both the length and the period.
+
+    One value an epoch, as torch's CosineAnnealingLR.
+    """
+    return (1 + math.cos(math.pi * int(epoch) / epochs)) / 2
 
 
 @dataclass
@@ -73,15 +77,18 @@ def fit(
     checkpoint=None,
     settings=None,
     on_epoch=None,
+    writes=True,
 ):
     """Train `learner` for `epochs` passes over `batches`; return its history.
 
+    schedule: (epochs done, epochs) -> factor on the learning rate, asked before every step; 2.5 is half-way through the third.
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
     early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end.
     checkpoint: a file, written after each epoch and, if it is there, gone on from. On a CPU what comes out is the same to the
         bit as if nothing had stopped.
     settings: plain values that a checkpoint must agree with to be gone on from.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
+    writes: false in all processes but the first of a data-parallel training: they read the checkpoint and write none.
 
     Raises:
         Problem: the checkpoint cannot be read, or is of other settings.
@@ -89,7 +96,7 @@ def fit(
     state = {"epoch": 0, "history": {}, "best_weights": None}
     if checkpoint and checkpoint.exists():
         state = _restore(checkpoint, learner, batches, early_stopping, settings or {})
-    history = state["history"]
+    history, steps = state["history"], len(batches)
     if on_epoch and history:
         on_epoch(state["epoch"], history)
 
@@ -97,12 +104,13 @@ def fit(
         if _finished_early(history, early_stopping):
             break
         started = time.perf_counter()
-        factor = schedule(epoch, epochs)
-        learner.set_lr(factor)
-        losses, sizes = [], []
-        for x, y in batches:
+        losses, sizes, factor = [], [], None
+        for step, (x, y) in enumerate(batches):
+            before, factor = factor, schedule(epoch + step / steps, epochs)
+            if factor != before:
+                learner.set_lr(factor)
             losses.append(learner.step(x, y))
-            sizes.append(y.shape[-1])
+            sizes.append(x.shape[-4])
         losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
         seconds = time.perf_counter() - started
 
@@ -112,13 +120,13 @@ def fit(
             "lr": factor,
             "seconds": seconds,
         }
-        measured |= {"weight_norm": learner.weight_norm(), **evaluate()}
+        measured |= {**learner.measured(), **evaluate()}
         for name, value in measured.items():
             history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
         if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
             state["best_weights"] = learner.weights()
         state["epoch"] = epoch + 1
-        if checkpoint:
+        if checkpoint and writes:
             _save(checkpoint, state, learner, batches, early_stopping, settings or {})
         if on_epoch:
             on_epoch(epoch + 1, history)

@@ -1,15 +1,31 @@
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
+from common import data
 from common.models import MODELS, forward_flops, parameter_count
 from common.models.dropout import Dropout
+from common.models.fast import Whitening
+from common.models.wrn import WideResNet
 
 FACTS = {  # parameters, FLOPs of a forward pass, shape of the last feature maps
     "lenet": (62_006, 1_303_440, (16, 5, 5)),
     "lightweight_resnet": (308_650, 98_241_024, (128, 8, 8)),
+    "resnet18": (11_173_962, 1_110_845_440, (512, 4, 4)),
+    "resnet34": (21_282_122, 2_318_804_992, (512, 4, 4)),
+    "resnet50": (23_520_842, 2_595_659_776, (2048, 4, 4)),
+    "wrn28_10": (36_479_194, 10_486_657_536, (640, 8, 8)),
+    "wrn16_8": (10_961_370, 3_096_291_328, (512, 8, 8)),
+    "dla34": (15_234_234, 124_889_088, (512, 1, 1)),
+    "dla34_cifar": (15_232_314, 1_822_795_776, (512, 4, 4)),
+    "vit": (3_194_634, 202_904_576, (256, 8, 8)),
+    "vgg16_bn": (14_728_266, 626_403_328, (512, 2, 2)),
+    "fast94": (1_971_352, 236_294_720, (256, 3, 3)),
+    "fast95": (4_604_440, 603_121_728, (384, 3, 3)),
+    "fast96": (9_915_416, 903_934_528, (512, 3, 3)),
 }
 
 
@@ -29,6 +45,96 @@ def test_counts_shapes_and_gradients(name):
         assert value.grad is not None and value.grad.abs().sum() > 0, parameter
     model.eval()
     assert torch.equal(model(x), model.forward_head(model.forward_features(x)))
+
+
+def copied(model, theirs, rename):
+    """`theirs` with our weights: rename maps their names to ours."""
+    ours = model.state_dict()
+    theirs.load_state_dict({name: ours[rename(name)].view_as(value) for name, value in theirs.state_dict().items()})
+    return theirs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_resnet_is_torchvisions_with_another_stem(name):
+    theirs = getattr(torchvision.models, name)(num_classes=10)
+    theirs.conv1, theirs.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+    model, x = MODELS[name](), torch.randn(2, 3, 32, 32)
+    copied(model, theirs, str)
+    assert torch.allclose(model.eval()(x), theirs.eval()(x), atol=1e-5)
+
+
+def test_vgg_is_torchvisions_without_its_large_head():
+    model, x = MODELS["vgg16_bn"]().eval(), torch.randn(2, 3, 32, 32)
+    with torch.device("meta"):  # its head of 124 million parameters is not wanted
+        theirs = torchvision.models.vgg16_bn().eval()
+    theirs.features.load_state_dict(model.features.state_dict(), assign=True)
+    assert torch.equal(model(x), model.fc(theirs.features(x).flatten(1)))
+
+
+def test_dla34_is_timms():
+    timm = pytest.importorskip("timm")
+    model, x = MODELS["dla34"](), torch.randn(2, 3, 64, 64)
+
+    def rename(name):
+        for theirs, ours in (
+            *((f"level{stage}.", f"trees.{stage - 2}.") for stage in (2, 3, 4, 5)),
+            *(
+                ("base_layer", "base"),
+                ("tree1", "first"),
+                ("tree2", "second"),
+                ("root.conv", "root.0"),
+                ("root.bn", "root.1"),
+            ),
+        ):
+            name = name.replace(theirs, ours)
+        for i in (1, 2):
+            name = name.replace(f".bn{i}.", f".conv{i}.1.").replace(f".conv{i}.weight", f".conv{i}.0.weight")
+        return name
+
+    theirs = copied(model, timm.create_model("dla34", num_classes=10), rename)
+    for mode in (True, False):  # batch statistics, then running ones
+        assert torch.allclose(model.train(mode)(x), theirs.train(mode)(x), atol=1e-4)
+
+
+def test_vit_is_timms():
+    transformer = pytest.importorskip("timm.models.vision_transformer")
+    theirs = transformer.VisionTransformer(
+        *(32, 4, 3, 10, "avg", 256, 6, 8, 2.0), class_token=False, fc_norm=False
+    ).eval()
+
+    def rename(name):
+        for from_them, to_us in (
+            *(("patch_embed.proj", "patches"), ("pos_embed", "encoder.pos_embedding"), ("head", "fc")),
+            *(("blocks.", "encoder.layers.encoder_layer_"), ("norm1", "ln_1"), ("norm2", "ln_2")),
+            *(("attn.qkv.weight", "self_attention.in_proj_weight"), ("attn.qkv.bias", "self_attention.in_proj_bias")),
+            *(("attn.proj", "self_attention.out_proj"), ("mlp.fc1", "mlp.0"), ("mlp.fc2", "mlp.3")),
+        ):
+            name = name.replace(from_them, to_us)
+        return name.replace("norm.", "encoder.ln.") if name.startswith("norm.") else name
+
+    model, x = MODELS["vit"]().eval(), torch.randn(2, 3, 32, 32)
+    copied(model, theirs, rename)
+    assert torch.allclose(model(x), theirs(x), atol=1e-5)
+
+
+def test_wide_resnet_has_dropout_and_refuses_other_depths():
+    assert [module.p for module in MODELS["wrn16_8"]().modules() if isinstance(module, nn.Dropout)] == [0.3] * 6
+    with pytest.raises(ValueError, match="6n"):
+        WideResNet(18, 8, 0.3, 10)
+
+
+def test_whitening_whitens(sample):
+    """The covariance of what the filters of one sign give is the identity, where the patches vary at all."""
+    layer, images = Whitening(), data.normalise(sample[0].images[:500], data.PIXEL)
+    layer.whiten(images, eps=0.0)
+    responses = layer(images)[:, :12].movedim(1, 0).flatten(1).double()
+    assert torch.allclose(responses @ responses.T / responses.shape[1], torch.eye(12, dtype=torch.float64), atol=1e-2)
+    assert torch.equal(layer.weight[:12], -layer.weight[12:])
+
+
+def test_fast_convolutions_begin_as_the_identity():
+    conv, x = MODELS["fast94"]().groups[1].convs[0], torch.randn(2, 64, 8, 8)
+    assert torch.equal(conv(x)[:, :64], x)
 
 
 def test_lenet_is_the_reports():

@@ -7,12 +7,33 @@ A factory takes numbers only and gives a network for images (N, 3, 32, 32), with
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from common.models.dla import dla34, dla34_cifar
+from common.models.fast import fast94, fast95, fast96
 from common.models.lenet import lenet
 from common.models.lightweight_resnet import lightweight_resnet
+from common.models.resnet import resnet18, resnet34, resnet50
+from common.models.vgg import vgg16_bn
+from common.models.vit import vit
+from common.models.wrn import wrn16_8, wrn28_10
 
 MODELS = {
-    "lenet": lenet,
-    "lightweight_resnet": lightweight_resnet,
+    factory.__name__: factory
+    for factory in (
+        lenet,
+        lightweight_resnet,
+        resnet18,
+        resnet34,
+        resnet50,
+        wrn28_10,
+        wrn16_8,
+        dla34,
+        dla34_cifar,
+        vit,
+        vgg16_bn,
+        fast94,
+        fast95,
+        fast96,
+    )
 }
 
 

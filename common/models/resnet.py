@@ -1,0 +1,42 @@
+"""ResNet-18, 34 and 50 for 32x32 images.
+
+He et al., Deep Residual Learning for Image Recognition (arXiv 1512.03385). The blocks and stages are torchvision's; the stem is
+the one usual for CIFAR: a 3x3 convolution of stride 1 and no max-pooling, so that the last feature maps are 4x4 and not 1x1.
+"""
+
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet
+
+
+class ResNet(resnet.ResNet):
+    def __init__(self, block, layers, classes):
+        super().__init__(block, layers, num_classes=classes)
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
+        self.maxpool = nn.Identity()
+
+    def forward_features(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))  # (N, 64, 32, 32)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (N, 512 or 2048, 4, 4)
+
+    def forward_head(self, features):
+        return self.fc(features.mean((2, 3)))
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
+
+
+def resnet18(classes=10):
+    """11,173,962 parameters."""
+    return ResNet(resnet.BasicBlock, (2, 2, 2, 2), classes)
+
+
+def resnet34(classes=10):
+    """21,282,122 parameters."""
+    return ResNet(resnet.BasicBlock, (3, 4, 6, 3), classes)
+
+
+def resnet50(classes=10):
+    """23,520,842 parameters."""
+    return ResNet(resnet.Bottleneck, (3, 4, 6, 3), classes)

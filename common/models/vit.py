@@ -1,0 +1,34 @@
+"""A plain small vision transformer: 4x4 patches, six layers of width 256, eight heads.
+
+Dosovitskiy et al., An Image is Worth 16x16 Words (arXiv 2010.11929); the encoder is torchvision's. The mean over all patches is
+classified, there is no class token (arXiv 2205.01580), so the last tokens are a feature map like a convolution's. The report
+does not say which ViT it took; at its recipe any of this kind does about as badly as its 53.48%.
+"""
+
+from torch import nn
+from torchvision.models.vision_transformer import Encoder
+
+
+class ViT(nn.Module):
+    def __init__(self, patch, layers, heads, width, mlp, dropout, classes):
+        super().__init__()
+        self.grid = 32 // patch
+        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.encoder = Encoder(self.grid**2, layers, heads, width, mlp, dropout, attention_dropout=0.0)
+        self.fc = nn.Linear(width, classes)
+
+    def forward_features(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)  # (N, 64, 256): a token a patch
+        x = self.encoder(x)
+        return x.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # (N, 256, 8, 8)
+
+    def forward_head(self, features):
+        return self.fc(features.mean((2, 3)))
+
+    def forward(self, x):
+        return self.forward_head(self.forward_features(x))
+
+
+def vit(dropout=0.0, classes=10):
+    """3,195,146 parameters."""
+    return ViT(patch=4, layers=6, heads=8, width=256, mlp=512, dropout=dropout, classes=classes)

@@ -1,0 +1,236 @@
+"""Project 3. One network, from data to Grad-CAM (project 3, chapters 1 and 2).
+
+    python project3_wrn/main.py [--model NAME] [--recipe NAME] [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N]
+    torchrun --nproc_per_node=N project3_wrn/main.py ...        data-parallel
+
+Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhere the network and recipe made for speed, fast94.
+The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. The fast recipes
+choose nothing, train on all 50,000 and test once. Writes to project3_wrn/outputs/<model>/:
+    metrics.json                one entry a seed
+    performance.md              test accuracy, gap, classes, confusions; classification_report.csv, top_confusion_pairs.csv
+    training_history.json       of the first seed; loss_history.npz: of all
+    training_curves.png, confusion_matrix.png, per_class_accuracy.png, top_confusion_pairs.png, confidence.png, calibration.csv
+    misclassified_samples.png   the 20 most confident errors
+    gradcam_visualization.png   nine images and where the network looked
+    logits.npz, weights-<seed>.pt, run.json
+"""
+
+import contextlib
+import dataclasses
+import sys
+from pathlib import Path
+
+TASK = Path(__file__).resolve().parent
+sys.path.insert(0, str(TASK.parent))
+
+from common import cli
+from common.problem import Problem
+from project3_wrn.recipes import RECIPES, Recipe, recipe_of
+
+SEEDS = {"quick": 1, "full": 1}
+EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training: as many as test images
+OVERRIDES = {
+    field.name: field.type
+    for field in dataclasses.fields(Recipe)
+    if field.name not in ("epochs", "batch_size", "fast")  # the first two are flags of every task
+}
+
+
+def main():
+    options = parse()
+    from project3_wrn import parallel
+
+    with (
+        parallel.processes(options.device) as device,
+        cli.alone(options.out) if parallel.first() else contextlib.nullcontext(),
+    ):
+        if not options.redraw:
+            train(options, device)
+        if parallel.first():
+            report(options.out, options.out, options)
+    if parallel.first():
+        print(f"results: {options.out}")
+
+
+def parse():
+    parser = cli.flags(__doc__, SEEDS)
+    parser.add_argument("--model", metavar="NAME", help="network of common/models (resnet18 on CUDA, else fast94)")
+    parser.add_argument("--recipe", choices=RECIPES, help="how to train it (report; a fast network's own)")
+    for name, kind in OVERRIDES.items():
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=at_least_zero(kind), metavar="X", help=f"instead of the recipe's {name}")
+    parser.add_argument(
+        "--resume", action="store_true", help="only go on from a checkpoint: an error where there is none"
+    )
+    parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")
+    options = parser.parse_args()
+    overrides = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
+    cli.settle(options, TASK, SEEDS, altered=bool(overrides))
+    choose(options)
+    options.out /= options.model
+    options.changes = overrides | {
+        name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)
+    }
+    return options
+
+
+def at_least_zero(kind):
+    def number(text):
+        value = kind(text)  # argparse tells of a ValueError
+        if not 0 <= value < float("inf"):
+            raise ValueError
+        return value
+
+    number.__name__ = f"{kind.__name__} from 0"
+    return number
+
+
+def choose(options):
+    """Model and recipe where the flags leave them open."""
+    if options.model is None and options.recipe is None:
+        options.model = "resnet18" if options.device == "cuda" else "fast94"
+        if not options.redraw:
+            why = "CUDA is here" if options.device == "cuda" else "made for speed, as there is no CUDA"
+            print(f"model: {options.model} ({why}; --model and --recipe choose another)")
+    options.model = options.model or ("resnet18" if options.recipe == "report" else options.recipe)
+    options.recipe = options.recipe or (options.model if options.model in RECIPES else "report")
+
+
+def train(options, device):
+    from common import data, download, evaluation, tables
+    from common.models import MODELS, forward_flops, parameter_count
+    from common.progress import Progress
+    from project3_wrn import outputs, parallel
+    from project3_wrn.train import check, parts_of, predictor, train
+
+    check(options.model, recipe_of(options.recipe, options.model))
+    recipe = dataclasses.replace(recipe_of(options.recipe, options.model), **quick(options), **options.changes)
+    if options.scale == "quick":
+        options.source = "the embedded sample (common/sample)"
+        train_images, test = data.load_sample()
+    else:
+        options.data, options.source = download.find(options.data)
+        train_images, test = data.load(options.data)
+    parts = parts_of(recipe, train_images)
+    measured = {**parts, "test": test, "train": parts["train"][slice(EVALUATE_TRAIN[options.scale])]}
+    parts = {name: images.to(device) for name, images in parts.items()}
+    size = {"parameters": parameter_count(MODELS[options.model]()), "flops": forward_flops(MODELS[options.model]())}
+
+    histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
+    with Progress(recipe.epochs * len(options.seeds) * parallel.first(), options.model) as progress:
+        for seed in options.seeds:
+            checkpoint = options.out / "checkpoints" / f"{seed}.pt"
+            if options.fresh and parallel.first():
+                checkpoint.unlink(missing_ok=True)
+            if options.resume and not checkpoint.exists():
+                raise Problem(f"there is no {checkpoint} to go on from; start without --resume")
+            settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
+            settings |= {"scale": options.scale, "precision": options.precision}
+            learner, history = train(
+                options.model,
+                recipe,
+                seed,
+                parts,
+                precision=options.precision,
+                compiled=options.scale == "full",
+                checkpoint=checkpoint,
+                settings=settings,
+                on_epoch=teller(progress, seed, recipe.epochs) if parallel.first() else None,
+            )
+            if not parallel.first():
+                continue
+            progress.advance(recipe.epochs - len(history["epoch_losses"]), "stopped early")
+            predict = predictor(learner, recipe)
+            logits = {
+                name: evaluation.predict(predict, images.to(device), data.PIXEL).cpu()
+                for name, images in measured.items()
+            }
+            labels = {name: images.labels for name, images in measured.items()}
+            histories[options.model, seed] = history
+            metrics.append(outputs.measure(seed, logits, labels, history, size))
+            saved |= {f"{seed}/{name}": logits[name].numpy() for name in logits if name != "train"}
+            save_weights(options.out / f"weights-{seed}.pt", learner.weights())
+    if not parallel.first():
+        return
+
+    if recipe.patience:
+        kept, held_out = data.split(train_images.labels)
+        saved |= {"train_indices": kept.numpy(), "val_indices": held_out.numpy()}
+        saved["val_labels"] = parts["val"].labels.cpu().numpy()
+    tables.save_histories(options.out / "loss_history.npz", histories)
+    tables.save_arrays(options.out / "logits.npz", saved)
+    cli.write_json(options.out / "metrics.json", metrics)
+    cli.write_json(
+        options.out / "run.json",
+        cli.provenance(options, options.source) | {"model": options.model, "recipe": dataclasses.asdict(recipe)},
+    )
+    if not options.keep_checkpoints:
+        for path in (options.out / "checkpoints").glob("*.pt"):
+            path.unlink()
+
+
+def quick(options):
+    """A moment of the recipe: what quick scale changes in it."""
+    return {"epochs": 1, "batch_size": 64} if options.scale == "quick" else {}
+
+
+def teller(progress, seed, epochs):
+    done = 0
+
+    def tell(epoch, history):
+        nonlocal done
+        chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
+        progress.advance(
+            epoch - done, f"seed {seed}, epoch {epoch}/{epochs}, loss {history['epoch_losses'][-1]:.3f}{chosen}"
+        )
+        done = epoch
+
+    return tell
+
+
+def save_weights(path, weights):
+    import torch
+
+    from common.files import atomic
+
+    with atomic(path) as temporary:
+        torch.save({name: value.cpu() for name, value in weights.items()}, temporary)
+
+
+def report(source, out, options):
+    """Draw tables and figures into `out` from the histories, logits and weights saved in `source`."""
+    from common import data, download, figures, tables
+    from project3_wrn import outputs
+
+    run_json, metrics = cli.read_json(source / "run.json"), cli.read_json(source / "metrics.json")
+    scale, model = run_json["scale"], run_json["model"]
+    histories, saved = tables.load_histories(source / "loss_history.npz"), tables.load_arrays(source / "logits.npz")
+    style = figures.Style(options.lang, scale)
+    first = metrics[0]["seed"]
+    history, logits, labels = histories[model, first], saved[f"{first}/test"], saved["test_labels"]
+
+    cli.write_json(out / "training_history.json", outputs.training_history(history))
+    outputs.write_tables(out, model, scale, metrics, logits, labels)
+    outputs.draw(out, history, run_json["recipe"]["lr"], logits, labels, style)
+
+    test = data.load_sample()[1] if scale == "quick" else data.load(download.find(options.data)[0])[1]
+    outputs.draw_misclassified(out / "misclassified_samples.png", logits, test, style)
+    weights = source / f"weights-{first}.pt"
+    if not weights.exists():
+        print(
+            f"there are no weights here ({weights.name} is not kept in git): gradcam_visualization.png stays as it is"
+        )
+        return
+    from project3_wrn.predict import load_network
+
+    try:
+        network = load_network(model, weights)
+        outputs.draw_gradcam(out / "gradcam_visualization.png", network, logits, test, style, options.gradcam_layer)
+    except Problem as problem:
+        if options.gradcam_layer:
+            raise
+        print(f"no gradcam_visualization.png: {problem}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

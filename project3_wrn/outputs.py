@@ -1,0 +1,348 @@
+"""Tables and figures of one network's seeds (project 3, chapter 2), drawn from its saved histories and logits.
+
+Figures are of the first seed; tables that carry a ± are over all.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import classification_report
+
+from common import data, evaluation, figures, tables
+from common.figures import plt
+from project3_wrn import gradcam
+
+MISCLASSIFIED = 20
+CAM_SAMPLES = (6, 3)  # right ones, wrong ones
+
+
+def measure(seed, logits, labels, history, also):
+    """The entry of one seed in metrics.json. Accuracies in per cent, losses in nats, ECE a fraction.
+
+    logits, labels: {"test": ..., "val": ..., "train": ...} as tensors, those there are.
+    """
+    entry = {
+        "seed": seed,
+        "test_accuracy": float(evaluation.accuracy(logits["test"], labels["test"])),
+        "test_loss": float(evaluation.cross_entropy(logits["test"], labels["test"])),
+        "test_top5": float(evaluation.top_k(logits["test"], labels["test"])),
+        "ece": float(evaluation.calibration(logits["test"], labels["test"])["ece"]),
+    }
+    for part in ("val", "train"):
+        if part in logits:
+            entry[f"{part}_accuracy"] = float(evaluation.accuracy(logits[part], labels[part]))
+            entry[f"{part}_loss"] = float(evaluation.cross_entropy(logits[part], labels[part]))
+    entry["best_epoch"] = best_epoch(history)
+    entry["epochs"] = len(history["epoch_losses"])
+    entry["training_seconds"] = round(float(history["seconds"].astype(float).sum()), 1)
+    return entry | also
+
+
+def best_epoch(history):
+    """The epoch, from 1, whose weights are kept: the first of highest validation accuracy, or the last where none is measured."""
+    if "val_accuracy" not in history:
+        return len(history["epoch_losses"])
+    return int(np.nanargmax(history["val_accuracy"])) + 1
+
+
+def training_history(history):
+    """What the report calls training_history.json: one list a quantity, one value an epoch, losses in nats, accuracy in per cent."""
+    fields = {
+        "train_loss": "epoch_losses",
+        "train_accuracy": "train_accuracy",
+        "val_loss": "val_loss",
+        "val_accuracy": "val_accuracy",
+        "lr_factor": "lr",
+        "seconds": "seconds",
+    }
+    return {name: [float(v) for v in history[field]] for name, field in fields.items() if field in history}
+
+
+def write_tables(out, name, scale, metrics, logits, labels):
+    """performance.md, classification_report.csv, top_confusion_pairs.csv and calibration.csv, all of the first seed but the means."""
+    test = torch.from_numpy(logits)
+    guesses, labels = test.argmax(1), torch.from_numpy(labels)
+    per_class = class_rows(labels, guesses)
+    tables.write_csv(out / "classification_report.csv", per_class)
+    pairs = pair_rows(labels, guesses)
+    tables.write_csv(out / "top_confusion_pairs.csv", pairs)
+    bins = evaluation.calibration(test, labels)
+    edges = torch.linspace(0, 1, len(bins["count"]) + 1)
+    rows = [
+        {"from": f"{low:.4f}", "to": f"{high:.4f}", "count": int(n), "confidence": f"{c:.4f}", "accuracy": f"{a:.4f}"}
+        for low, high, n, c, a in zip(edges, edges[1:], bins["count"], bins["confidence"], bins["accuracy"])
+    ]
+    tables.write_csv(out / "calibration.csv", rows)
+
+    seeds = f"{len(metrics)} seeds, mean ± standard deviation" if len(metrics) > 1 else "one seed"
+    wrong = int((guesses != labels).sum())
+    sections = [f"## Performance: {seeds}", overall_rows(metrics)]
+    sections += [f"Seed {metrics[0]['seed']}: {len(labels) - wrong:,} of {len(labels):,} right, {wrong:,} wrong."]
+    sections += ["## Gap between training, validation and test (2.7)", gap_rows(metrics), *gap_note(metrics)]
+    sections += ["## By class (2.3)", per_class]
+    sections += ["## What is taken for what (2.4)", pairs, pair_note(labels, guesses)]
+    tables.write_markdown(out / "performance.md", f"Project 3: {name}", sections, scale)
+
+
+def overall_rows(metrics):
+    fields = {
+        "test accuracy, %": ("test_accuracy", 2),
+        "test loss, nats": ("test_loss", 4),
+        "top-5 accuracy, %": ("test_top5", 2),
+        "expected calibration error": ("ece", 4),
+        "validation accuracy, %": ("val_accuracy", 2),
+        "best epoch": ("best_epoch", 0),
+        "epochs": ("epochs", 0),
+        "training, s": ("training_seconds", 1),
+    }
+    rows = [
+        {"quantity": name, "value": tables.pm([entry[field] for entry in metrics], digits)}
+        for name, (field, digits) in fields.items()
+        if field in metrics[0]
+    ]
+    rows += [{"quantity": "parameters", "value": f"{metrics[0]['parameters']:,}"}]
+    return [*rows, {"quantity": "FLOPs of an image, forward", "value": f"{metrics[0]['flops']:,}"}]
+
+
+def gap_rows(metrics):
+    parts = [part for part in ("train", "val", "test") if f"{part}_accuracy" in metrics[0]]
+    return [
+        {
+            "part": part,
+            "accuracy, %": tables.pm([entry[f"{part}_accuracy"] for entry in metrics]),
+            "loss, nats": tables.pm([entry[f"{part}_loss"] for entry in metrics], 4),
+        }
+        for part in parts
+    ]
+
+
+def gap_note(metrics):
+    gap = np.mean([entry["train_accuracy"] - entry["test_accuracy"] for entry in metrics])
+    return [
+        f"All in evaluation mode, plain cross-entropy, no augmentation. Training is {gap:.2f} points above test; the report's gap is 96.8 - 95.39 = 1.4, but its 96.8 is a running mean over augmented batches."
+    ]
+
+
+def class_rows(labels, guesses):
+    """scikit-learn's classification report, a row a class and one each for accuracy and the two averages."""
+    report = classification_report(
+        labels, guesses, labels=range(10), target_names=data.CLASSES, output_dict=True, zero_division=0
+    )
+    report.setdefault("accuracy", float((labels == guesses).float().mean()))
+    rows = []
+    for name, values in report.items():
+        if name == "accuracy":
+            rows.append({"class": name, "precision": "", "recall": "", "f1": f"{values:.4f}", "support": len(labels)})
+        else:
+            shown = {key: f"{values[field]:.4f}" for key, field in (("precision", "precision"), ("recall", "recall"))}
+            rows.append({"class": name, **shown, "f1": f"{values['f1-score']:.4f}", "support": int(values["support"])})
+    return rows
+
+
+def pair_rows(labels, guesses):
+    support = torch.bincount(labels, minlength=10)
+    return [
+        {
+            "true": data.CLASSES[true],
+            "predicted": data.CLASSES[guess],
+            "count": count,
+            "% of the class": f"{100 * count / int(support[true]):.1f}",
+        }
+        for true, guess, count in evaluation.top_confusions(evaluation.confusions(labels, guesses))
+    ]
+
+
+def pair_note(labels, guesses):
+    """The report's three pairs of classes (3.1), both ways."""
+    matrix = evaluation.confusions(labels, guesses)
+    index = {name: position for position, name in enumerate(data.CLASSES)}
+    words = []
+    for one, other in (("cat", "dog"), ("automobile", "truck"), ("bird", "deer")):
+        there, back = matrix[index[one], index[other]], matrix[index[other], index[one]]
+        words.append(f"{one} for {other} {int(there)}, {other} for {one} {int(back)}")
+    return "The report's pairs: " + "; ".join(words) + "."
+
+
+def draw(out, history, lr, logits, labels, style):
+    """The figures that need no images."""
+    test, labels = torch.from_numpy(logits), torch.from_numpy(labels)
+    guesses = test.argmax(1)
+    draw_training(out / "training_curves.png", history, lr, style)
+    draw_confusion(out / "confusion_matrix.png", evaluation.confusions(labels, guesses), style)
+    draw_classes(out / "per_class_accuracy.png", labels, guesses, style)
+    draw_pairs(out / "top_confusion_pairs.png", labels, guesses, style)
+    draw_confidence(out / "confidence.png", test, labels, style)
+
+
+def draw_training(path, history, lr, style):
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
+    epochs, best = np.arange(1, len(history["epoch_losses"]) + 1), best_epoch(history)
+    marker = "o-" if len(epochs) < 20 else "-"
+    for axes, training, validation in (
+        (left, "epoch_losses", "val_loss"),
+        (middle, "train_accuracy", "val_accuracy"),
+    ):
+        axes.plot(epochs, history[training], marker, label=style.text("Training (augmented batches)"))
+        if validation in history:
+            axes.plot(epochs, history[validation], marker, label=style.text("Validation"))
+            value = history[validation][best - 1]
+            axes.plot(best, value, "k*", markersize=10, label=f"{style.text('Best epoch')}: {best}")
+        axes.legend()
+    left.set(title=style.text("Loss"), ylabel=style.text("Loss, nats"))
+    middle.set(title=style.text("Accuracy"), ylabel=style.text("Accuracy, %"))
+    right.plot(epochs, history["lr"] * lr, marker)
+    right.set(title=style.text("Learning rate in the epoch's last step"), ylabel=style.text("Learning rate"))
+    for axes in (left, middle, right):
+        axes.set_xlabel(style.text("Epoch"))
+        axes.xaxis.set_major_locator(figures.matplotlib.ticker.MaxNLocator(integer=True))
+    style.save(figure, path)
+
+
+def draw_confusion(path, matrix, style):
+    figure, axes = plt.subplots(figsize=(9, 8), layout="constrained")
+    shares = matrix / matrix.sum(1, keepdim=True).clamp(min=1) * 100
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for row in range(10):
+        for column in range(10):
+            share = float(shares[row, column])
+            axes.text(
+                column,
+                row,
+                f"{int(matrix[row, column])}\n{share:.1f}%",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color="white" if share > 50 else "black",
+            )
+    names = [style.text(name) for name in data.CLASSES]
+    axes.set_xticks(range(10), names, rotation=35, ha="right")
+    axes.set_yticks(range(10), names)
+    axes.grid(False)
+    axes.set(xlabel=style.text("Predicted class"), ylabel=style.text("True class"))
+    figure.colorbar(image, ax=axes, shrink=0.8, label=style.text("Share of the true class, %"))
+    style.save(figure, path)
+
+
+def draw_classes(path, labels, guesses, style):
+    """Recall of each class: the report calls it the class's accuracy."""
+    matrix = evaluation.confusions(labels, guesses)
+    recall = (matrix.diagonal() / matrix.sum(1).clamp(min=1) * 100).tolist()
+    overall = float((labels == guesses).float().mean() * 100)
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    order = sorted(range(10), key=lambda index: -recall[index])
+    bars = axes.bar([style.text(data.CLASSES[i]) for i in order], [recall[i] for i in order], color="C0")
+    axes.bar_label(bars, fmt="%.1f", fontsize=8)
+    axes.axhline(overall, color="C3", linestyle="--", label=f"{style.text('All classes')}: {overall:.2f}")
+    axes.set_ylim(max(0, min(recall) - 8), 100.5)  # cut off below, so that differences of a point are seen
+    axes.set(ylabel=style.text("Test accuracy, %"))
+    axes.tick_params(axis="x", rotation=25)
+    axes.legend()
+    style.save(figure, path)
+
+
+def draw_pairs(path, labels, guesses, style):
+    pairs = evaluation.top_confusions(evaluation.confusions(labels, guesses))[::-1]
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    words = [f"{style.text(data.CLASSES[true])} → {style.text(data.CLASSES[guess])}" for true, guess, _ in pairs]
+    bars = axes.barh(words, [count for *_, count in pairs], color="C1")
+    axes.bar_label(bars, padding=2)
+    axes.set(xlabel=style.text("Test images"), title=style.text("Most frequent confusions: true → predicted"))
+    style.save(figure, path)
+
+
+def draw_confidence(path, logits, labels, style):
+    """Section 2.4's confidence analysis: how sure the network is when right and when wrong, and whether it may be."""
+    confidence, guesses = F.softmax(logits.double(), -1).max(-1)
+    right = guesses == labels
+    bins = evaluation.calibration(logits, labels)
+    figure, (histogram, reliability) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
+    edges = np.linspace(0, 1, 31)
+    histogram.hist(
+        [confidence[right], confidence[~right]],
+        edges,
+        stacked=False,
+        label=[style.text("Right"), style.text("Wrong")],
+        log=True,
+    )
+    histogram.set(xlabel=style.text("Highest probability"), ylabel=style.text("Test images"))
+    histogram.legend(loc="upper left")
+    there = bins["count"] > 0
+    count = len(there)
+    middles = (torch.arange(count) + 0.5) / count
+    reliability.bar(middles[there], bins["accuracy"][there], 1 / count, edgecolor="white", label=style.text("Accuracy"))
+    reliability.plot([0, 1], [0, 1], "k--", linewidth=1, label=style.text("Perfectly calibrated"))
+    reliability.plot(
+        bins["confidence"][there],
+        bins["accuracy"][there],
+        "C3o",
+        markersize=4,
+        label=style.text("Mean confidence of the bin"),
+    )
+    reliability.set(
+        xlabel=style.text("Highest probability"),
+        ylabel=style.text("Share right"),
+        title=f"ECE {float(bins['ece']):.4f}",
+    )
+    reliability.legend(loc="upper left")
+    style.save(figure, path)
+
+
+def most_confident_errors(logits, labels, count=MISCLASSIFIED):
+    """Indices of the wrong ones, the surest first."""
+    confidence, guesses = F.softmax(logits.double(), -1).max(-1)
+    wrong = (guesses != labels).nonzero().flatten()
+    return wrong[confidence[wrong].argsort(descending=True, stable=True)][:count]
+
+
+def draw_misclassified(path, logits, test, style):
+    """The most confident errors, each with the probability of what it was taken for and of what it is."""
+    logits = torch.from_numpy(logits)
+    probabilities = F.softmax(logits.double(), -1)
+    chosen = most_confident_errors(logits, test.labels)
+    figure, grid = plt.subplots(4, 5, figsize=(11, 10), layout="constrained")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, index in zip(grid.flat, chosen.tolist()):
+        true, guess = int(test.labels[index]), int(logits[index].argmax())
+        axes.imshow(test.images[index].permute(1, 2, 0))
+        named = [
+            f"{style.text(word)} {style.text(data.CLASSES[label])} {100 * float(probabilities[index, label]):.2f}%"
+            for word, label in (("taken for", guess), ("is", true))
+        ]
+        axes.set_title("\n".join(named), fontsize=9)
+    style.save(figure, path)
+
+
+def cam_samples(logits, labels):
+    """Indices of nine test images: the first right one of each of six classes, and the three most confident errors."""
+    right = logits.argmax(1) == labels
+    firsts = [int((right & (labels == label)).nonzero()[0]) for label in range(10) if (right & (labels == label)).any()]
+    return firsts[: CAM_SAMPLES[0]] + most_confident_errors(logits, labels, CAM_SAMPLES[1]).tolist()
+
+
+def draw_gradcam(path, model, logits, test, style, layer=None):
+    """Image, map and both, for the class each image is taken for (section 2.5)."""
+    logits = torch.from_numpy(logits)
+    chosen = torch.tensor(cam_samples(logits, test.labels))
+    images, labels, guesses = test.images[chosen], test.labels[chosen], logits[chosen].argmax(1)
+    device = next(model.parameters()).device
+    maps = gradcam.gradcam(model, data.normalise(images.to(device), data.PIXEL), guesses, layer)
+    maps = gradcam.enlarged(maps, images.shape[-2:]).cpu()
+    figure, grid = plt.subplots(3, len(chosen), figsize=(1.75 * len(chosen), 5.6), layout="constrained", squeeze=False)
+    for column, (image, heat, label, guess) in enumerate(zip(images, maps, labels.tolist(), guesses.tolist())):
+        picture = image.permute(1, 2, 0)
+        for axes in grid[:, column]:
+            axes.axis("off")
+        grid[0, column].imshow(picture)
+        grid[1, column].imshow(heat, cmap="jet", vmin=0, vmax=1)
+        grid[2, column].imshow(gradcam_overlay(picture, heat))
+        words = [f"{style.text('is')} {style.text(data.CLASSES[label])}"]
+        words += [f"{style.text('taken for')} {style.text(data.CLASSES[guess])}"]
+        grid[0, column].set_title("\n".join(words), fontsize=9, color="black" if label == guess else "firebrick")
+    style.save(figure, path)
+
+
+def gradcam_overlay(picture, heat, opacity=0.45):
+    """A picture uint8 (H, W, 3) under its heat map (H, W) of 0..1: float RGB (H, W, 3)."""
+    colours = torch.from_numpy(plt.get_cmap("jet")(heat.numpy())[..., :3])
+    return ((1 - opacity) * picture / 255 + opacity * colours).clamp(0, 1)

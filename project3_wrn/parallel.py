@@ -1,0 +1,65 @@
+"""Data-parallel training by PyTorch's own DDP: `torchrun --nproc_per_node=N project3_wrn/main.py`.
+
+Each process prepares the same global batch from the same generator and trains on its own share of it, so that N processes
+compute what one would, but for batch statistics: those are of a process's share. The first process's are the ones kept.
+"""
+
+import contextlib
+import os
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from common.learners import Network
+
+
+@contextlib.contextmanager
+def processes(device):
+    """Join the others that torchrun has started, if any. Yields the device of this process: its own GPU, or `device`."""
+    if "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def first():
+    """Whether this process is the one that writes and speaks."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+class Parallel(Network):
+    def __init__(self, model, optimizer, **options):
+        super().__init__(model, optimizer, **options)
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+        self._fast = None
+        self._shared = DistributedDataParallel(model)
+
+    def step(self, x, y):
+        """One update from the global batch; the loss of all of it before."""
+        mine, labels = x[self.rank :: self.world], y[self.rank :: self.world]
+        logits = self._forward(mine, self._shared)
+        # DDP takes the mean of the gradients, and shares of a short batch may differ in size
+        loss = self.loss(logits, labels) * (len(mine) * self.world / len(x))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self._count(logits.detach(), labels)
+        total = loss.detach() / self.world
+        dist.all_reduce(total)
+        return total
+
+    def measured(self):
+        counts = torch.stack([self._right, torch.full_like(self._right, self._seen)]).float()
+        dist.all_reduce(counts)
+        self._right, self._seen = counts
+        for buffer in self.model.buffers():  # all processes must measure, and stop early, alike
+            dist.broadcast(buffer, 0)
+        return super().measured()
