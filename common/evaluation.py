@@ -42,7 +42,7 @@ def calibration(logits, labels, bins=15):
     confidence, guess = F.softmax(logits.double(), -1).max(-1)
     right = (guess == labels).double()
     of = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bin m is ((m - 1) / bins, m / bins]
-    count = torch.bincount(of, minlength=bins)
+    count = torch.bincount(of, minlength=bins).double()
     sums = [torch.bincount(of, values, minlength=bins) / count.clamp(min=1) for values in (confidence, right)]
     ece = (count / len(labels) * (sums[0] - sums[1]).abs()).sum()
     return {"count": count, "confidence": sums[0], "accuracy": sums[1], "ece": ece}

@@ -104,7 +104,7 @@ def train(options, device):
     from project3_wrn.train import check, parts_of, predictor, train
 
     check(options.model, recipe_of(options.recipe, options.model))
-    recipe = dataclasses.replace(recipe_of(options.recipe, options.model), **quick(options), **options.changes)
+    recipe = dataclasses.replace(recipe_of(options.recipe, options.model), **{**quick(options), **options.changes})
     if options.scale == "quick":
         options.source = "the embedded sample (common/sample)"
         train_images, test = data.load_sample()

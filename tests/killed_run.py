@@ -1,4 +1,4 @@
-"""Train for three epochs of 14 steps, one network and then a stack with dropout; print what came out as one hash.
+"""Train for three epochs of 14 steps, one network, a stack with dropout, a fast one; print what came out as one hash.
 
 python tests/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
 """
@@ -16,6 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import augment, data, evaluation, training
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
+from common.models.fast import FastNet
+from project3_wrn import fast
+from project3_wrn.recipes import RECIPES
 
 EPOCHS, BATCH_SIZE = 3, 10
 
@@ -26,7 +29,7 @@ def main(folder, kill_at):
     train, test = train[slice(135)], test[slice(50)]  # 14 steps an epoch, the last batch short
     digest = hashlib.sha256()
     steps = 0
-    for learner, batches in (network(train), stack(train)):
+    for learner, batches in (network(train), stack(train), fast_network(train)):
 
         def counted(x, y, step=learner.step):
             nonlocal steps
@@ -47,7 +50,7 @@ def main(folder, kill_at):
             EPOCHS,
             schedule=training.cosine,
             evaluate=evaluate,
-            early_stopping=None if learner.shape else training.EarlyStopping(patience=10),
+            early_stopping=training.EarlyStopping(patience=10) if type(learner) is Network else None,
             checkpoint=folder / f"{type(learner).__name__}.pt",
             settings={"epochs": EPOCHS},
         )
@@ -79,6 +82,15 @@ def stack(train):
     return learner, StackedBatches(
         [data.Batches(train, BATCH_SIZE, seed=seed, normalisation=data.HALF) for seed in range(2)]
     )
+
+
+def fast_network(train):
+    torch.manual_seed(0)
+    model = FastNet((8, 16, 16), depth=3, classes=10).to(memory_format=torch.channels_last)
+    model.whitening.whiten(data.normalise(train.images, data.PIXEL))
+    batches = fast.AlternatingFlips(train, BATCH_SIZE, seed=0, normalisation=data.PIXEL, augment=(augment.random_crop,))
+    steps = {"steps": EPOCHS * len(batches), "epoch_steps": 8}  # the whitening's bias stops in the middle of epoch 2
+    return fast.Lookahead(model, fast.optimizer(model, RECIPES["fast94"]), **steps), batches
 
 
 def tensors(state):

@@ -96,7 +96,7 @@ def test_the_model_is_left_as_it_was(images, layer, frozen):
 def test_what_cannot_be_shown_is_told(images):
     with pytest.raises(ValueError, match="1 targets for 4 images"):
         gradcam(trained_looking("resnet18"), images, [0])
-    with pytest.raises(Problem, match="1x1.*--gradcam-layer"):
+    with pytest.raises(Problem, match=r"1x1.*--gradcam-layer"):
         gradcam(trained_looking("dla34"), images, [0] * 4)
     with pytest.raises(Problem, match="no layer 'layer9'"):
         gradcam(trained_looking("resnet18"), images, [0] * 4, "layer9")

@@ -1,0 +1,343 @@
+"""Project 3: the recipes, the fast method's parts, what main.py and predict.py write, and what they refuse."""
+
+import csv
+import json
+import math
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix
+
+from common import cli, data, evaluation, tables
+from common.models.fast import FastNet
+from common.problem import Problem
+from project3_wrn import fast, predict, train
+from project3_wrn.recipes import RECIPES, Recipe, recipe_of
+from tests.conftest import ROOT, one_clear_line, run_python
+
+MAIN, PREDICT = ROOT / "project3_wrn" / "main.py", ROOT / "project3_wrn" / "predict.py"
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+WRITES = {
+    *("metrics.json", "performance.md", "classification_report.csv", "top_confusion_pairs.csv", "calibration.csv"),
+    *("training_history.json", "loss_history.npz", "logits.npz", "run.json", "training_curves.png"),
+    *("confusion_matrix.png", "per_class_accuracy.png", "top_confusion_pairs.png", "confidence.png"),
+    *("misclassified_samples.png", "gradcam_visualization.png", "weights-0.pt"),
+}
+
+
+# --- recipes ---
+
+
+def test_the_reports_recipe():
+    recipe = Recipe()
+    assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (100, 256, 0.1, 0.9)
+    assert (recipe.weight_decay, recipe_of("report", "wrn28_10").weight_decay) == (1e-3, 5e-4)
+    assert (recipe.label_smoothing, recipe.crop, recipe.cutout) == (0.1, 4, 12)
+    assert (recipe.patience, recipe.min_delta) == (15, 0.001)
+
+
+def test_a_fast_recipe_steps_as_the_published_sums_do():
+    """Ten steps of its SGD on mean losses are ten of the published one on sums (arXiv 2404.00498, appendix)."""
+    published_lr, published_decay, momentum, batch = 11.5, 0.0153, 0.85, 1024
+    kilostep = 1024 * (1 + 1 / (1 - momentum))
+    ours, theirs = (torch.full((1,), 2.0, requires_grad=True) for _ in range(2))
+    recipe = RECIPES["fast94"]
+    mean = torch.optim.SGD(
+        [ours], lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
+    )
+    lr, decay = published_lr / kilostep, published_decay * batch / kilostep
+    total = torch.optim.SGD([theirs], lr=lr, momentum=momentum, weight_decay=decay / lr, nesterov=True)
+    for _ in range(10):
+        for weight, optimizer, examples in ((ours, mean, 1), (theirs, total, batch)):
+            optimizer.zero_grad()
+            (weight.square() * 0.1 * examples).sum().backward()
+            optimizer.step()
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+
+
+def test_triangle():
+    assert fast.triangle(0, 10) == 0.2
+    assert fast.triangle(2.3, 10) == pytest.approx(1)
+    assert fast.triangle(1.15, 10) == pytest.approx(0.6)
+    assert fast.triangle(10, 10) == pytest.approx(0.07)
+
+
+def test_training_and_validation_are_apart_and_fast_recipes_choose_nothing(sample):
+    parts = train.parts_of(Recipe(), sample[0])
+    assert {name: len(part) for name, part in parts.items()} == {"train": 1260, "val": 140}
+    assert list(train.parts_of(RECIPES["fast96"], sample[0])) == ["train"]
+
+
+def test_models_and_recipes_that_do_not_fit():
+    with pytest.raises(Problem, match="not resnet18"):
+        train.check("resnet18", RECIPES["fast94"])
+    with pytest.raises(Problem, match="no model resnet19; one of lenet"):
+        train.check("resnet19", Recipe())
+
+
+# --- the fast method's parts ---
+
+
+def test_alternating_flips(sample):
+    """Every example once a pass; each image and its mirror image in turn."""
+    images = sample[0][slice(90)]
+    batches = fast.AlternatingFlips(images, 20, seed=3, normalisation=data.HALF)
+    originals = data.normalise(images.images, data.HALF)
+    keys = {image.numpy().tobytes(): (i, False) for i, image in enumerate(originals)}
+    keys |= {image.flip(-1).numpy().tobytes(): (i, True) for i, image in enumerate(originals)}
+    passes = []
+    for _ in range(3):
+        seen = dict(keys[image.numpy().tobytes()] for x, _ in batches for image in x)
+        assert len(seen) == 90
+        passes.append([seen[i] for i in range(90)])
+    assert passes[0] == passes[2] == [not flipped for flipped in passes[1]]
+    assert 20 < sum(passes[0]) < 70
+
+
+def test_lookahead_is_its_definition(sample):
+    """Against the same network trained plainly, with the slow weights kept by hand."""
+    recipe = RECIPES["fast94"]
+
+    def network():
+        torch.manual_seed(0)
+        return FastNet((8, 8, 8), depth=2, classes=10)
+
+    def batches():
+        return data.Batches(sample[0][slice(240)], 20, seed=0, normalisation=data.PIXEL)  # 12 steps
+
+    model, plain = network(), network().train()
+    ours = fast.Lookahead(model, fast.optimizer(model, recipe), steps=12, epoch_steps=100)
+    optimizer = fast.optimizer(plain, recipe)
+    slow = {name: value.clone() for name, value in plain.state_dict().items()}
+    for done, (x, y) in enumerate(batches(), start=1):
+        ours.step(x, y)
+        optimizer.zero_grad()
+        F.cross_entropy(plain(x.contiguous(memory_format=torch.channels_last)), y).backward()
+        optimizer.step()
+        if done in (5, 10, 12):
+            keep = 1.0 if done == 12 else 0.95**5 * (done / 12) ** 3
+            for name, value in plain.state_dict().items():
+                if value.is_floating_point():
+                    slow[name] = keep * slow[name] + (1 - keep) * value
+                    value.copy_(slow[name])
+    for name, value in ours.model.state_dict().items():
+        assert torch.allclose(value.float(), plain.state_dict()[name].float(), atol=1e-5), name
+
+
+def test_the_whitenings_bias_stops(sample):
+    torch.manual_seed(0)
+    model, recipe = FastNet((8, 8, 8), depth=2, classes=10), RECIPES["fast94"]
+    learner = fast.Lookahead(model, fast.optimizer(model, recipe), steps=1000, epoch_steps=1)
+    biases = [model.whitening.bias.detach().clone()]
+    for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, normalisation=data.PIXEL), range(4)):
+        learner.set_lr(1.0)
+        learner.step(x, y)
+        biases.append(model.whitening.bias.detach().clone())
+    assert not torch.equal(biases[2], biases[3]) and torch.equal(biases[3], biases[4])
+
+
+def test_views_are_weighted_to_one_and_see_the_mirror_image():
+    left = lambda x: x[..., :16].mean((1, 2, 3))[:, None]
+    x = torch.zeros(1, 3, 32, 32)
+    x[..., :16] = 1
+    assert fast.with_views(lambda x: torch.ones(len(x), 1))(x).item() == 1
+    assert fast.with_views(left)(x).item() == pytest.approx(0.5, abs=0.01)
+
+
+# --- measures ---
+
+
+def test_calibration_against_a_loop():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(500, 10) * 3, torch.randint(10, (500,))
+    bins, expected = evaluation.calibration(logits, labels), 0.0
+    confidence, guess = (values.numpy() for values in F.softmax(logits.double(), -1).max(-1))
+    for i in range(15):
+        inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
+        assert bins["count"][i] == inside.sum()
+        if inside.any():
+            right = (guess == labels.numpy())[inside].mean()
+            expected += inside.mean() * abs(right - confidence[inside].mean())
+    assert bins["count"].sum() == 500 and math.isclose(float(bins["ece"]), expected, rel_tol=1e-9)
+
+
+def test_confusions_and_top_five():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(500, 10), torch.randint(10, (500,))
+    matrix = evaluation.confusions(labels, logits.argmax(1))
+    assert np.array_equal(matrix, confusion_matrix(labels, logits.argmax(1), labels=range(10)))
+    top = evaluation.top_confusions(matrix, 90)
+    assert sum(count for *_, count in top) == 500 - int(matrix.trace())
+    assert [count for *_, count in top] == sorted((count for *_, count in top), reverse=True)
+    assert evaluation.top_k(logits, labels, 1) == evaluation.accuracy(logits, labels)
+    assert evaluation.top_k(logits, labels, 10) == 100
+
+
+# --- data-parallel ---
+
+
+def test_two_processes_compute_what_one_does(tmp_path):
+    for name, words in (("one", ()), ("two", TORCHRUN)):
+        process = run_python(*words, ROOT / "tests" / "parallel_run.py", tmp_path / name, OMP_NUM_THREADS="1")
+        assert process.returncode == 0, process.stderr
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
+    assert torch.allclose(one["batch_losses"], two["batch_losses"], atol=1e-5)
+    assert torch.equal(one["train_accuracy"], two["train_accuracy"])
+    for name, value in one["weights"].items():
+        assert torch.allclose(value, two["weights"][name], atol=1e-5), name
+
+
+# --- main.py ---
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Folder of a quick run of LeNet by the report's recipe, started by torchrun in two processes."""
+    out = tmp_path_factory.mktemp("project3")
+    words = ("--model", "lenet", "--scale", "quick", "--device", "cpu", "--lr", "0.02", "--epochs", "3", "--out", out)
+    words += ("--keep-checkpoints",)
+    process = run_python(*TORCHRUN, MAIN, *words, OMP_NUM_THREADS="1")
+    assert process.returncode == 0, process.stderr
+    return out / "lenet"
+
+
+def test_writes_everything_consistently(quick, sample):
+    assert not WRITES - {path.name for path in quick.iterdir()}
+    (metrics,), saved = json.loads((quick / "metrics.json").read_text()), tables.load_arrays(quick / "logits.npz")
+    assert np.array_equal(saved["test_labels"], sample[1].labels)
+    assert metrics["test_accuracy"] == pytest.approx(
+        100 * accuracy_score(saved["test_labels"], saved["0/test"].argmax(1))
+    )
+    history = tables.load_histories(quick / "loss_history.npz")["lenet", 0]
+    assert metrics["val_accuracy"] == pytest.approx(history["val_accuracy"].max())
+    assert not set(saved["train_indices"]) & set(saved["val_indices"])
+    assert metrics["parameters"] == 62_006 and metrics["epochs"] == 3
+    with open(quick / "classification_report.csv", encoding="utf-8") as file:
+        rows = {row["class"]: row for row in csv.DictReader(file)}
+    assert sum(int(rows[name]["support"]) for name in data.CLASSES) == int(rows["accuracy"]["support"]) == 500
+    assert float(rows["accuracy"]["f1"]) * 100 == pytest.approx(metrics["test_accuracy"], abs=0.01)
+    assert "**QUICK**" in (quick / "performance.md").read_text(encoding="utf-8")
+    run_json = cli.read_json(quick / "run.json")
+    assert run_json["recipe"]["lr"] == 0.02 and run_json["model"] == "lenet"
+
+
+def test_the_saved_weights_give_the_saved_logits(quick, sample):
+    network = predict.load_network("lenet", quick / "weights-0.pt")
+    logits = evaluation.predict(torch.no_grad()(network), sample[1], data.PIXEL)
+    assert np.allclose(logits, tables.load_arrays(quick / "logits.npz")["0/test"], atol=1e-5)
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_redraw_makes_all_of_it_again(quick, tmp_path, lang):
+    from common import figures
+
+    if lang == "zh" and not figures.chinese_font():
+        pytest.skip("no font with Chinese glyphs is installed")
+    out = tmp_path / "lenet"
+    shutil.copytree(quick, out)
+    drawn = [
+        path for path in out.iterdir() if path.suffix in (".md", ".csv", ".png") or "training_history" in path.name
+    ]
+    before = {path.name: path.read_bytes() for path in drawn}
+    for path in drawn:
+        path.unlink()
+    words = ("--model", "lenet", "--scale", "quick", "--redraw", "--out", tmp_path, "--lang", lang)
+    process = run_python("-W", "error::UserWarning:matplotlib", MAIN, *words)
+    assert process.returncode == 0, process.stderr
+    assert "lyph" not in process.stderr
+    for name, content in before.items():
+        assert (out / name).exists()
+        # a heat map's last bit depends on the number of threads
+        if name != "gradcam_visualization.png" and (lang == "en" or not name.endswith(".png")):
+            assert (out / name).read_bytes() == content, name
+
+
+def test_nothing_to_resume_is_one_line(tmp_path):
+    words = ("--model", "lenet", "--scale", "quick", "--resume", "--out", tmp_path)
+    one_clear_line(run_python(MAIN, *words), "to go on from", status=1)
+
+
+@pytest.mark.parametrize("words", [["--lr", "-1"], ["--weight-decay", "much"], ["--cutout", "-3"], ["--recipe", "x"]])
+def test_wrong_flags_are_usage_errors(words):
+    one_clear_line(run_python(MAIN, *words), words[0], status=2)
+
+
+def test_another_recipe_is_not_resumed(quick):
+    words = ("--model", "lenet", "--scale", "quick", "--epochs", "3", "--out", quick.parent, "--resume", "--lr", "0.3")
+    one_clear_line(run_python(MAIN, *words), "recipe was", "0.02", "0.3", "--fresh", status=1)
+
+
+def test_a_layer_that_is_not_there_is_named(quick):
+    words = ("--model", "lenet", "--scale", "quick", "--redraw", "--out", quick.parent, "--gradcam-layer", "conv9")
+    one_clear_line(run_python(MAIN, *words), "conv9", status=1)
+
+
+# --- predict.py ---
+
+
+def test_a_photo_of_any_size(quick, tmp_path, sample):
+    """A test image, enlarged and with margins left and right, is told as it was in the saved logits."""
+    index = 7
+    picture = Image.fromarray(sample[1].images[index].permute(1, 2, 0).numpy()).resize((320, 320), Image.NEAREST)
+    wide = Image.new("RGB", (500, 320))
+    wide.paste(picture, (90, 0))
+    wide.save(tmp_path / "photo.png")
+    process = run_python(PREDICT, tmp_path / "photo.png", "--weights", quick / "weights-0.pt")
+    assert process.returncode == 0, process.stderr
+    expected = F.softmax(torch.from_numpy(tables.load_arrays(quick / "logits.npz")["0/test"][index]), 0)
+    lines = [line.split() for line in process.stdout.splitlines() if "%" in line]
+    assert len(lines) == 5
+    for told, name in lines:
+        assert float(told.rstrip("%")) == pytest.approx(100 * float(expected[data.CLASSES.index(name)]), abs=0.01)
+    assert Image.open(tmp_path / "photo-gradcam.png").size == (320, 320)
+
+
+class Malicious:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize("kind", ["text", "tiny", "huge", "absent", "cut"])
+def test_what_is_no_photo(tmp_path, kind):
+    path = tmp_path / f"{kind}.png"
+    if kind == "text":
+        path.write_text("not a picture")
+    elif kind in ("tiny", "cut"):
+        size = (1, 1) if kind == "tiny" else (300, 300)
+        Image.effect_noise(size, 50).save(path)
+        if kind == "cut":
+            path.write_bytes(path.read_bytes()[:2000])
+    elif kind == "huge":
+        Image.new("1", (20_000, 20_000)).save(path)
+    told = {"text": "no image", "tiny": "1x1", "huge": "20000x20000", "absent": "No such file", "cut": "cannot read"}
+    with pytest.raises(Problem, match=told[kind]):
+        predict.read_photo(path)
+
+
+@pytest.mark.parametrize("kind", ["malicious", "of another network", "cut", "a folder"])
+def test_weights_that_are_refused(quick, tmp_path, capsys, kind):
+    path = tmp_path / "weights-0.pt"
+    if kind == "malicious":
+        path.write_bytes(pickle.dumps(Malicious(), protocol=2))
+    elif kind == "cut":
+        path.write_bytes((quick / "weights-0.pt").read_bytes()[:5000])
+    elif kind == "a folder":
+        path.mkdir()
+    else:
+        torch.save({"fc.weight": torch.zeros(3)}, path)
+    with pytest.raises(Problem, match="weights-0"):
+        predict.load_network("lenet", path)
+    assert capsys.readouterr().out == ""
+
+
+def test_bad_input_on_the_command_line_is_one_line(tmp_path):
+    (tmp_path / "weights.pt").write_bytes(b"")
+    (tmp_path / "photo.png").write_text("none")
+    one_clear_line(
+        run_python(PREDICT, tmp_path / "photo.png", "--weights", tmp_path / "weights.pt"), "no image", status=1
+    )
