@@ -2,7 +2,7 @@
 # Everything, from a bare clone: environment, data, every task. See README.md.
 set -u
 
-ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures)
+ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
 usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [TASK ...]
 tasks: ${ALL[*]}"
 
@@ -54,11 +54,25 @@ else
     echo "scale: quick, because there is no CUDA: every output in about three minutes from the embedded sample, none of it the report's numbers"
 fi
 
+starts() { # starts TASK: the flags of each start of its main.py, one start a line
+    local flags="--scale $scale --device $device --keep-checkpoints"
+    case $1-$scale-$device in
+        project3_wrn-full-cuda)
+            printf "$flags %s\n" '--model resnet18' '--model wrn28_10' '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
+            ;;
+        project3_wrn-full-*) printf "$flags %s\n" '--recipe fast94 --seeds 3' '--recipe fast96' ;;
+        *) echo "$flags" ;;
+    esac
+}
+
 trap 'echo "interrupted; the same command goes on where this one stopped" >&2; exit 130' INT
 failed=()
 for task in "${tasks[@]}"; do
     echo "== $task"
-    "$PYTHON" "$task/main.py" --scale "$scale" --device "$device" --keep-checkpoints ${passed[@]+"${passed[@]}"} || failed+=("$task")
+    while IFS= read -r flags <&3; do
+        # shellcheck disable=SC2086  # flags are words
+        "$PYTHON" "$task/main.py" $flags ${passed[@]+"${passed[@]}"} 3<&- || failed+=("$task")
+    done 3< <(starts "$task")
 done
 
 if [ ${#failed[@]} -gt 0 ]; then
@@ -67,7 +81,7 @@ if [ ${#failed[@]} -gt 0 ]; then
 fi
 [ "$scale" = quick ] && folder=outputs_quick || folder=outputs # a quick run leaves an unfinished full one's checkpoints alone
 for task in "${tasks[@]}"; do
-    rm -rf "$task/$folder/checkpoints"
+    rm -rf "$task/$folder/checkpoints" "$task/$folder"/*/checkpoints
 done
 if [ "$scale" = quick ]; then
     "$PYTHON" -m common.estimate "${tasks[@]}"

@@ -277,6 +277,22 @@ def test_a_layer_that_is_not_there_is_named(quick):
     one_clear_line(run_python(MAIN, *words), "conv9", status=1)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"])
+def test_committed_tables_are_those_of_the_committed_logits(name, tmp_path):
+    committed = ROOT / "project3_wrn" / "outputs" / name
+    if not committed.exists():
+        pytest.skip("no full run of this network is committed")
+    from project3_wrn import outputs
+
+    saved, metrics = tables.load_arrays(committed / "logits.npz"), cli.read_json(committed / "metrics.json")
+    for entry in metrics:
+        logits, labels = (torch.from_numpy(saved[key]) for key in (f"{entry['seed']}/test", "test_labels"))
+        assert float(evaluation.accuracy(logits, labels)) == pytest.approx(entry["test_accuracy"], abs=1e-3)
+    outputs.write_tables(tmp_path, name, "full", metrics, saved[f"{metrics[0]['seed']}/test"], saved["test_labels"])
+    for path in tmp_path.iterdir():
+        assert (committed / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 # --- predict.py ---
 
 

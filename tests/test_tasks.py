@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from common import cli, tables
+from common.data import CLASSES
 from tests.conftest import ROOT, TASKS, one_clear_line, run_python
 
 OUTPUTS = {
@@ -175,6 +177,9 @@ def test_every_label_of_every_run_is_translated():
     for task in TASKS:
         for run in load_main(task).RUNS:
             assert run in CHINESE or run.startswith(("l2_", "dropout_", "strong")), run
+    drawn = (ROOT / "project3_wrn" / "outputs.py").read_text(encoding="utf-8")
+    labels = re.findall(r'style\.text\("([^"]+)"\)', drawn)
+    assert len(labels) > 20 and not {*labels, *CLASSES, "is", "taken for"} - CHINESE.keys()
 
 
 # --- stopped and resumed ---
