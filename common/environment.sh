@@ -29,6 +29,11 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
         echo "environment: .venv"
         return
     fi
+    if [ -x "$PYTHON" ] && can_import "$PYTHON"; then
+        echo "environment: .venv, adding what the tests need"
+        install_requirements "$@"
+        return
+    fi
     base=''
     for candidate in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
@@ -56,7 +61,16 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
             "$base" -m venv --clear .venv
         fi
     fi
-    if ! "$PYTHON" -m pip install -r requirements.txt || ! can_import "$PYTHON" "$@"; then
+    install_requirements "$@"
+}
+
+install_requirements() { # install_requirements [MODULE ...]: what tests need is left out where no module is asked for
+    local wanted=requirements.txt
+    if [ $# -eq 0 ]; then
+        wanted=.venv/requirements.txt
+        sed '/^# for tests only/,$d' requirements.txt >"$wanted"
+    fi
+    if ! "$PYTHON" -m pip install -r "$wanted" || ! can_import "$PYTHON" "$@"; then
         echo "error: the packages of requirements.txt could not be installed into .venv; see pip's words above, then run this again" >&2
         exit 1
     fi
