@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
+from common import tables
 from common.files import atomic
 from common.translations import CHINESE
 
@@ -159,7 +160,7 @@ def curves(axes, histories, field, style, ylabel, dashed=()):
 def bars(axes, values, style, ylabel):
     """One bar a run: mean over its seeds with one standard deviation, the mean written above."""
     for position, numbers in enumerate(values.values()):
-        mean, spread = numbers.mean(), numbers.std(ddof=1) if len(numbers) > 1 else 0
+        mean, spread = numbers.mean(), tables.std(numbers)
         axes.bar(position, mean, yerr=spread, capsize=3, color=f"C{position % 10}")
         axes.annotate(
             f"{mean:.1f}",

@@ -126,7 +126,7 @@ def report(source, out, lang="en"):
     sections = [
         f"Mean ± standard deviation over {len(at_end['gap']['none'])} seeds, each run's last epoch. {WORDS}",
         measured_table(at_end, tables),
-        verdict(at_end),
+        verdict(at_end, tables),
         "## L2 and dropout compared",
         CLAIMS_WORDS,
         claims_table(at_end, cli.read_json(source / "cost.json"), tables),
@@ -136,7 +136,7 @@ def report(source, out, lang="en"):
     ]
     tables.write_markdown(out / "comparison.md", "Task 2: L2 and dropout", sections, scale)
     draw_curves(out / "curves.png", histories, figures, style)
-    draw_strengths(out / "strength.png", at_end, figures, style)
+    draw_strengths(out / "strength.png", at_end, tables, figures, style)
 
 
 def measured_table(at_end, tables):
@@ -208,12 +208,12 @@ def table2(at_end, tables):
     return rows
 
 
-def verdict(at_end):
+def verdict(at_end, tables):
     """Sentences computed from the numbers, so that they stay true. A run beats `none` if it does by two standard errors, seed by seed."""
     accuracy, gap = at_end["test_accuracy"], at_end["gap"]
     best = max(accuracy, key=lambda run: accuracy[run].mean())
     differences = {run: accuracy[run] - accuracy["none"] for run in RUNS if run != "none"}
-    error = lambda values: values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else float("inf")
+    error = lambda values: tables.std(values) / len(values) ** 0.5 if len(values) > 1 else float("inf")
     better = [run for run, values in differences.items() if values.mean() > 2 * error(values)]
     worse = [run for run, values in differences.items() if values.mean() < -2 * error(values)]
     holds = "does not hold" if better else "holds" if len(worse) == len(differences) else "is neither shown nor refuted"
@@ -244,13 +244,13 @@ def draw_curves(path, histories, figures, style):
     style.save(figure, path)
 
 
-def draw_strengths(path, at_end, figures, style):
+def draw_strengths(path, at_end, tables, figures, style):
     figure, axes = figures.plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
     for panel, (name, label) in zip(axes, (("weight_decay", "L2 (weight decay)"), ("dropout", "Dropout"))):
         strengths = STRENGTHS[name]
         for field, words in (("test_accuracy", "Test accuracy, %"), ("clean_train_accuracy", "Training accuracy, %")):
             values = [at_end[field][run] for run in strengths.values()]
-            spread = [value.std(ddof=1) if len(value) > 1 else 0 for value in values]
+            spread = [tables.std(value) for value in values]
             panel.errorbar(
                 range(len(strengths)),
                 [value.mean() for value in values],
