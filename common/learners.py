@@ -40,11 +40,11 @@ class Network:
 
     def _forward(self, x, model=None):
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return (model or self.model)(x.contiguous(memory_format=torch.channels_last)).float()
+            return (self.model if model is None else model)(x.contiguous(memory_format=torch.channels_last)).float()
 
     def _training_logits(self, x):
         self._first_size = self._first_size or len(x)
-        if self._fast and len(x) == self._first_size:  # a short last batch is not worth a compilation of its own
+        if self._fast is not None and len(x) == self._first_size:  # a short last batch is not worth a compilation of its own
             try:
                 return self._forward(x, self._fast)
             except torch._dynamo.exc.TorchDynamoException as error:

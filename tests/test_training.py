@@ -180,6 +180,18 @@ def test_each_member_of_a_stack_trains_as_it_would_alone(sample, compiled):
                 assert torch.allclose(stack.parameters[name][seed, run], value, atol=1e-5), name
 
 
+def test_a_compiled_network_trains_as_an_eager_one(sample):
+    histories = []
+    for compiled in (False, True):
+        model = MODELS["lenet"](dropout=0.0)
+        model.load_state_dict(seeded(0, dropout=0.0).state_dict())
+        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), compiled=compiled)
+        histories.append(training.fit(learner, batches(sample, 0, 20, 90), 3))  # ends in a batch of 10
+        assert not any(name.startswith("_orig_mod") for name in learner.weights())
+    for field in ("batch_losses", "weight_norm", "train_accuracy"):
+        assert np.allclose(histories[0][field], histories[1][field], atol=1e-5), field
+
+
 def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
     stack = Stack([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
     plain = training.fit(stack, StackedBatches([batches(sample)]), 1)
