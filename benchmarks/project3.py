@@ -25,7 +25,7 @@ from common.learners import Network
 from common.models import MODELS, forward_flops
 from project3_wrn import fast
 from project3_wrn.recipes import RECIPES, Recipe
-from project3_wrn.train import augmentation
+from project3_wrn.train import loss_of, preparation
 
 REPORT, FAST = Recipe(), RECIPES["fast94"]
 MATRIX = 3072
@@ -90,10 +90,10 @@ class Ours:
         torch.manual_seed(0)
         network = MODELS[model]().to(device).to(memory_format=torch.channels_last)
         kind = fast.AlternatingFlips if recipe.fast else data.Batches
-        self.loader = kind(train.to(device), recipe.batch_size, seed=0, **augmentation(recipe))
+        self.loader = kind(train.to(device), recipe.batch_size, seed=0, **preparation(recipe, train))
         hyperparameters = {name: getattr(recipe, name) for name in ("lr", "momentum", "weight_decay")}
         sgd = torch.optim.SGD(network.parameters(), **hyperparameters, fused=True)
-        options = {"label_smoothing": recipe.label_smoothing, "precision": precision, "compiled": True}
+        options = {"loss": loss_of(recipe), "precision": precision, "compiled": True}
         if recipe.fast:
             steps = {"steps": 10**6, "epoch_steps": len(self.loader)}
             self.learner = fast.Lookahead(network, fast.optimizer(network, recipe), **steps, **options)
@@ -139,7 +139,7 @@ def matmul_flops(device, precision):
 
 def augmentation_rate(train, device):
     """Images a second of ours and of the student's transforms in one process, model aside."""
-    ours = iter(data.Batches(train.to(device), REPORT.batch_size, seed=0, **augmentation(REPORT)))
+    ours = iter(data.Batches(train.to(device), REPORT.batch_size, seed=0, **preparation(REPORT, train)))
     student, rates = StudentCifar(train), {}
     next(ours)
     started = time.perf_counter()

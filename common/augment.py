@@ -49,3 +49,38 @@ class Cutout:
             & (columns < x_centre + self.half)
         )
         return x.masked_fill(inside, 0)
+
+
+def mixup(x, y, generator):
+    """Each image a mixture with another of the batch, in shares uniform in 0..1 (Zhang et al., arXiv 1710.09412, alpha = 1).
+
+    labels (N,) become probabilities (N, 10): the same shares.
+    """
+    share = torch.rand(len(x), generator=generator, device=x.device)
+    other = torch.randperm(len(x), generator=generator, device=x.device)
+    return torch.lerp(x[other], x, share.view(-1, 1, 1, 1)), shared_labels(y, y[other], share)
+
+
+def cutmix(x, y, generator):
+    """A rectangle of each image is another image's (Yun et al., arXiv 1905.04899, alpha = 1).
+
+    Its sides are sqrt(1 - share) of the image's, its centre is uniform, it is clipped at the borders, and the labels take the
+    shares of the area that is left.
+    """
+    n, _, height, width = x.shape
+    side = torch.rand(n, generator=generator, device=x.device).sqrt()  # as 1 - share is uniform like share
+    other = torch.randperm(n, generator=generator, device=x.device)
+    inside = torch.ones(n, 1, height, width, dtype=torch.bool, device=x.device)
+    for size, view in ((height, (n, 1, -1, 1)), (width, (n, 1, 1, -1))):
+        centre = torch.randint(size, (n, 1), generator=generator, device=x.device)
+        half = (side[:, None] * size / 2).floor()
+        places = torch.arange(size, device=x.device)
+        inside = inside & ((places >= centre - half) & (places < centre + half)).view(view)
+    share = 1 - inside.float().mean((1, 2, 3))
+    return torch.where(inside, x[other], x), shared_labels(y, y[other], share)
+
+
+def shared_labels(y, other, share, classes=10):
+    """Probabilities (N, classes): `share` (N,) of each label in `y`, the rest of the one in `other`."""
+    one_hot, others = F.one_hot(y, classes).float(), F.one_hot(other, classes).float()
+    return torch.lerp(others, one_hot, share[:, None])

@@ -127,33 +127,48 @@ class Batches:
     """One pass after another over `data`, shuffled anew each time by its own generator, every example once a pass.
 
     Iterating yields (images float32 (B, 3, 32, 32), labels (B,)) on the data's device; the last batch may be short.
-    `augment` is a tuple of functions (images, generator) -> images, applied to normalised images.
+
+    policy: a function of uint8 images (n, 3, 32, 32), applied before normalisation.
+    augment: a tuple of functions (images, generator) -> images, applied to normalised images.
+    mix: a tuple of functions (images, labels, generator) -> (images, labels), applied to each batch; they may turn labels into
+        probabilities (B, 10).
+    weights: (N,), to draw with replacement by them. Then an example may come twice in a pass, and another not.
     """
 
     BLOCK = 512  # images prepared at once: a batch of 4 is too small to keep a vector unit busy
 
-    def __init__(self, data, batch_size, *, seed, normalisation, augment=()):
+    def __init__(self, data, batch_size, *, seed, normalisation, policy=None, augment=(), mix=(), weights=None):
         self.data = data
         self.batch_size = batch_size
         self.normalisation = normalisation
+        self.policy = policy
         self.augment = augment
+        self.mix = mix
+        self.weights = weights
         self.generator = torch.Generator(data.images.device).manual_seed(seed)
 
     def __len__(self):
         return -(-len(self.data) // self.batch_size)
 
     def __iter__(self):
-        device = self.data.images.device
-        order = torch.randperm(len(self.data), generator=self.generator, device=device)
-        for block in order.split(max(1, self.BLOCK // self.batch_size) * self.batch_size):
+        for block in self._order().split(max(1, self.BLOCK // self.batch_size) * self.batch_size):
             x = normalise(self.prepare(block), self.normalisation)
             for augment in self.augment:
                 x = augment(x, self.generator)
-            yield from zip(x.split(self.batch_size), self.data.labels[block].split(self.batch_size))
+            for batch in zip(x.split(self.batch_size), self.data.labels[block].split(self.batch_size)):
+                for mix in self.mix:
+                    batch = mix(*batch, self.generator)
+                yield batch
+
+    def _order(self):
+        if self.weights is not None:
+            return torch.multinomial(self.weights, len(self.data), replacement=True, generator=self.generator)
+        return torch.randperm(len(self.data), generator=self.generator, device=self.data.images.device)
 
     def prepare(self, indices):
-        """The uint8 images of these indices."""
-        return self.data.images[indices]
+        """The uint8 images of these indices, as they are to be augmented."""
+        images = self.data.images[indices]
+        return self.policy(images) if self.policy else images
 
     def state_dict(self):
         return {"generator": self.generator.get_state()}

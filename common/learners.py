@@ -17,16 +17,17 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 class Network:
     """One network and its optimiser, in channels_last and, with `precision` bf16, autocast.
 
+    loss: (logits (B, classes), labels (B,) or their probabilities (B, classes)) -> tensor ().
     compiled: compile forward and backward for batches of the size that comes first.
     """
 
     shape = ()
 
-    def __init__(self, model, optimizer, *, label_smoothing=0.0, precision="fp32", compiled=False):
+    def __init__(self, model, optimizer, *, loss=F.cross_entropy, precision="fp32", compiled=False):
         device = next(model.parameters()).device
         self.model = model.train()
         self.optimizer = optimizer
-        self.label_smoothing = label_smoothing
+        self.loss = loss
         self.device_type = device.type
         self.precision = precision
         self._right, self._seen, self._first_size = 0, 0, None
@@ -44,7 +45,9 @@ class Network:
 
     def _training_logits(self, x):
         self._first_size = self._first_size or len(x)
-        if self._fast is not None and len(x) == self._first_size:  # a short last batch is not worth a compilation of its own
+        if (
+            self._fast is not None and len(x) == self._first_size
+        ):  # a short last batch is not worth a compilation of its own
             try:
                 return self._forward(x, self._fast)
             except torch._dynamo.exc.TorchDynamoException as error:
@@ -52,18 +55,18 @@ class Network:
                 self._fast = None
         return self._forward(x)
 
-    def loss(self, logits, y):
-        return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-
     def step(self, x, y):
         """One update from images (B, 3, 32, 32) and labels (B,) or their probabilities (B, classes); the loss before it."""
         logits = self._training_logits(x)
         loss = self.loss(logits, y)
+        self.descend(loss)
+        self._count(logits.detach(), y)
+        return loss.detach()
+
+    def descend(self, loss):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        self._count(logits.detach(), y)
-        return loss.detach()
 
     def _count(self, logits, y):
         guess = logits.argmax(1)

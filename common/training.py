@@ -36,6 +36,15 @@ def cosine(epoch, epochs):
     return (1 + math.cos(math.pi * int(epoch) / epochs)) / 2
 
 
+def warm_cosine(warmup):
+    """A straight rise over `warmup` epochs, step by step, then `cosine` over the others."""
+
+    def schedule(epoch, epochs):
+        return epoch / warmup if epoch < warmup else cosine(epoch - warmup, epochs - warmup)
+
+    return schedule
+
+
 @dataclass
 class EarlyStopping:
     """Stop when accuracy, a fraction, has not risen by more than `min_delta` for `patience` epochs (project 3, section 1.6).

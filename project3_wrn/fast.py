@@ -90,7 +90,7 @@ class AlternatingFlips(Batches):
         self.mirrored = (torch.rand(len(data), generator=generator) < 0.5).to(data.images.device)
 
     def prepare(self, indices):
-        images = self.data.images[indices]
+        images = super().prepare(indices)
         mirrored = self.mirrored[indices] ^ (self.passes % 2 == 1)
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 

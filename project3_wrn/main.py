@@ -5,7 +5,7 @@
 
 Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhere the network and recipe made for speed, fast94.
 The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. The fast recipes
-choose nothing, train on all 50,000 and test once. Writes to project3_wrn/outputs/<model>/:
+choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag. Writes to project3_wrn/outputs/<model>/:
     metrics.json                one entry a seed
     performance.md              test accuracy, gap, classes, confusions; classification_report.csv, top_confusion_pairs.csv
     training_history.json       of the first seed; loss_history.npz: of all
@@ -15,6 +15,7 @@ choose nothing, train on all 50,000 and test once. Writes to project3_wrn/output
     logits.npz, weights-<seed>.pt, run.json
 """
 
+import argparse
 import contextlib
 import dataclasses
 import sys
@@ -25,7 +26,7 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli
 from common.problem import Problem
-from project3_wrn.recipes import RECIPES, Recipe, recipe_of
+from project3_wrn.recipes import CHOICES, RECIPES, Recipe, recipe_of
 
 SEEDS = {"quick": 1, "full": 1}
 EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training: as many as test images
@@ -57,8 +58,12 @@ def parse():
     parser.add_argument("--model", metavar="NAME", help="network of common/models (resnet18 on CUDA, else fast94)")
     parser.add_argument("--recipe", choices=RECIPES, help="how to train it (report; a fast network's own)")
     for name, kind in OVERRIDES.items():
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=at_least_zero(kind), metavar="X", help=f"instead of the recipe's {name}")
+        accepted = {"type": at_least_zero(kind), "metavar": "X"}
+        if kind is bool:
+            accepted = {"action": argparse.BooleanOptionalAction}
+        elif name in CHOICES:
+            accepted = {"choices": CHOICES[name]}
+        parser.add_argument("--" + name.replace("_", "-"), **accepted, help="instead of the recipe's")
     parser.add_argument(
         "--resume", action="store_true", help="only go on from a checkpoint: an error where there is none"
     )
@@ -154,7 +159,7 @@ def train(options, device):
     if not parallel.first():
         return
 
-    if recipe.patience:
+    if recipe.split:
         kept, held_out = data.split(train_images.labels)
         saved |= {"train_indices": kept.numpy(), "val_indices": held_out.numpy()}
         saved["val_labels"] = parts["val"].labels.cpu().numpy()

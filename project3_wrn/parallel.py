@@ -48,9 +48,7 @@ class Parallel(Network):
         logits = self._forward(mine, self._shared)
         # DDP takes the mean of the gradients, and shares of a short batch may differ in size
         loss = self.loss(logits, labels) * (len(mine) * self.world / len(x))
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        self.descend(loss)
         self._count(logits.detach(), labels)
         total = loss.detach() / self.world
         dist.all_reduce(total)

@@ -15,17 +15,35 @@ class Recipe:
 
     epochs: int = 100
     batch_size: int = 256
+    optimizer: str = "sgd"
     lr: float = 0.1
+    warmup: int = 0  # epochs in which the learning rate rises from nothing, before the cosine
     momentum: float = 0.9
     weight_decay: float = 1e-3
     label_smoothing: float = 0.1
     crop: int = 4  # pixels of padding
     cutout: int = 12  # pixels; 0 for none
-    patience: int = (
-        15  # epochs; 0 for no early stopping, and then there is no validation set: all 50,000 images are trained on
-    )
+    split: bool = True  # keep 5,000 images back for validation
+    patience: int = 15  # epochs; 0 for no early stopping
     min_delta: float = 0.001
+    # what chapter 3 proposes and improvements.py tries, one at a time
+    policy: str = ""
+    mix: str = ""
+    erasing: bool = False
+    targeted: bool = False  # turn, scale and recolour the confusable classes
+    weighted: bool = False  # draw the confusable classes more often
+    loss: str = "cross_entropy"
+    ema: float = 0.0  # decay a step of an average of the weights, which is then what is measured
+    mirror: bool = False  # predict from each image and its mirror image
     fast: bool = False  # trained by project3_wrn/fast.py
+
+
+CHOICES = {  # of the fields that are words
+    "optimizer": ("sgd", "adamw"),
+    "policy": ("", "autoaugment", "randaugment", "trivialaugment"),
+    "mix": ("", "mixup", "cutmix"),
+    "loss": ("cross_entropy", "focal", "hardest", "contrastive"),
+}
 
 
 def fast_recipe(epochs, lr, weight_decay, crop=2, cutout=0):
@@ -42,6 +60,7 @@ def fast_recipe(epochs, lr, weight_decay, crop=2, cutout=0):
         label_smoothing=0.2,
         crop=crop,
         cutout=cutout,
+        split=False,
         patience=0,
         fast=True,
     )

@@ -3,6 +3,7 @@
 python tests/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
 """
 
+import functools
 import hashlib
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -68,7 +70,7 @@ def network(train):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
     augmentation = (augment.random_crop, augment.random_flip, augment.Cutout(12))
     batches = data.Batches(train, BATCH_SIZE, seed=0, normalisation=data.PIXEL, augment=augmentation)
-    return Network(model, optimizer, label_smoothing=0.1), batches
+    return Network(model, optimizer, loss=functools.partial(F.cross_entropy, label_smoothing=0.1)), batches
 
 
 def stack(train):

@@ -3,11 +3,13 @@
 python tests/parallel_run.py FILE
 """
 
+import functools
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,7 +27,8 @@ def main(path):
     batches = data.Batches(train, 20, seed=0, normalisation=data.PIXEL)
     sgd = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     with processes("cpu"):
-        learner = (Parallel if dist.is_initialized() else Network)(model, sgd, label_smoothing=0.1)
+        loss = functools.partial(F.cross_entropy, label_smoothing=0.1)
+        learner = (Parallel if dist.is_initialized() else Network)(model, sgd, loss=loss)
         history = training.fit(learner, batches, 2, checkpoint=path.with_suffix(".checkpoint"), writes=first())
         same = torch.cat([parameter.flatten() for parameter in model.parameters()])
         if dist.is_initialized():

@@ -1,3 +1,4 @@
+import functools
 import math
 import pickle
 
@@ -68,8 +69,9 @@ def test_fit_is_a_plain_loop(sample):
 
 def test_evaluation_is_plain_cross_entropy_whatever_the_smoothing(sample):
     def measured(label_smoothing):
+        smooth = functools.partial(F.cross_entropy, label_smoothing=label_smoothing)
         model = seeded(0)
-        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.1), label_smoothing=label_smoothing)
+        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=smooth)
         logits = evaluation.predict(learner.logits, sample[1], data.HALF)
         return evaluation.cross_entropy(logits, sample[1].labels), F.cross_entropy(logits, sample[1].labels)
 

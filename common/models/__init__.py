@@ -8,10 +8,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.models.dla import dla34, dla34_cifar
-from common.models.fast import fast94, fast95, fast96
+from common.models.fast import fast94, fast94_bilinear, fast94_cbam, fast94_se, fast95, fast96
 from common.models.lenet import lenet
 from common.models.lightweight_resnet import lightweight_resnet
-from common.models.resnet import resnet18, resnet34, resnet50
+from common.models.resnet import resnet18, resnet18_bilinear, resnet18_cbam, resnet18_se, resnet34, resnet50
 from common.models.vgg import vgg16_bn
 from common.models.vit import vit
 from common.models.wrn import wrn16_8, wrn28_10
@@ -33,6 +33,12 @@ MODELS = {
         fast94,
         fast95,
         fast96,
+        resnet18_se,
+        resnet18_cbam,
+        resnet18_bilinear,
+        fast94_se,
+        fast94_cbam,
+        fast94_bilinear,
     )
 }
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.models.attention import CBAM, BilinearHead, squeeze_excitation
+
 
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation with a trained bias and no scale."""
@@ -64,12 +66,19 @@ class Group(nn.Module):
 
 
 class FastNet(nn.Module):
-    def __init__(self, widths, depth, classes):
+    """attention: (channels) -> what comes after each group."""
+
+    def __init__(self, widths, depth, classes, attention=None):
         super().__init__()
         self.whitening = Whitening()
-        ins = (24, *widths[:-1])
-        self.groups = nn.Sequential(*(Group(before, width, depth) for before, width in zip(ins, widths)))
-        self.fc = nn.Linear(widths[-1], classes, bias=False)
+        layers, channels = [], 24
+        for width in widths:
+            layers.append(Group(channels, width, depth))
+            if attention:
+                layers.append(attention(width))
+            channels = width
+        self.groups = nn.Sequential(*layers)
+        self.fc = nn.Linear(channels, classes, bias=False)
 
     def forward_features(self, x):
         return self.groups(F.gelu(self.whitening(x)))  # (N, widths[-1], 3, 3)
@@ -82,13 +91,39 @@ class FastNet(nn.Module):
 
 
 def fast94(classes=10):
-    """1,972,792 parameters."""
+    """1,971,352 parameters."""
     return FastNet((64, 256, 256), depth=2, classes=classes)
 
 
 def fast95(classes=10):
+    """4,604,440 parameters."""
     return FastNet((128, 384, 384), depth=2, classes=classes)
 
 
 def fast96(classes=10):
+    """9,915,416 parameters."""
     return FastNet((128, 384, 512), depth=3, classes=classes)
+
+
+def fast94_se(classes=10):
+    """fast94 with squeeze-and-excitation after each group."""
+    return FastNet((64, 256, 256), depth=2, classes=classes, attention=squeeze_excitation)
+
+
+def fast94_cbam(classes=10):
+    """fast94 with channel and spatial attention after each group."""
+    return FastNet((64, 256, 256), depth=2, classes=classes, attention=CBAM)
+
+
+class BilinearFastNet(FastNet):
+    def __init__(self, widths, depth, classes):
+        super().__init__(widths, depth, classes)
+        self.fc = BilinearHead(widths[-1], classes)
+
+    def forward_head(self, features):
+        return self.fc(features)
+
+
+def fast94_bilinear(classes=10):
+    """fast94 with bilinear pooling for the last max-pooling."""
+    return BilinearFastNet((64, 256, 256), depth=2, classes=classes)

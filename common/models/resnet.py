@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet
 
+from common.models.attention import CBAM, BilinearHead, squeeze_excitation
+
 
 class ResNet(resnet.ResNet):
     def __init__(self, block, layers, classes):
@@ -40,3 +42,38 @@ def resnet34(classes=10):
 def resnet50(classes=10):
     """23,520,842 parameters."""
     return ResNet(resnet.Bottleneck, (3, 4, 6, 3), classes)
+
+
+def attentive(attention):
+    """torchvision's basic block with `attention`(channels) after its last batch norm, before the addition."""
+
+    class AttentiveBlock(resnet.BasicBlock):
+        def __init__(self, channels_in, channels, *arguments, **options):
+            super().__init__(channels_in, channels, *arguments, **options)
+            self.bn2 = nn.Sequential(self.bn2, attention(channels))
+
+    return AttentiveBlock
+
+
+def resnet18_se(classes=10):
+    """ResNet-18 with squeeze-and-excitation in every block."""
+    return ResNet(attentive(squeeze_excitation), (2, 2, 2, 2), classes)
+
+
+def resnet18_cbam(classes=10):
+    """ResNet-18 with channel and spatial attention in every block."""
+    return ResNet(attentive(CBAM), (2, 2, 2, 2), classes)
+
+
+class BilinearResNet(ResNet):
+    def __init__(self, block, layers, classes):
+        super().__init__(block, layers, classes)
+        self.fc = BilinearHead(self.fc.in_features, classes)
+
+    def forward_head(self, features):
+        return self.fc(features)
+
+
+def resnet18_bilinear(classes=10):
+    """ResNet-18 with bilinear pooling for the mean."""
+    return BilinearResNet(resnet.BasicBlock, (2, 2, 2, 2), classes)

@@ -1,0 +1,49 @@
+"""The losses that chapter 3 of the report proposes, for labels (B,) or their probabilities (B, classes)."""
+
+import torch
+import torch.nn.functional as F
+
+from common.learners import Network
+
+
+def focal(logits, y, gamma=2.0):
+    """Cross-entropy with each class's term scaled by (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
+    log_p = F.log_softmax(logits, 1)
+    targets = y if y.is_floating_point() else F.one_hot(y, logits.shape[1])
+    return -(targets * (1 - log_p.exp()) ** gamma * log_p).sum(1).mean()
+
+
+def hardest(logits, y, share=0.7, label_smoothing=0.0):
+    """Mean cross-entropy of the `share` of the batch that has the highest (online hard example mining, arXiv 1604.03540)."""
+    losses = F.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing)
+    return losses.topk(max(1, round(share * len(losses)))).values.mean()
+
+
+def supervised_contrastive(features, y, temperature=0.1):
+    """Pull features (B, C) of one class together and those of others apart (Khosla et al., arXiv 2004.11362, equation 2).
+
+    One view an image: the others of its class in the batch are its positives. Images without any are left out.
+    """
+    z = F.normalize(features.float(), dim=1)
+    similarity = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_p = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
+    positive = (y[:, None] == y) & ~itself
+    count = positive.sum(1)
+    mean = (log_p * positive).sum(1) / count.clamp(min=1)
+    return -(mean * (count > 0)).sum() / (count > 0).sum().clamp(min=1)
+
+
+class Contrastive(Network):
+    """A network whose loss has `weight` times the supervised contrastive loss of its averaged last feature maps added."""
+
+    weight = 0.1
+
+    def step(self, x, y):
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
+            features = self.model.forward_features(x.contiguous(memory_format=torch.channels_last))
+            logits = self.model.forward_head(features).float()
+        loss = self.loss(logits, y) + self.weight * supervised_contrastive(features.mean((2, 3)), y)
+        self.descend(loss)
+        self._count(logits.detach(), y)
+        return loss.detach()

@@ -1,0 +1,48 @@
+"""Augmentations that chapter 3 of the report proposes: torchvision's policies, and one for the classes that are confused."""
+
+import torch
+import torch.nn.functional as F
+from torchvision import transforms
+
+from common.data import CLASSES
+
+CONFUSED = ("cat", "dog", "automobile", "truck", "bird", "deer")  # section 3.1
+POLICIES = {
+    "autoaugment": transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10),  # arXiv 1805.09501
+    "randaugment": transforms.RandAugment(),  # arXiv 1909.13719
+    "trivialaugment": transforms.TrivialAugmentWide(),  # arXiv 2103.10158
+}
+
+
+def policy(name):
+    """uint8 images (N, 3, 32, 32) -> the same, each augmented by itself, on the CPU: torchvision's policies draw once a call."""
+    transform = POLICIES[name]
+    return lambda images: torch.stack([transform(image) for image in images.cpu()]).to(images.device)
+
+
+def random_erasing(x, generator):
+    """Fill a random rectangle of half of the images with 0, the mean colour (arXiv 1708.04896). It draws from torch's own generator."""
+    erase = transforms.RandomErasing(p=0.5)
+    return torch.stack([erase(image) for image in x])
+
+
+def for_confused(x, y, generator, degrees=15.0, scale=0.1, colour=0.2):
+    """Turn, scale and recolour the images of the classes in CONFUSED, and only those (section 3.1)."""
+    named = torch.tensor([CLASSES.index(name) for name in CONFUSED], device=x.device)
+    n = len(x)
+    turn, size, contrast, light = (torch.rand(4, n, generator=generator, device=x.device) * 2 - 1).unbind()
+    angle, size = torch.deg2rad(turn * degrees), 1 + size * scale
+    zero = torch.zeros_like(angle)
+    theta = torch.stack((angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero), 1).view(n, 2, 3) / size.view(
+        -1, 1, 1
+    )
+    moved = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False)
+    recoloured = moved * (1 + colour * contrast.view(-1, 1, 1, 1)) + colour * light.view(-1, 1, 1, 1)
+    chosen = torch.isin(y, named)
+    return torch.where(chosen.view(-1, 1, 1, 1), recoloured, x), y
+
+
+def weights_of_confused(labels, weight=1.5):
+    """Sampling weights (N,): the classes in CONFUSED `weight` times the others (section 3.1)."""
+    named = torch.tensor([CLASSES.index(name) for name in CONFUSED], device=labels.device)
+    return torch.where(torch.isin(labels, named), weight, 1.0)
