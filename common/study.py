@@ -204,7 +204,7 @@ def train_job(job, shared, say):
 
 def member_histories(history, shape, job):
     """((name, seed), history of that one training) for all of a job's; `seconds` shared out equally, `lr` in full."""
-    whole = ("lr", "seconds", "batch_indices")  # the same for all members
+    whole = ("lr", "seconds", "batch_indices", "kept_epoch")  # the same for all members
     for row, seed in enumerate(job["seeds"]):
         for column, (name, run) in enumerate(zip(job["names"], job["runs"])):
             own = dict(history)

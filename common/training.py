@@ -10,6 +10,7 @@ A learner (common/learners.py) is what is trained: one network, of shape (), or 
     seconds        (epochs,)      of training, without evaluation
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
     train_accuracy (epochs,)      of a Network: per cent right of the augmented batches, each before its update
+    kept_epoch     ()             the epoch, from 1, whose weights the learner ends with
     diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were
     and, a value an epoch, whatever `evaluate` measures
 """
@@ -18,6 +19,7 @@ import math
 import time
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from common.files import atomic
@@ -140,9 +142,11 @@ def fit(
         if on_epoch:
             on_epoch(epoch + 1, history)
 
+    kept = state["epoch"]
     if state["best_weights"] is not None:
         learner.load_weights(state["best_weights"])
-    return _arrays(history)
+        kept = early_stopping.best_epoch + 1
+    return _arrays(history) | {"kept_epoch": np.array(kept)}
 
 
 def weighted_mean(losses, sizes):

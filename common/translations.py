@@ -78,4 +78,11 @@ CHINESE = {
     "horse": "马",
     "ship": "船",
     "truck": "卡车",
+    "MFLOPs of a forward pass": "一次前向计算的 MFLOPs",
+    "The report": "报告",
+    "Ours, mean over seeds": "我们的结果，种子均值",
+    "Batch size": "批次大小",
+    "Epochs": "轮次",
+    "Test accuracy less the baseline's, points": "测试准确率与基准之差，百分点",
+    "Test images that two members disagree on, %": "两个成员意见不一的测试图像，%",
 }

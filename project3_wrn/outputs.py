@@ -32,17 +32,10 @@ def measure(seed, logits, labels, history, also):
         if part in logits:
             entry[f"{part}_accuracy"] = float(evaluation.accuracy(logits[part], labels[part]))
             entry[f"{part}_loss"] = float(evaluation.cross_entropy(logits[part], labels[part]))
-    entry["best_epoch"] = best_epoch(history)
+    entry["best_epoch"] = int(history["kept_epoch"])
     entry["epochs"] = len(history["epoch_losses"])
     entry["training_seconds"] = round(float(history["seconds"].astype(float).sum()), 1)
     return entry | also
-
-
-def best_epoch(history):
-    """The epoch, from 1, whose weights are kept: the first of highest validation accuracy, or the last where none is measured."""
-    if "val_accuracy" not in history:
-        return len(history["epoch_losses"])
-    return int(np.nanargmax(history["val_accuracy"])) + 1
 
 
 def training_history(history):
@@ -176,7 +169,7 @@ def draw(out, history, lr, logits, labels, style):
 
 def draw_training(path, history, lr, style):
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
-    epochs, best = np.arange(1, len(history["epoch_losses"]) + 1), best_epoch(history)
+    epochs, best = np.arange(1, len(history["epoch_losses"]) + 1), int(history["kept_epoch"])
     marker = "o-" if len(epochs) < 20 else "-"
     for axes, training, validation in (
         (left, "epoch_losses", "val_loss"),

@@ -34,7 +34,7 @@ class Recipe:
     weighted: bool = False  # draw the confusable classes more often
     loss: str = "cross_entropy"
     ema: float = 0.0  # decay a step of an average of the weights, which is then what is measured
-    mirror: bool = False  # predict from each image and its mirror image
+    views: int = 1  # of each image, whose logits are averaged: 2 with the mirror image, 6 moved by a pixel too
     fast: bool = False  # trained by project3_wrn/fast.py
 
 
@@ -62,6 +62,7 @@ def fast_recipe(epochs, lr, weight_decay, crop=2, cutout=0):
         cutout=cutout,
         split=False,
         patience=0,
+        views=6,
         fast=True,
     )
 

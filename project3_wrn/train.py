@@ -30,6 +30,8 @@ def check(model, recipe):
         raise Problem(f"there is no model {model}; one of {', '.join(MODELS)}")
     if recipe.fast and not model.startswith("fast"):
         raise Problem(f"the fast recipes train fast94, fast95 and fast96, not {model}; take --recipe report for it")
+    if recipe.views not in (1, 2, 6):
+        raise Problem(f"predictions are from 1, 2 or 6 views, not {recipe.views}")
     if recipe.patience and not recipe.split:
         raise Problem("early stopping needs a validation set; give --patience 0")
     if recipe.mix and recipe.loss in ("hardest", "contrastive"):
@@ -48,12 +50,17 @@ def train(
     device = parts["train"].images.device
     network = MODELS[model]().to(device).to(memory_format=torch.channels_last)
     options = {"loss": loss_of(recipe), "precision": precision, "compiled": compiled}
+    options |= {"decay": recipe.ema} if recipe.ema else {}
+    prepared = preparation(recipe, parts["train"])
     if recipe.fast:
-        learner, batches, schedule = _fast(network, recipe, seed, parts["train"], options)
+        batches = fast.AlternatingFlips(parts["train"], recipe.batch_size, seed=seed, **prepared)
+        network.whitening.whiten(data.normalise(parts["train"].images[: fast.WHITEN_FROM], data.PIXEL))
+        options |= {"steps": recipe.epochs * len(batches), "epoch_steps": len(batches)}
+        sgd, schedule = fast.optimizer(network, recipe), fast.triangle
     else:
-        batches = data.Batches(parts["train"], recipe.batch_size, seed=seed, **preparation(recipe, parts["train"]))
-        learner = _learner(network, optimizer(network, recipe), recipe, options)
-        schedule = warm_cosine(recipe.warmup) if recipe.warmup else cosine
+        batches = data.Batches(parts["train"], recipe.batch_size, seed=seed, **prepared)
+        sgd, schedule = optimizer(network, recipe), warm_cosine(recipe.warmup) if recipe.warmup else cosine
+    learner = _learner(recipe)(network, sgd, **options)
 
     def evaluate():
         if "val" not in parts:
@@ -113,40 +120,23 @@ def loss_of(recipe):
     return functools.partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
 
 
-def _learner(network, optimizer, recipe, options):
+def _learner(recipe):
+    """What is trained: a Network, with what the recipe adds to it."""
     if dist.is_initialized():
-        if recipe.ema or recipe.loss == "contrastive":
+        if recipe.fast or recipe.ema or recipe.loss == "contrastive":
             raise Problem(
-                "an average of the weights and the contrastive loss train in one process; start without torchrun"
+                "torchrun trains by the report's recipe only; start in one process for fast, ema or contrastive"
             )
-        return Parallel(network, optimizer, **options)
-    if recipe.loss == "contrastive":
-        return losses.Contrastive(network, optimizer, **options)
-    return (
-        Averaged(network, optimizer, decay=recipe.ema, **options)
-        if recipe.ema
-        else Network(network, optimizer, **options)
-    )
-
-
-def _fast(network, recipe, seed, images, options):
-    if dist.is_initialized():
-        raise Problem("the fast recipes train on one device; start without torchrun, or with --recipe report")
-    if recipe.ema or recipe.loss == "contrastive":
-        raise Problem(
-            "the fast recipes keep their own average of the weights and compare no features; take --recipe report"
-        )
-    batches = fast.AlternatingFlips(images, recipe.batch_size, seed=seed, **preparation(recipe, images))
-    network.whitening.whiten(data.normalise(images.images[: fast.WHITEN_FROM], data.PIXEL))
-    steps = {"steps": recipe.epochs * len(batches), "epoch_steps": len(batches)}
-    return fast.Lookahead(network, fast.optimizer(network, recipe), **steps, **options), batches, fast.triangle
+        return Parallel
+    wanted = ((recipe.fast, fast.Lookahead), (recipe.ema, Averaged), (recipe.loss == "contrastive", losses.Contrastive))
+    kinds = tuple(kind for asked, kind in wanted if asked)
+    return type("Learner", kinds, {}) if len(kinds) > 1 else kinds[0] if kinds else Network
 
 
 def predictor(learner, recipe):
     """Normalised images -> logits, as this recipe measures its networks."""
-    if recipe.fast:
-        return fast.with_views(learner.logits)
-    return with_mirror(learner.logits) if recipe.mirror else learner.logits
+    views = {1: lambda logits_of: logits_of, 2: with_mirror, 6: fast.with_views}
+    return views[recipe.views](learner.logits)
 
 
 def with_mirror(logits_of):

@@ -142,7 +142,7 @@ def test_early_stopping_puts_the_best_weights_back(sample):
     history = training.fit(
         learner, batches(sample), 5, evaluate=evaluate, early_stopping=training.EarlyStopping(patience=2)
     )
-    assert len(history["epoch_losses"]) == 4
+    assert len(history["epoch_losses"]) == 4 and history["kept_epoch"] == 2
     for name, value in learner.weights().items():
         assert torch.equal(value, seen[1][name])
         assert not torch.equal(value, seen[3][name])

@@ -1,0 +1,114 @@
+"""Which network? The report's table 1.7, and what its ViT needs to stop failing.
+
+    python project3_wrn/compare_models.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--lang en|zh] [--redraw]
+
+All networks by the report's recipe, and the ViT by one made for it. On a CPU full scale means the few epochs of CPU_EPOCHS, which
+the tables say. Writes to project3_wrn/outputs/compare_models/: comparison.md, results.csv, accuracy_cost.png, run.json, and
+runs/, a file a run.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+TASK = Path(__file__).resolve().parent
+sys.path.insert(0, str(TASK.parent))
+
+from common import cli
+from project3_wrn.recipes import Recipe, recipe_of
+
+REPORT = {  # table 1.7: training, validation and test accuracy
+    "resnet18": (98.34, 95.78, 95.77),
+    "resnet34": (98.41, 96.34, 95.59),
+    "resnet50": (97.44, 95.42, 95.03),
+    "wrn28_10": (97.10, 96.54, 96.45),
+    "dla34": (92.32, 90.72, 90.69),
+    "vit": (50.75, 54.04, 53.48),
+}
+OTHERS = ("wrn16_8", "dla34_cifar", "vgg16_bn")
+VIT_RECIPE = (
+    Recipe(  # after Steiner et al., How to train your ViT? (arXiv 2106.10270): AdamW, warm-up, augmentation, longer
+        epochs=200,
+        optimizer="adamw",
+        lr=1e-3,
+        warmup=10,
+        weight_decay=0.05,
+        cutout=0,
+        policy="randaugment",
+        mix="mixup",
+        patience=0,
+    )
+)
+RUNS = {model: (model, recipe_of("report", model)) for model in (*REPORT, *OTHERS)} | {
+    "vit_own_recipe": ("vit", VIT_RECIPE)
+}
+SEEDS = {"quick": 1, "full": 1}
+CPU_EPOCHS = 2
+
+
+def main():
+    from project3_wrn import studies
+
+    options = studies.parse(__doc__, TASK, "compare_models", SEEDS)
+    failed = []
+    with cli.alone(options.out):
+        if not options.redraw:
+            rows = studies.configure(shortened(RUNS, options), options)
+            _, failed = studies.train_all(rows, options)
+            studies.write_run(options, rows)
+        report(options.out, options.out, options)
+    studies.tell_failed(failed)
+    print(f"results: {options.out}")
+
+
+def shortened(rows, options):
+    if options.device != "cpu":
+        return rows
+    return {
+        row: (model, dataclasses.replace(recipe, epochs=CPU_EPOCHS, warmup=0)) for row, (model, recipe) in rows.items()
+    }
+
+
+def report(source, out, options):
+    from common import figures, tables
+    from project3_wrn import studies
+
+    run_json = cli.read_json(source / "run.json")
+    style = figures.Style(options.lang, run_json["scale"])
+    val_labels, test_labels = studies.labels_of(options)
+    measured = studies.measure(studies.saved(source), test_labels, val_labels)
+    studies.write_results(out / "results.csv", measured)
+    of = {field: studies.of_run(measured, f"{field}_accuracy") for field in ("train", "val", "test")}
+    seconds, sizes, rows = studies.of_run(measured, "seconds"), {}, []
+    for run, description in run_json["runs"].items():
+        if run not in of["test"]:
+            continue
+        sizes[run] = parameters, flops = studies.size_of(description["model"])
+        row = {"run": run, "epochs": description["epochs"]}
+        for part, reported in zip(("train", "val", "test"), REPORT.get(run, ("", "", ""))):
+            row |= {f"report: {part}, %": reported, f"ours: {part}, %": tables.pm(of[part][run])}
+        row |= {"parameters": f"{parameters:,}", "MFLOPs": f"{flops / 1e6:,.0f}", "s": tables.pm(seconds[run], 0)}
+        rows.append(row)
+    words = f"On {run_json['device']}, {run_json['precision']}; {len(run_json['seeds'])} seed(s). Ours: training accuracy is measured in evaluation mode on 10,000 training images. FLOPs are of one image's forward pass."
+    if run_json["scale"] == "full" and any(run["epochs"] < 100 for run in run_json["runs"].values()):
+        words += (
+            " **Shortened**: the report trains for 100 epochs; these numbers are beside its own for orientation only."
+        )
+    tables.write_markdown(out / "comparison.md", "Project 3: the networks", [words, rows], run_json["scale"])
+    draw(out / "accuracy_cost.png", of["test"], sizes, figures, style)
+
+
+def draw(path, accuracy, sizes, figures, style):
+    """Test accuracy against FLOPs, one point a network, as large as it has parameters."""
+    figure, axes = figures.plt.subplots(figsize=(9, 5.5), layout="constrained")
+    for position, (run, (parameters, flops)) in enumerate(sizes.items()):
+        axes.errorbar(flops / 1e6, accuracy[run].mean(), yerr=accuracy[run].std(), capsize=3, color=f"C{position % 10}")
+        axes.scatter(flops / 1e6, accuracy[run].mean(), s=20 + parameters / 1e5, alpha=0.5, color=f"C{position % 10}")
+        axes.annotate(run, (flops / 1e6, accuracy[run].mean()), xytext=(6, 6), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel=style.text("MFLOPs of a forward pass"), ylabel=style.text("Test accuracy, %"))
+    axes.margins(0.15)
+    style.save(figure, path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

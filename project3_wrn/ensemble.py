@@ -1,0 +1,197 @@
+"""Several networks together (section 3.2): majority vote, mean probability, weighted mean, stacking. It trains no network.
+
+    python project3_wrn/ensemble.py [--scale quick|full] [--members FOLDER] [--lang en|zh]
+
+The members are the finished runs of a study, by default compare_models' (the report's ensemble of architectures) or, where that has
+not been run, improvements'. Weights and the stacking classifier are fitted on validation logits only; the test set is measured once
+for each way. Writes to project3_wrn/outputs/ensemble/: ensemble.md, members.csv, diversity.png, run.json.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+TASK = Path(__file__).resolve().parent
+sys.path.insert(0, str(TASK.parent))
+
+from common import cli
+from common.problem import Problem
+
+STUDIES = ("compare_models", "improvements")
+AT_LEAST = 80  # per cent of validation accuracy that a member must have at full scale
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=("quick", "full"), default="full")
+    parser.add_argument("--members", type=Path, metavar="FOLDER", help="a study's folder of outputs")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder that holds CIFAR-10 (data/)")
+    parser.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the figures (en)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go")
+    options = parser.parse_args()
+    options.started = time.time()
+    outputs = TASK / ("outputs_quick" if options.scale == "quick" else "outputs")
+    options.out = options.out or outputs / "ensemble"
+
+    from project3_wrn import studies
+
+    folders = [options.members] if options.members else [outputs / study for study in STUDIES]
+    folder = next((folder for folder in folders if len(studies.saved(folder)) > 1), None)
+    if folder is None:
+        raise Problem(
+            f"no two finished runs in {' or '.join(map(str, folders))}; run project3_wrn/compare_models.py first"
+        )
+    with cli.alone(options.out):
+        combine(folder, options)
+    print(f"results: {options.out}")
+
+
+def combine(folder, options):
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+
+    from common import evaluation, figures, tables
+    from project3_wrn import studies
+
+    val_labels, test_labels = studies.labels_of(options)
+    results = studies.saved(folder)
+    members = {}
+    for (run, seed), result in results.items():
+        logits = {part: torch.from_numpy(result[f"{part}_logits"]).double() for part in ("val", "test")}
+        if options.scale == "quick" or evaluation.accuracy(logits["val"], val_labels) >= AT_LEAST:
+            members[f"{run}, seed {seed}"] = {part: F.softmax(values, 1) for part, values in logits.items()}
+    if len(members) < 2:
+        raise Problem(f"fewer than two runs in {folder} reach {AT_LEAST}% of validation accuracy; train more")
+    val, test = (torch.stack([member[part] for member in members.values()]) for part in ("val", "test"))  # (M, N, 10)
+
+    single = [
+        {
+            "member": name,
+            "val_accuracy": f"{accuracy(val[i], val_labels):.2f}",
+            "test_accuracy": f"{accuracy(test[i], test_labels):.2f}",
+        }
+        for i, name in enumerate(members)
+    ]
+    tables.write_csv(options.out / "members.csv", single)
+    weights = (val.argmax(-1) == val_labels).double().mean(1)
+    ways = {
+        "majority vote": vote(test),
+        "mean probability": test.mean(0),
+        "mean weighted by validation accuracy": torch.einsum("m,mnc->nc", weights / weights.sum(), test),
+        "stacking (logistic regression)": stacking(val, val_labels, test),
+    }
+    best = max(range(len(members)), key=lambda i: accuracy(val[i], val_labels))  # chosen by validation
+    best_name, best_test = list(members)[best], accuracy(test[best], test_labels)
+    rows = [{"way": f"best member by validation: {best_name}", "test, %": f"{best_test:.2f}", "against it, points": ""}]
+    rows += [
+        {
+            "way": way,
+            "test, %": f"{accuracy(p, test_labels):.2f}",
+            "against it, points": f"{accuracy(p, test_labels) - best_test:+.2f}",
+        }
+        for way, p in ways.items()
+    ]
+    words = f"{len(members)} members: the finished runs of `{folder.name}`" + (
+        "." if options.scale == "quick" else f" with at least {AT_LEAST}% of validation accuracy."
+    )
+    sections = [
+        words,
+        rows,
+        "## The members",
+        single,
+        "## Complementarity: recall by class, %",
+        class_rows(members, test, ways["mean probability"], test_labels),
+    ]
+    disagreement = (test.argmax(-1)[:, None] != test.argmax(-1)).double().mean(-1) * 100
+    both = oracle(test, test_labels)
+    sections.append(
+        f"Two members disagree on {float(disagreement.sum() / (len(members) * (len(members) - 1))):.2f}% of the test images on average. At least one is right on {both:.2f}%: no way of combining them can go beyond that."
+    )
+    tables.write_markdown(options.out / "ensemble.md", "Project 3: the networks together", sections, options.scale)
+    draw(
+        options.out / "diversity.png",
+        list(members),
+        disagreement.numpy(),
+        figures,
+        figures.Style(options.lang, options.scale),
+    )
+    document = {
+        "command": "python project3_wrn/ensemble.py",
+        "scale": options.scale,
+        "members": folder.name,
+        "git_commit": cli.git_commit(),
+    }
+    cli.write_json(
+        options.out / "run.json",
+        document
+        | {"seconds": round(time.time() - options.started, 1), "weights": np.round(weights.tolist(), 4).tolist()},
+    )
+
+
+def accuracy(probabilities, labels):
+    return float((probabilities.argmax(-1) == labels).double().mean() * 100)
+
+
+def vote(probabilities):
+    """Votes (N, 10) of members (M, N, 10); ties fall to the higher mean probability."""
+    import torch.nn.functional as F
+
+    votes = F.one_hot(probabilities.argmax(-1), probabilities.shape[-1]).sum(0)
+    return votes + probabilities.mean(0) / 2  # less than a whole vote
+
+
+def stacking(val, val_labels, test):
+    """Logistic regression on all members' log-probabilities, fitted on the validation set only."""
+    import torch
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    features = lambda p: p.clamp(min=1e-6).log().movedim(0, 1).flatten(1).numpy()
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+    classifier.fit(features(val), val_labels.numpy())
+    return torch.from_numpy(classifier.predict_proba(features(test)))
+
+
+def oracle(test, labels):
+    """Per cent of the images that at least one member has right."""
+    return float((test.argmax(-1) == labels).any(0).double().mean() * 100)
+
+
+def class_rows(members, test, mean, labels):
+    """Recall by class of each member and of their mean; the best member of a class in bold."""
+    from common.data import CLASSES
+
+    recall = lambda p, c: float((p.argmax(-1) == labels)[labels == c].double().mean() * 100)
+    best = {c: max(range(len(members)), key=lambda i: recall(test[i], c)) for c in range(10)}
+    rows = []
+    for i, name in enumerate(members):
+        shown = {
+            CLASSES[c]: f"**{recall(test[i], c):.1f}**" if best[c] == i else f"{recall(test[i], c):.1f}"
+            for c in range(10)
+        }
+        rows.append({"member": name} | shown)
+    return [*rows, {"member": "mean probability"} | {CLASSES[c]: f"{recall(mean, c):.1f}" for c in range(10)}]
+
+
+def draw(path, names, disagreement, figures, style):
+    """How many per cent of the test images two members disagree on."""
+    figure, axes = figures.plt.subplots(figsize=(0.45 * len(names) + 4, 0.45 * len(names) + 3), layout="constrained")
+    image = axes.imshow(disagreement, cmap="viridis")
+    if len(names) <= 16:
+        for row in range(len(names)):
+            for column in range(len(names)):
+                axes.text(
+                    column, row, f"{disagreement[row, column]:.1f}", ha="center", va="center", fontsize=7, color="white"
+                )
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.grid(False)
+    figure.colorbar(image, ax=axes, shrink=0.8, label=style.text("Test images that two members disagree on, %"))
+    style.save(figure, path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

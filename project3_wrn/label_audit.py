@@ -1,0 +1,160 @@
+"""Which labels of CIFAR-10 look wrong? (section 2.6)
+
+    python project3_wrn/label_audit.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--lang en|zh] [--redraw]
+
+Every training image gets probabilities from a network that has not seen it: FOLDS networks, each trained on the other folds.
+Confident learning (Northcutt et al., arXiv 1911.00068) then counts and ranks the labels that these contradict. The test set's
+suspects are the errors that the mean of the same networks is surest of. The network is ResNet-18 by the report's recipe on CUDA, fast94 elsewhere.
+Writes to project3_wrn/outputs/label_audit/: audit.md, train_suspects.csv, test_suspects.csv, train_suspects.png,
+test_suspects.png, probabilities.npz, run.json, runs/.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+TASK = Path(__file__).resolve().parent
+sys.path.insert(0, str(TASK.parent))
+
+from common import cli
+from project3_wrn.recipes import RECIPES, Recipe
+
+FOLDS = 5
+CPU_EPOCHS = 4
+BASES = {
+    "cuda": ("resnet18", dataclasses.replace(Recipe(), split=False, patience=0)),
+    "cpu": ("fast94", dataclasses.replace(RECIPES["fast94"], epochs=CPU_EPOCHS)),
+}
+SHOWN = 40
+SEEDS = {"quick": 1, "full": 1}
+PUBLISHED = 54  # label errors that people confirmed in CIFAR-10's test set (Northcutt et al., arXiv 2103.14749)
+
+
+def main():
+    from project3_wrn import studies
+
+    options = studies.parse(__doc__, TASK, "label_audit", SEEDS)
+    failed = []
+    with cli.alone(options.out):
+        if not options.redraw:
+            base = BASES["cuda" if options.device == "cuda" else "cpu"]
+            rows = studies.configure({f"fold_{fold}": base for fold in range(FOLDS)}, options)
+            _, failed = studies.train_all(rows, options, fold_of=fold_of)
+            studies.write_run(options, rows)
+            studies.tell_failed(failed)  # without a fold some images have no probabilities
+        report(options.out, options.out, options)
+    print(f"results: {options.out}")
+
+
+def fold_of(row, labels):
+    """(indices to train on, indices held out) of a row fold_<n>: class by class, the same for all seeds."""
+    import torch
+
+    number, generator = int(row.removeprefix("fold_")), torch.Generator().manual_seed(0)
+    folds = torch.empty(len(labels), dtype=torch.int64)
+    for label in labels.unique():
+        members = (labels == label).nonzero().flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        folds[members] = torch.arange(len(members)) % FOLDS
+    return (folds != number).nonzero().flatten(), (folds == number).nonzero().flatten()
+
+
+def report(source, out, options):
+    import torch
+    import torch.nn.functional as F
+
+    from common import data, download, figures, tables
+    from project3_wrn import studies
+
+    run_json = cli.read_json(source / "run.json")
+    scale = run_json["scale"]
+    style = figures.Style(options.lang, scale)
+    train, test = data.load_sample() if scale == "quick" else data.load(download.find(options.data)[0])
+    probabilities, test_probabilities = torch.zeros(len(train), 10, dtype=torch.float64), 0
+    results = studies.saved(source)
+    for (row, _), result in results.items():
+        softmax = lambda name, result=result: F.softmax(torch.from_numpy(result[name]).double(), 1)
+        probabilities[fold_of(row, train.labels)[1]] += softmax("val_logits") * FOLDS / len(results)
+        test_probabilities = test_probabilities + softmax("test_logits") / len(results)
+    tables.save_arrays(
+        out / "probabilities.npz", {"train": probabilities.float().numpy(), "test": test_probabilities.float().numpy()}
+    )
+
+    suspects = confident_learning(probabilities, train.labels)
+    wrong = (test_probabilities.argmax(1) != test.labels).nonzero().flatten()
+    surest = wrong[margin(test_probabilities, test.labels)[wrong].argsort()]
+    for name, part, p, found in (("train", train, probabilities, suspects), ("test", test, test_probabilities, surest)):
+        tables.write_csv(out / f"{name}_suspects.csv", rows_of(found, part.labels, p))
+        draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style, figures)
+
+    accuracy = float((probabilities.argmax(1) == train.labels).double().mean() * 100)
+    sure = int((test_probabilities[wrong].amax(1) > 0.9).sum())
+    some = next(iter(run_json["runs"].values()))
+    sections = [
+        f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}. Out of fold, {accuracy:.2f}% of the training labels are predicted.",
+        f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). That is an upper bound of the wrong ones: most are hard images whose label is right, and the network is wrong about about {100 - accuracy:.1f}% of all.",
+        f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. People who looked at such suspects confirmed {PUBLISHED} label errors among the 10,000 (arXiv 2103.14749); so at most {100 * min(1, PUBLISHED / max(1, len(wrong))):.0f}% of these errors are the labels'.",
+        f"The {SHOWN} most doubtful: `train_suspects.png` and `test_suspects.png`; all of them: the CSV files.",
+        "## Most doubtful training labels",
+        rows_of(suspects[:10], train.labels, probabilities) or "none",
+        "## Most doubtful test labels",
+        rows_of(surest[:10], test.labels, test_probabilities) or "none",
+    ]
+    tables.write_markdown(out / "audit.md", "Project 3: labels that look wrong", sections, scale)
+
+
+def margin(probabilities, labels):
+    """Probability of the label less the highest of the others, (N,): the lower, the more doubtful."""
+    own = probabilities.gather(1, labels[:, None])
+    others = probabilities.scatter(1, labels[:, None], -1.0)
+    return (own - others.amax(1, keepdim=True)).squeeze(1)
+
+
+def confident_learning(probabilities, labels):
+    """Indices of labels that out-of-fold probabilities (N, classes) contradict, the most doubtful first.
+
+    The confident joint of arXiv 1911.00068, section 3.1: class j is confidently there where its probability is at least the
+    mean probability of j over the images labelled j; of several such classes the likeliest counts. An image whose
+    confident class is not its label is off the diagonal.
+    """
+    import torch
+
+    classes = probabilities.shape[1]
+    thresholds = torch.stack([probabilities[labels == label, label].mean() for label in range(classes)])
+    confident = probabilities.masked_fill(probabilities < thresholds, -1.0)
+    off = (confident.amax(1) >= 0) & (confident.argmax(1) != labels)
+    indices = off.nonzero().flatten()
+    return indices[margin(probabilities, labels)[indices].argsort()]
+
+
+def rows_of(indices, labels, probabilities):
+    from common.data import CLASSES
+
+    return [
+        {
+            "index": int(index),
+            "label": CLASSES[labels[index]],
+            "suggested": CLASSES[probabilities[index].argmax()],
+            "probability of the label": f"{float(probabilities[index, labels[index]]):.4f}",
+            "of the suggestion": f"{float(probabilities[index].max()):.4f}",
+        }
+        for index in indices
+    ]
+
+
+def draw(path, indices, images, probabilities, style, figures):
+    from common.data import CLASSES
+
+    figure, grid = figures.plt.subplots(5, 8, figsize=(13, 10), layout="constrained")
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, index in zip(grid.flat, indices.tolist()):
+        guess = int(probabilities[index].argmax())
+        axes.imshow(images.images[index].permute(1, 2, 0))
+        words = f"{index}: {style.text(CLASSES[images.labels[index]])}\n→ {style.text(CLASSES[guess])} {100 * float(probabilities[index, guess]):.0f}%"
+        axes.set_title(words, fontsize=8)
+    style.save(figure, path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,185 @@
+"""Train every row of a study with every seed, run by run: what the scripts beside main.py share.
+
+A row is (model, recipe). A finished run is a file, `<study>/runs/<row>-<seed>.npz`, and is not trained again; an unfinished one
+goes on from its checkpoint; one that fails is named at the end and stops no other.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common import cli, data, download, evaluation, tables
+from common.models import MODELS, forward_flops, parameter_count
+from common.problem import Problem
+from common.progress import Progress
+from project3_wrn.train import check, parts_of, predictor, train
+
+EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training: as many as test images
+
+
+def parse(description, task, study, seeds):
+    """The options of a study's command line, its folder of outputs settled."""
+    options = cli.settle(cli.flags(description, seeds).parse_args(), task, seeds)
+    options.out /= study
+    return options
+
+
+def configure(rows, options):
+    """The rows as the flags and the scale ask for them. Quick scale: one epoch in batches of 64."""
+    asked = {name: value for name in ("epochs", "batch_size") if (value := getattr(options, name))}
+    if options.scale == "quick":
+        asked = {"epochs": 1, "batch_size": 64} | asked
+    return {row: (model, dataclasses.replace(recipe, **asked)) for row, (model, recipe) in rows.items()}
+
+
+def train_all(rows, options, fold_of=None):
+    """Train what is not there yet; {(row, seed): result} of what has not failed, and the list of those that have.
+
+    A result is a dict of arrays: `test_logits` (10000, 10) and `val_logits` of the kept weights, `epoch_losses` and the other
+    values an epoch of common/training.py, `train_accuracy_clean`, `seconds`.
+    fold_of: (row, labels) -> indices to train on and indices to hold out instead, whose logits are then `val_logits`.
+    """
+    if options.scale == "quick":
+        options.source = "the embedded sample (common/sample)"
+        images = data.load_sample()
+    else:
+        options.data, options.source = download.find(options.data)
+        images = data.load(options.data)
+    runs = [(row, seed) for seed in options.seeds for row in rows]
+    results, failed = {}, []
+    with Progress(sum(rows[row][1].epochs for row, _ in runs), Path(options.out).name) as progress:
+        for row, seed in runs:
+            model, recipe = rows[row]
+            path = options.out / "runs" / f"{row}-{seed}.npz"
+            settings = {"model": model, "recipe": dataclasses.asdict(recipe), "seed": seed, "scale": options.scale}
+            settings |= {"precision": options.precision}
+            if options.fresh:
+                path.unlink(missing_ok=True)
+            try:
+                if path.exists():
+                    results[row, seed] = finished(path, settings)
+                    progress.advance(recipe.epochs, f"{row}, seed {seed}: done before", before=True)
+                else:
+                    results[row, seed] = train_one(path, settings, model, recipe, images, options, progress, fold_of)
+            except (Problem, RuntimeError) as error:
+                failed.append(f"{row} with seed {seed} ({str(error).strip().splitlines()[0][:200]})")
+                print(f"failed, and left out: {failed[-1]}", flush=True)
+    return results, failed
+
+
+def train_one(path, settings, model, recipe, images, options, progress, fold_of):
+    check(model, recipe)
+    (train_images, test), device = images, torch.device(options.device)
+    parts = parts_of(recipe, train_images)
+    if fold_of:
+        kept, held_out = fold_of(path.stem.rsplit("-", 1)[0], train_images.labels)
+        parts = {"train": train_images[kept], "val": train_images[held_out]}
+    measured = {**parts, "test": test, "train": parts["train"][slice(EVALUATE_TRAIN[options.scale])]}
+    done = 0
+
+    def on_epoch(epoch, history):
+        nonlocal done
+        progress.advance(epoch - done, f"{path.stem}, epoch {epoch}/{recipe.epochs}")
+        done = epoch
+
+    checkpoint = options.out / "checkpoints" / f"{path.stem}.pt"
+    if options.fresh:
+        checkpoint.unlink(missing_ok=True)
+    learner, history = train(
+        model,
+        recipe,
+        settings["seed"],
+        {name: part.to(device) for name, part in parts.items()},
+        precision=options.precision,
+        compiled=options.device == "cuda" and options.scale == "full",
+        checkpoint=checkpoint,
+        settings=settings,
+        on_epoch=on_epoch,
+    )
+    progress.advance(recipe.epochs - done, f"{path.stem}: stopped early")
+    predict = predictor(learner, recipe)
+    logits = {name: evaluation.predict(predict, part.to(device), data.PIXEL).cpu() for name, part in measured.items()}
+    result = {f"{name}_logits": logits[name].numpy().astype(np.float16) for name in logits if name != "train"}
+    result |= {name: values for name, values in history.items() if not name.startswith("batch_")}
+    result["clean_train_accuracy"] = evaluation.accuracy(logits["train"], measured["train"].labels).numpy()
+    result["clean_train_loss"] = evaluation.cross_entropy(logits["train"], measured["train"].labels).numpy()
+    result["settings"] = np.array(repr(settings))
+    tables.save_arrays(path, result)
+    checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def finished(path, settings):
+    """The arrays of a run that is done. Raises Problem where its file is damaged or of other settings."""
+    result = tables.load_arrays(path)
+    if str(result.get("settings")) != repr(settings):
+        raise Problem(
+            f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
+        )
+    return result
+
+
+def saved(folder):
+    """{(row, seed): result} of all finished runs in a study's folder."""
+    results = {}
+    for path in sorted((Path(folder) / "runs").glob("*.npz")):
+        row, seed = path.stem.rsplit("-", 1)
+        results[row, int(seed)] = tables.load_arrays(path)
+    return results
+
+
+def labels_of(options):
+    """(validation labels, test labels) as the runs of this scale saw them."""
+    train_images, test = data.load_sample() if options.scale == "quick" else data.load(download.find(options.data)[0])
+    return train_images.labels[data.split(train_images.labels)[1]], test.labels
+
+
+def measure(results, test_labels, val_labels):
+    """One row a run and seed: accuracies in per cent, seconds of training."""
+    rows = []
+    for (row, seed), result in results.items():
+        test = torch.from_numpy(result["test_logits"]).float()
+        entry = {"run": row, "seed": seed, "test_accuracy": float(evaluation.accuracy(test, test_labels))}
+        entry["test_loss"] = float(evaluation.cross_entropy(test, test_labels))
+        if "val_logits" in result:
+            entry["val_accuracy"] = float(evaluation.accuracy(torch.from_numpy(result["val_logits"]), val_labels))
+        entry["train_accuracy"] = float(result["clean_train_accuracy"])
+        entry["epochs"], entry["best_epoch"] = len(result["epoch_losses"]), int(result["kept_epoch"])
+        entry["seconds"] = float(result["seconds"].astype(float).sum())
+        rows.append(entry)
+    return rows
+
+
+def write_results(path, measured):
+    rounded = [{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in entry.items()} for entry in measured]
+    tables.write_csv(path, rounded)
+
+
+def of_run(measured, field):
+    """{run: float array over its seeds}."""
+    values = {}
+    for entry in measured:
+        if field in entry:
+            values.setdefault(entry["run"], []).append(entry[field])
+    return {run: np.array(numbers) for run, numbers in values.items()}
+
+
+def write_run(options, rows):
+    described = {row: {"model": model} | dataclasses.asdict(recipe) for row, (model, recipe) in rows.items()}
+    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | {"runs": described})
+
+
+def size_of(model):
+    """(parameters, FLOPs of a forward pass)."""
+    network = MODELS[model]()
+    return parameter_count(network), forward_flops(network)
+
+
+def tell_failed(failed):
+    """Raises Problem that names the runs that failed, if any have."""
+    if failed:
+        raise Problem(
+            f"{len(failed)} failed: {'; '.join(failed)}. The tables have the others; run again to try these again"
+        )
