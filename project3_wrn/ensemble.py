@@ -107,7 +107,7 @@ def combine(folder, options):
     disagreement = (test.argmax(-1)[:, None] != test.argmax(-1)).double().mean(-1) * 100
     both = oracle(test, test_labels)
     sections.append(
-        f"Two members disagree on {float(disagreement.sum() / (len(members) * (len(members) - 1))):.2f}% of the test images on average. At least one is right on {both:.2f}%: no way of combining them can go beyond that."
+        f"Two members disagree on {float(disagreement.sum() / (len(members) * (len(members) - 1))):.2f}% of the test images on average. At least one is right on {both:.2f}%: no vote among them can go beyond that."
     )
     tables.write_markdown(options.out / "ensemble.md", "Project 3: the networks together", sections, options.scale)
     draw(
@@ -184,7 +184,13 @@ def draw(path, names, disagreement, figures, style):
         for row in range(len(names)):
             for column in range(len(names)):
                 axes.text(
-                    column, row, f"{disagreement[row, column]:.1f}", ha="center", va="center", fontsize=7, color="white"
+                    column,
+                    row,
+                    f"{disagreement[row, column]:.1f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color="white" if disagreement[row, column] < disagreement.max() * 0.6 else "black",
                 )
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)

@@ -97,7 +97,7 @@ def report(source, out, options):
             "" if run == "baseline" or mean is None else f"{mean:+.2f}" + (f" ± {half:.2f}" if half is not None else "")
         )
         rows.append(row | {"s": tables.pm(seconds[run], 0)})
-    words = f"{base['model']}, {base['epochs']} epochs on 45,000 images, {len(run_json['seeds'])} seed(s), on {run_json['device']} in {run_json['precision']}. Difference in test accuracy from the baseline of the same seed; ± is half of the 95% confidence interval (Student's t over the seeds)."
+    words = f"{base['model']}, {base['epochs']} epochs on {'45,000 images' if scale == 'full' else 'the sample'}, {len(run_json['seeds'])} seed(s), on {run_json['device']} in {run_json['precision']}. Difference in test accuracy from the baseline of the same seed; ± is half of the 95% confidence interval (Student's t over the seeds)."
     if scale == "full" and base["fast"]:
         words += (
             f" **A small budget**: {base['epochs']} epochs, not the report's recipe; regularisers pay later than that."
@@ -105,7 +105,7 @@ def report(source, out, options):
     tables.write_markdown(
         out / "improvements.md", "Project 3: what chapter 3 proposes", [words, rows, verdict(compared)], scale
     )
-    pairs = pair_rows(results, test_labels, tables)
+    pairs = pair_rows(run_json["runs"], results, test_labels, tables)
     tables.write_markdown(
         out / "confusions.md",
         "Project 3: what each change does to the confused pairs",
@@ -156,7 +156,7 @@ def verdict(compared):
     return f"Better than the baseline with 95% confidence: {named(1)}. Worse: {named(-1)}. With {len(compared)} rows, about one in twenty is expected to look so by chance."
 
 
-def pair_rows(results, test_labels, tables):
+def pair_rows(runs, results, test_labels, tables):
     import torch
 
     from common import data, evaluation
@@ -169,7 +169,8 @@ def pair_rows(results, test_labels, tables):
             counts.setdefault(run, {}).setdefault(pair, []).append(int(matrix[one, other] + matrix[other, one]))
     return [
         {"row": run} | {f"{one} and {other}": tables.pm(numbers[one, other], 1) for one, other in PAIRS}
-        for run, numbers in counts.items()
+        for run in runs
+        if (numbers := counts.get(run))
     ]
 
 

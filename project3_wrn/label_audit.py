@@ -92,7 +92,7 @@ def report(source, out, options):
     some = next(iter(run_json["runs"].values()))
     sections = [
         f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}. Out of fold, {accuracy:.2f}% of the training labels are predicted.",
-        f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). That is an upper bound of the wrong ones: most are hard images whose label is right, and the network is wrong about about {100 - accuracy:.1f}% of all.",
+        f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). That is an upper bound of the wrong ones: most are hard images whose label is right, and the network is wrong about some {100 - accuracy:.1f}% of all.",
         f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. People who looked at such suspects confirmed {PUBLISHED} label errors among the 10,000 (arXiv 2103.14749); so at most {100 * min(1, PUBLISHED / max(1, len(wrong))):.0f}% of these errors are the labels'.",
         f"The {SHOWN} most doubtful: `train_suspects.png` and `test_suspects.png`; all of them: the CSV files.",
         "## Most doubtful training labels",
@@ -150,7 +150,7 @@ def draw(path, indices, images, probabilities, style, figures):
         axes.axis("off")
     for axes, index in zip(grid.flat, indices.tolist()):
         guess = int(probabilities[index].argmax())
-        axes.imshow(images.images[index].permute(1, 2, 0))
+        axes.imshow(images.images[index].permute(1, 2, 0).numpy())
         words = f"{index}: {style.text(CLASSES[images.labels[index]])}\n→ {style.text(CLASSES[guess])} {100 * float(probabilities[index, guess]):.0f}%"
         axes.set_title(words, fontsize=8)
     style.save(figure, path)

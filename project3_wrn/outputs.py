@@ -194,7 +194,7 @@ def draw_training(path, history, lr, style):
 def draw_confusion(path, matrix, style):
     figure, axes = plt.subplots(figsize=(9, 8), layout="constrained")
     shares = matrix / matrix.sum(1, keepdim=True).clamp(min=1) * 100
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    image = axes.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=100)
     for row in range(10):
         for column in range(10):
             share = float(shares[row, column])
@@ -297,7 +297,7 @@ def draw_misclassified(path, logits, test, style):
         axes.axis("off")
     for axes, index in zip(grid.flat, chosen.tolist()):
         true, guess = int(test.labels[index]), int(logits[index].argmax())
-        axes.imshow(test.images[index].permute(1, 2, 0))
+        axes.imshow(test.images[index].permute(1, 2, 0).numpy())
         named = [
             f"{style.text(word)} {style.text(data.CLASSES[label])} {100 * float(probabilities[index, label]):.2f}%"
             for word, label in (("taken for", guess), ("is", true))
@@ -326,9 +326,9 @@ def draw_gradcam(path, model, logits, test, style, layer=None):
         picture = image.permute(1, 2, 0)
         for axes in grid[:, column]:
             axes.axis("off")
-        grid[0, column].imshow(picture)
-        grid[1, column].imshow(heat, cmap="jet", vmin=0, vmax=1)
-        grid[2, column].imshow(gradcam_overlay(picture, heat))
+        grid[0, column].imshow(picture.numpy())
+        grid[1, column].imshow(heat.numpy(), cmap="jet", vmin=0, vmax=1)
+        grid[2, column].imshow(gradcam_overlay(picture, heat).numpy())
         words = [f"{style.text('is')} {style.text(data.CLASSES[label])}"]
         words += [f"{style.text('taken for')} {style.text(data.CLASSES[guess])}"]
         grid[0, column].set_title("\n".join(words), fontsize=9, color="black" if label == guess else "firebrick")

@@ -1,0 +1,176 @@
+"""Chapter 3's proposals against independent references."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.ops import sigmoid_focal_loss
+
+from common import augment, data
+from common.learners import Network
+from common.models.attention import CBAM, BilinearHead
+from project3_wrn import losses, policies
+from project3_wrn.averaged import Averaged
+from project3_wrn.recipes import Recipe
+from project3_wrn.train import _learner, with_mirror
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- mixtures ---
+
+
+def test_mixup_is_the_mixture_its_labels_say():
+    x, y = torch.randn(64, 3, 4, 4), torch.arange(64) % 10
+    mixed, shares = augment.mixup(x, y, generator())
+    assert torch.allclose(shares.sum(1), torch.ones(64), atol=1e-6)
+    again = generator()
+    share, other = torch.rand(64, generator=again), torch.randperm(64, generator=again)
+    for i in range(64):
+        assert torch.allclose(mixed[i], share[i] * x[i] + (1 - share[i]) * x[other[i]], atol=1e-6)
+        expected = torch.zeros(10)
+        expected[y[i]] += share[i]
+        expected[y[other[i]]] += 1 - share[i]
+        assert torch.allclose(shares[i], expected, atol=1e-6)
+
+
+def test_cutmix_labels_are_the_areas_after_clipping():
+    """Each image is a colour of its own, so every pixel tells whose it is."""
+    n = 200
+    x = torch.arange(n, dtype=torch.float).view(n, 1, 1, 1).expand(n, 3, 32, 32)
+    y = torch.arange(n) % 10
+    mixed, shares = augment.cutmix(x, y, generator())
+    pasted = []
+    for i in range(n):
+        mine = mixed[i, 0] == i
+        pasted.append(1 - mine.float().mean().item())
+        expected = torch.zeros(10)
+        expected[y[i]] += mine.float().mean()
+        if not mine.all():
+            (other,) = mixed[i, 0][~mine].unique().tolist()
+            expected[y[int(other)]] += 1 - mine.float().mean()
+            rows, columns = (~mine).any(1).nonzero().flatten(), (~mine).any(0).nonzero().flatten()
+            assert not mine[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1].any()  # one rectangle
+        assert torch.allclose(shares[i], expected, atol=1e-5)
+    assert 0.2 < sum(pasted) / n < 0.5 and max(pasted) > 0.8  # half before clipping
+
+
+def test_accuracy_on_mixed_labels_counts_the_share():
+    learner = Network(nn.Linear(1, 2), torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
+    learner._count(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.7, 0.3]]))
+    assert learner.measured()["train_accuracy"].item() == pytest.approx(70)
+
+
+def test_labels_reach_the_loop_mixed_and_the_order_is_weighted(sample):
+    images = sample[0][slice(200)]
+    weights = policies.weights_of_confused(images.labels)
+    weights[images.labels == 0] = 0
+    batches = data.Batches(images, 50, seed=0, normalisation=data.PIXEL, mix=(augment.mixup,), weights=weights)
+    labels = torch.cat([y for _, y in batches])
+    assert labels.shape == (200, 10) and labels[:, 0].sum() == 0
+
+
+# --- policies ---
+
+
+def test_only_the_confused_classes_are_moved(sample):
+    x, y = data.normalise(sample[0].images[:100], data.PIXEL), sample[0].labels[:100]
+    moved, labels = policies.for_confused(x, y, generator())
+    changed = (moved != x).flatten(1).any(1)
+    named = torch.tensor([data.CLASSES[label] in policies.CONFUSED for label in y])
+    assert torch.equal(changed, named) and torch.equal(labels, y)
+    still, _ = policies.for_confused(x, y, generator(), degrees=0.0, scale=0.0, colour=0.0)
+    assert torch.allclose(still, x, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", policies.POLICIES)
+def test_policies_augment_each_image_by_itself(sample, name):
+    one = sample[0].images[:1].expand(30, -1, -1, -1)
+    torch.manual_seed(0)
+    images = policies.policy(name)(one)
+    assert images.shape == one.shape and images.dtype == torch.uint8
+    assert len({image.numpy().tobytes() for image in images}) > 10
+    torch.manual_seed(0)
+    assert torch.equal(policies.policy(name)(one), images)
+
+
+# --- losses ---
+
+
+def test_focal_is_cross_entropy_at_gamma_zero_and_torchvisions_for_two_classes():
+    logits, y = torch.randn(50, 10), torch.randint(10, (50,))
+    assert torch.allclose(losses.focal(logits, y, gamma=0.0), F.cross_entropy(logits, y))
+    assert torch.allclose(losses.focal(logits, F.one_hot(y, 10).float()), losses.focal(logits, y))
+    z, y = torch.randn(50), torch.randint(2, (50,))  # a softmax over (0, z) is a sigmoid of z
+    theirs = sigmoid_focal_loss(z, y.float(), alpha=-1, gamma=2, reduction="mean")
+    assert torch.allclose(losses.focal(torch.stack((torch.zeros(50), z), 1), y), theirs)
+
+
+def test_hardest_is_the_mean_of_the_highest_losses():
+    logits, y = torch.randn(10, 10), torch.randint(10, (10,))
+    each = sorted((F.cross_entropy(logits[i : i + 1], y[i : i + 1]).item() for i in range(10)), reverse=True)
+    assert losses.hardest(logits, y, share=0.3).item() == pytest.approx(sum(each[:3]) / 3, rel=1e-5)
+
+
+def test_supervised_contrastive_against_its_equation():
+    features, y = torch.randn(8, 5), torch.tensor([0, 0, 1, 1, 1, 2, 2, 3])  # the last has no positive
+    z, total, anchors = F.normalize(features, dim=1), 0.0, 0
+    for i in range(8):
+        positives = [p for p in range(8) if p != i and y[p] == y[i]]
+        if positives:
+            below = sum(math.exp(float(z[i] @ z[a]) / 0.1) for a in range(8) if a != i)
+            total -= sum(math.log(math.exp(float(z[i] @ z[p]) / 0.1) / below) for p in positives) / len(positives)
+            anchors += 1
+    assert losses.supervised_contrastive(features, y).item() == pytest.approx(total / anchors, rel=1e-5)
+
+
+# --- attention and pooling ---
+
+
+def test_cbam_and_bilinear_pooling_against_their_equations():
+    x, cbam = torch.randn(2, 8, 5, 5), CBAM(8)
+    first, _, last = cbam.mlp
+    mlp = lambda v: last.weight @ torch.relu(first.weight @ v + first.bias) + last.bias
+    out = cbam(x)
+    for n in range(2):
+        channel = torch.sigmoid(mlp(x[n].mean((1, 2))) + mlp(x[n].amax((1, 2))))
+        scaled = x[n] * channel[:, None, None]
+        place = torch.stack((scaled.mean(0), scaled.amax(0)))[None]
+        expected = scaled * torch.sigmoid(F.conv2d(place, cbam.conv.weight, padding=3))[0]
+        assert torch.allclose(out[n], expected, atol=1e-6)
+
+    head = BilinearHead(8, 10, few=4)
+    few = head.few(x)[0].flatten(1)
+    products = torch.stack([torch.outer(few[:, place], few[:, place]) for place in range(25)]).mean(0).flatten()
+    roots = products.sign() * (products.abs() + 1e-5).sqrt()
+    assert torch.allclose(head(x)[0], head.fc(roots / roots.norm()), atol=1e-5)
+
+
+# --- averages ---
+
+
+def test_the_average_is_the_average(sample):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    learner = Averaged(model, torch.optim.SGD(model.parameters(), lr=0.1), decay=0.9)
+    by_hand = None
+    for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, normalisation=data.PIXEL), range(5)):
+        learner.step(x, y)
+        now = model[1].weight.detach().clone()
+        by_hand = now if by_hand is None else 0.9 * by_hand + 0.1 * now
+    assert torch.allclose(learner.weights()["1.weight"], by_hand, atol=1e-6)
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(learner.logits(x), F.linear(x.flatten(1), by_hand, learner.weights()["1.bias"]), atol=1e-4)
+
+
+def test_mirror_and_combined_learners():
+    x = torch.randn(4, 3, 8, 8)
+    left = lambda x: x[..., :4].mean((1, 2, 3))[:, None]
+    assert torch.allclose(with_mirror(left)(x), x.mean((1, 2, 3))[:, None], atol=1e-6)
+    assert _learner(Recipe()) is Network
+    combined = _learner(Recipe(fast=True, ema=0.9, loss="contrastive"))
+    assert [kind.__name__ for kind in combined.__mro__[1:5]] == ["Lookahead", "Averaged", "Contrastive", "Network"]

@@ -1,0 +1,152 @@
+"""The studies beside project3_wrn/main.py, with LeNet in every row, at quick scale."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common import cli, tables
+from common.problem import Problem
+from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, studies
+from project3_wrn.recipes import Recipe
+
+LENET = ("lenet", Recipe(lr=0.02, cutout=0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("studies")
+
+
+def start(script, monkeypatch, folder, *words):
+    study = script.__name__.rsplit(".", 1)[1]
+    words = ["--scale", "quick", "--device", "cpu", "--out", str(folder), *words]
+    monkeypatch.setattr(sys, "argv", [f"{study}.py", *words])
+    script.main()
+    return folder / study
+
+
+def with_lenet(rows):
+    return {
+        row: ("lenet", dataclasses.replace(recipe, fast=False, views=1, lr=0.02)) for row, (_, recipe) in rows.items()
+    }
+
+
+def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, capsys):
+    rows = {"good": LENET, "other": LENET, "bad": ("resnet19", Recipe())}
+    monkeypatch.setattr(compare_models, "RUNS", rows)
+    with pytest.raises(Problem, match=r"1 failed: bad with seed 0 \(there is no model resnet19"):
+        start(compare_models, monkeypatch, folder / "failing")
+    out = folder / "failing" / "compare_models"
+    assert "| good |" in (out / "comparison.md").read_text(encoding="utf-8")
+    before = (out / "runs" / "good-0.npz").stat().st_mtime_ns
+    (out / "runs" / "other-0.npz").unlink()
+    monkeypatch.setattr(compare_models, "RUNS", {"good": LENET, "other": LENET})
+    start(compare_models, monkeypatch, folder / "failing")
+    assert (out / "runs" / "good-0.npz").stat().st_mtime_ns == before
+    assert (out / "runs" / "other-0.npz").exists() and not list((out / "checkpoints").glob("*.pt"))
+    monkeypatch.setattr(compare_models, "RUNS", {"good": ("lenet", Recipe(lr=0.5))})
+    with pytest.raises(Problem, match="of other settings"):
+        start(compare_models, monkeypatch, folder / "failing")
+
+
+def test_compare_models_and_ensemble(monkeypatch, folder):
+    rows = {
+        row: with_lenet({row: run})[row]
+        for row, run in compare_models.RUNS.items()
+        if row in ("resnet18", "vit", "vgg16_bn")
+    }
+    monkeypatch.setattr(compare_models, "RUNS", rows)
+    out = start(compare_models, monkeypatch, folder, "--seeds", "2")
+    page = (out / "comparison.md").read_text(encoding="utf-8")
+    assert "95.77" in page and "53.48" in page and page.count("±") >= 9 and "**QUICK**" in page
+    monkeypatch.setattr(
+        sys, "argv", ["ensemble.py", "--scale", "quick", "--members", str(out), "--out", str(folder / "ensemble")]
+    )
+    ensemble.main()
+    page = (folder / "ensemble" / "ensemble.md").read_text(encoding="utf-8")
+    assert "6 members" in page and "stacking" in page
+    _, test_labels = studies.labels_of(cli.argparse.Namespace(scale="quick"))
+    mean = sum(F.softmax(torch.from_numpy(r["test_logits"]).double(), 1) for r in studies.saved(out).values())
+    assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
+
+
+def test_grid(monkeypatch, folder):
+    monkeypatch.setattr(batch_epoch_grid, "RUNS", with_lenet(batch_epoch_grid.RUNS))
+    out = start(batch_epoch_grid, monkeypatch, folder)
+    page = (out / "grid.md").read_text(encoding="utf-8")
+    for reported in ("81.38", "68.10", "52.11", "90.69"):
+        assert reported in page
+    assert "**Shortened**" in page and (out / "grid.png").exists()
+
+
+def test_accidents_are_those_far_from_our_seeds():
+    near = {
+        run: np.array([value, value + 1]) for value, run in zip(batch_epoch_grid.REPORT.values(), batch_epoch_grid.RUNS)
+    }
+    assert "All of the report's numbers" in batch_epoch_grid.accidents(near)
+    far = near | {"epochs_100_batch_128": np.array([89.0, 90.0])}
+    assert "52.11% at 100 epochs and batch 128 (ours 89.50%)" in batch_epoch_grid.accidents(far)
+    assert "90.69" not in batch_epoch_grid.accidents(far)
+
+
+def test_improvements(monkeypatch, folder):
+    rows = with_lenet(improvements.rows_of("cuda"))
+    assert len(rows) == 18
+    monkeypatch.setattr(improvements, "rows_of", lambda device: rows)
+    out = start(improvements, monkeypatch, folder, "--seeds", "2")
+    page = (out / "improvements.md").read_text(encoding="utf-8")
+    for row in rows:
+        assert f"| {row} |" in page
+    entries = [
+        {"run": run, "seed": seed, "test_accuracy": value}
+        for run, values in {"baseline": (90.0, 91.0, 92.0), "better": (91.0, 92.1, 92.9)}.items()
+        for seed, value in enumerate(values)
+    ]
+    mean, half = improvements.differences(entries)["better"]
+    assert mean == pytest.approx(1.0) and half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-4)  # t of 2 degrees
+    assert "`better` (+1.00)" in improvements.verdict({"better": (mean, half)})
+
+
+def test_label_audit(monkeypatch, folder, sample):
+    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(split=False, patience=0, lr=0.02))})
+    out = start(label_audit, monkeypatch, folder)
+    probabilities = tables.load_arrays(out / "probabilities.npz")["train"]
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-3)  # every image by exactly one network
+    held_out = torch.cat(
+        [label_audit.fold_of(f"fold_{fold}", sample[0].labels)[1] for fold in range(label_audit.FOLDS)]
+    )
+    assert torch.equal(held_out.sort().values, torch.arange(1400))
+    kept, held_out = label_audit.fold_of("fold_3", sample[0].labels)
+    assert not set(kept.tolist()) & set(held_out.tolist()) and len(kept) + len(held_out) == 1400
+
+
+def test_confident_learning_finds_the_flipped_labels():
+    torch.manual_seed(0)
+    true = torch.randint(10, (2000,))
+    probabilities = F.softmax(F.one_hot(true, 10) * 4 + torch.randn(2000, 10) * 0.5, 1).double()
+    labels = true.clone()
+    flipped = torch.arange(0, 2000, 50)
+    labels[flipped] = (labels[flipped] + 3) % 10
+    found = label_audit.confident_learning(probabilities, labels).tolist()
+    assert set(found) <= set(flipped.tolist()) and len(found) > len(flipped) / 2  # the confident half of them
+    doubt = label_audit.margin(probabilities, labels)
+    assert found == sorted(found, key=lambda index: doubt[index])
+    assert set(doubt.argsort()[:40].tolist()) == set(flipped.tolist())
+
+
+def test_votes_and_their_ties():
+    three = torch.tensor([[[0.6, 0.4, 0.0]], [[0.1, 0.9, 0.0]], [[0.0, 0.45, 0.55]]])
+    assert ensemble.vote(three).argmax(-1).tolist() == [1]  # one vote each: the highest mean probability
+    assert ensemble.vote(three[[0, 0, 1]]).argmax(-1).tolist() == [0]
+
+
+def test_an_ensemble_of_nothing_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        sys, "argv", ["ensemble.py", "--scale", "quick", "--members", str(tmp_path), "--out", str(tmp_path)]
+    )
+    with pytest.raises(Problem, match=r"run project3_wrn/compare_models\.py first"):
+        ensemble.main()
