@@ -75,6 +75,13 @@ for task in "${tasks[@]}"; do
     done 3< <(starts "$task")
 done
 
+# The page shows what is there at full scale; a Python that was found and not made here may lack what it is written with.
+if "$PYTHON" -c 'import jinja2, markdown' 2>/dev/null; then
+    "$PYTHON" report/build.py || failed+=(report)
+else
+    echo "no page: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python report/build.py)"
+fi
+
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (the lines above say why); the others are done" >&2
     exit 1

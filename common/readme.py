@@ -29,7 +29,8 @@ REPORTED = {
 BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
-def result_table():
+def result_rows():
+    """The report's number and ours, a run a row."""
     rows = []
     for task, runs in REPORTED.items():
         accuracies = accuracies_of(cli.ROOT / task / "outputs")
@@ -41,7 +42,7 @@ def result_table():
                 else "not yet run at full scale"
             )
             rows.append({"task": task, "run": run, "report": reported, "ours": ours})
-    return tables.markdown(rows)
+    return rows
 
 
 def accuracies_of(outputs):
@@ -57,7 +58,7 @@ def accuracies_of(outputs):
 
 
 def filled(text):
-    return BLOCK.sub(lambda match: match[1] + result_table() + match[2], text)
+    return BLOCK.sub(lambda match: match[1] + tables.markdown(result_rows()) + match[2], text)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
 The members are the finished runs of a study, by default compare_models' (the report's ensemble of architectures) or, where that has
 not been run, improvements'. Weights and the stacking classifier are fitted on validation logits only; the test set is measured once
-for each way. Writes to project3_wrn/outputs/ensemble/: ensemble.md, members.csv, diversity.png, run.json.
+for each way. Writes to project3_wrn/outputs/ensemble/: ensemble.md,
+ensemble.json, members.csv, diversity.png, run.json.
 """
 
 import argparse

@@ -7,7 +7,8 @@ Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhe
 The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. The fast recipes
 choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag. Writes to project3_wrn/outputs/<model>/:
     metrics.json                one entry a seed
-    performance.md              test accuracy, gap, classes, confusions; classification_report.csv, top_confusion_pairs.csv
+    performance.md              test accuracy, gap, classes, confusions; classification_report.csv,
+                                confusion_matrix.csv, top_confusion_pairs.csv
     training_history.json       of the first seed; loss_history.npz: of all
     training_curves.png, confusion_matrix.png, per_class_accuracy.png, top_confusion_pairs.png, confidence.png, calibration.csv
     misclassified_samples.png   the 20 most confident errors

@@ -52,11 +52,16 @@ def training_history(history):
 
 
 def write_tables(out, name, scale, metrics, logits, labels):
-    """performance.md, classification_report.csv, top_confusion_pairs.csv and calibration.csv, all of the first seed but the means."""
+    """performance.md, and as CSV the classification report, confusions and calibration, all of the first seed but the means."""
     test = torch.from_numpy(logits)
     guesses, labels = test.argmax(1), torch.from_numpy(labels)
     per_class = class_rows(labels, guesses)
     tables.write_csv(out / "classification_report.csv", per_class)
+    counts = evaluation.confusions(labels, guesses).tolist()
+    tables.write_csv(
+        out / "confusion_matrix.csv",
+        [{"true": name} | dict(zip(data.CLASSES, row)) for name, row in zip(data.CLASSES, counts)],
+    )
     pairs = pair_rows(labels, guesses)
     tables.write_csv(out / "top_confusion_pairs.csv", pairs)
     bins = evaluation.calibration(test, labels)

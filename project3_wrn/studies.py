@@ -167,8 +167,10 @@ def of_run(measured, field):
 
 
 def write_run(options, rows):
+    """run.json. On a CPU a study is a shortened one, and says so."""
     described = {row: {"model": model} | dataclasses.asdict(recipe) for row, (model, recipe) in rows.items()}
-    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | {"runs": described})
+    shortened = {"shortened": options.device == "cpu"}
+    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | shortened | {"runs": described})
 
 
 def size_of(model):

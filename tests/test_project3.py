@@ -23,7 +23,14 @@ from tests.conftest import ROOT, one_clear_line, run_python
 MAIN, PREDICT = ROOT / "project3_wrn" / "main.py", ROOT / "project3_wrn" / "predict.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 WRITES = {
-    *("metrics.json", "performance.md", "classification_report.csv", "top_confusion_pairs.csv", "calibration.csv"),
+    *(
+        "metrics.json",
+        "performance.md",
+        "classification_report.csv",
+        "top_confusion_pairs.csv",
+        "confusion_matrix.csv",
+        "calibration.csv",
+    ),
     *("training_history.json", "loss_history.npz", "logits.npz", "run.json", "training_curves.png"),
     *("confusion_matrix.png", "per_class_accuracy.png", "top_confusion_pairs.png", "confidence.png"),
     *("misclassified_samples.png", "gradcam_visualization.png", "weights-0.pt"),
@@ -221,6 +228,10 @@ def test_writes_everything_consistently(quick, sample):
         rows = {row["class"]: row for row in csv.DictReader(file)}
     assert sum(int(rows[name]["support"]) for name in data.CLASSES) == int(rows["accuracy"]["support"]) == 500
     assert float(rows["accuracy"]["f1"]) * 100 == pytest.approx(metrics["test_accuracy"], abs=0.01)
+    with open(quick / "confusion_matrix.csv", encoding="utf-8") as file:
+        matrix = {row.pop("true"): {name: int(count) for name, count in row.items()} for row in csv.DictReader(file)}
+    assert all(sum(row.values()) == 50 for row in matrix.values())  # a row is a true class
+    assert matrix["cat"]["cat"] / 50 == pytest.approx(float(rows["cat"]["recall"]))
     assert "**QUICK**" in (quick / "performance.md").read_text(encoding="utf-8")
     run_json = cli.read_json(quick / "run.json")
     assert run_json["recipe"]["lr"] == 0.02 and run_json["model"] == "lenet"

@@ -1,0 +1,120 @@
+"""Each claim of report/claims.csv beside what was measured. No verdict is typed in: all are computed here."""
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common import tables
+from common.problem import Problem
+from report import sources
+
+CLAIMS = Path(__file__).parent / "claims.csv"
+COLUMNS = (
+    "id",
+    "report",
+    "section",
+    "zh",
+    "en",
+    "quantity",
+    "value",
+    "unit",
+    "configuration",
+    "check",
+    "file",
+    "field",
+    "against",
+    "tolerance",
+)
+KINDS = ("reproduced", "not reproduced", "contradicted", "not yet run")
+
+
+@dataclass
+class Verdict:
+    kind: str
+    measured: str = ""  # what was measured, as text
+    why: str = ""
+    problem: str = field(default="", compare=False)
+
+
+def read_claims(path=CLAIMS):
+    """{id: claim}. Raises Problem where the file is not of this shape."""
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != COLUMNS:
+            raise Problem(f"{path} has other columns than {', '.join(COLUMNS)}")
+        claims = {row["id"]: row for row in reader}
+    for claim in claims.values():
+        if claim["check"] not in ("measured", "computed", "contradicted"):
+            raise Problem(f"claim {claim['id']}: no check is called {claim['check']!r}")
+        if claim["against"] and claim["against"] not in claims:
+            raise Problem(f"claim {claim['id']} is against {claim['against']}, which is no claim")
+    return claims
+
+
+def judge(claim, claims):
+    """The Verdict on one claim. Raises ValueError where it names an unknown field."""
+    try:
+        values = sources.measured(claim["file"], claim["field"]) if claim["file"] else None
+        missing, problem = "", ""
+    except sources.NotRun as error:
+        values, missing, problem = None, str(error), ""
+    except Problem as error:
+        values, missing, problem = None, sources.command(claim["file"]), str(error)
+    measured = "" if values is None else shown(values, claim["unit"])
+
+    if claim["check"] == "contradicted":
+        other = claims[claim["against"]]
+        if differ(claim, other):
+            why = f"{claim['against']} says {other['value']} {other['unit']}".strip()
+            return Verdict("contradicted", measured, why, problem)
+    if claim["check"] == "computed":
+        computed = float(sources.evaluate(claim["field"], lambda term: float(claims[term]["value"])))
+        right = abs(computed - float(claim["value"])) <= float(claim["tolerance"]) + 1e-9
+        why = f"{claim['field']} = {computed:.6g}"
+        return Verdict("reproduced" if right else "contradicted", "", why)
+    if values is None:
+        return Verdict("not yet run", "", missing, problem)
+    return Verdict("reproduced" if agrees(claim, values) else "not reproduced", measured, within(claim, values))
+
+
+def differ(claim, other):
+    try:
+        return abs(float(claim["value"]) - float(other["value"])) > float(claim["tolerance"] or 0)
+    except ValueError:
+        return claim["value"] != other["value"]
+
+
+def agrees(claim, values):
+    """Within the tolerance of the number; of `>0`, above 0 by more than two standard errors where there are several seeds."""
+    if claim["value"].startswith(">"):
+        error = 2 * tables.std(values) / len(values) ** 0.5
+        return values.mean() - error > float(claim["value"][1:])
+    return abs(values.mean() - float(claim["value"])) <= float(claim["tolerance"]) + 1e-12
+
+
+def within(claim, values):
+    seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+    if claim["file"].startswith("common."):
+        return "of the code"
+    return seeds if claim["value"].startswith(">") else f"± {claim['tolerance']} asked, {seeds}"
+
+
+def shown(values, unit):
+    mean = abs(values.mean())
+    digits = 0 if mean >= 1000 else 2 if mean >= 10 or unit in ("%", "points") else 4
+    return f"{tables.pm(values, digits)}" if mean >= 1e-3 or mean == 0 else f"{values.mean():.4g}"
+
+
+def judge_all(claims):
+    """{id: Verdict} of all claims."""
+    return {name: judge(claim, claims) for name, claim in claims.items()}
+
+
+def counts(claims, verdicts):
+    """{report: {kind: count}}."""
+    numbers = {
+        report: dict.fromkeys(KINDS, 0) for report in dict.fromkeys(claim["report"] for claim in claims.values())
+    }
+    for name, verdict in verdicts.items():
+        numbers[claims[name]["report"]][verdict.kind] += 1
+    return numbers
