@@ -155,7 +155,7 @@ def claims_page(claims, judged):
                         "says": said,
                         "verdict": verdict.kind,
                         "measured": verdict.measured,
-                        "why": verdict.why,
+                        "why": verdict.why[0],
                     }
                 )
         told = ", ".join(f"{count} {kind}" for kind, count in numbers.items())

@@ -32,7 +32,7 @@ KINDS = ("reproduced", "not reproduced", "contradicted", "not yet run")
 class Verdict:
     kind: str
     measured: str = ""  # what was measured, as text
-    why: str = ""
+    why: tuple = ("", "")  # in English and Chinese
     problem: str = field(default="", compare=False)
 
 
@@ -65,15 +65,16 @@ def judge(claim, claims):
     if claim["check"] == "contradicted":
         other = claims[claim["against"]]
         if differ(claim, other):
-            why = f"{claim['against']} says {other['value']} {other['unit']}".strip()
+            said = f"{other['value']} {other['unit']}".strip()
+            why = (f"{claim['against']} says {said}", f"{claim['against']} 为 {said}")
             return Verdict("contradicted", measured, why, problem)
     if claim["check"] == "computed":
         computed = float(sources.evaluate(claim["field"], lambda term: float(claims[term]["value"])))
         right = abs(computed - float(claim["value"])) <= float(claim["tolerance"]) + 1e-9
         why = f"{claim['field']} = {computed:.6g}"
-        return Verdict("reproduced" if right else "contradicted", "", why)
+        return Verdict("reproduced" if right else "contradicted", "", (why, why))
     if values is None:
-        return Verdict("not yet run", "", missing, problem)
+        return Verdict("not yet run", "", (missing, missing), problem)
     return Verdict("reproduced" if agrees(claim, values) else "not reproduced", measured, within(claim, values))
 
 
@@ -93,10 +94,13 @@ def agrees(claim, values):
 
 
 def within(claim, values):
-    seeds = f"{len(values)} seed{'s' * (len(values) > 1)}"
+    """On what the verdict rests."""
     if claim["file"].startswith("common."):
-        return "of the code"
-    return seeds if claim["value"].startswith(">") else f"± {claim['tolerance']} asked, {seeds}"
+        return "taken from the code", "取自代码"
+    seeds = (f"{len(values)} seed{'s' * (len(values) > 1)}", f"{len(values)} 个种子")
+    if claim["value"].startswith(">"):
+        return seeds
+    return f"± {claim['tolerance']} asked, {seeds[0]}", f"要求 ± {claim['tolerance']}，{seeds[1]}"
 
 
 def shown(values, unit):
