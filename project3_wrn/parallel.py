@@ -35,6 +35,14 @@ def first():
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def agreed(measured):
+    """{name: tensor}, the first process's for all: they must stop early at the same epoch, whatever a device rounds."""
+    if dist.is_initialized():
+        for value in measured.values():
+            dist.broadcast(value, 0)
+    return measured
+
+
 class Parallel(Network):
     def __init__(self, model, optimizer, **options):
         super().__init__(model, optimizer, **options)
@@ -58,6 +66,6 @@ class Parallel(Network):
         counts = torch.stack([self._right, torch.full_like(self._right, self._seen)]).float()
         dist.all_reduce(counts)
         self._right, self._seen = counts
-        for buffer in self.model.buffers():  # all processes must measure, and stop early, alike
+        for buffer in self.model.buffers():
             dist.broadcast(buffer, 0)
         return super().measured()

@@ -13,7 +13,7 @@ from common.problem import Problem
 from common.training import EarlyStopping, cosine, fit, warm_cosine
 from project3_wrn import fast, losses, policies
 from project3_wrn.averaged import Averaged
-from project3_wrn.parallel import Parallel
+from project3_wrn.parallel import Parallel, agreed
 
 
 def parts_of(recipe, train):
@@ -66,10 +66,8 @@ def train(
         if "val" not in parts:
             return {}
         logits = evaluation.predict(learner.logits, parts["val"], data.PIXEL)
-        return {
-            "val_loss": evaluation.cross_entropy(logits, parts["val"].labels),
-            "val_accuracy": evaluation.accuracy(logits, parts["val"].labels),
-        }
+        loss = evaluation.cross_entropy(logits, parts["val"].labels)
+        return agreed({"val_loss": loss, "val_accuracy": evaluation.accuracy(logits, parts["val"].labels)})
 
     history = fit(
         learner,
