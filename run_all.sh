@@ -58,9 +58,9 @@ starts() { # starts TASK: the flags of each start of its main.py, one start a li
     local flags="--scale $scale --device $device --keep-checkpoints"
     case $1-$scale-$device in
         project3_wrn-full-cuda)
-            printf "$flags %s\n" '--model resnet18' '--model wrn28_10' '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
+            printf -- "$flags %s\n" '--model resnet18' '--model wrn28_10' '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
             ;;
-        project3_wrn-full-*) printf "$flags %s\n" '--recipe fast94 --seeds 3' '--recipe fast96' ;;
+        project3_wrn-full-*) printf -- "$flags %s\n" '--recipe fast94 --seeds 3' '--recipe fast96' ;;
         *) echo "$flags" ;;
     esac
 }
@@ -69,10 +69,13 @@ trap 'echo "interrupted; the same command goes on where this one stopped" >&2; e
 failed=()
 for task in "${tasks[@]}"; do
     echo "== $task"
+    started=''
     while IFS= read -r flags <&3; do
+        started=yes
         # shellcheck disable=SC2086  # flags are words
         "$PYTHON" "$task/main.py" $flags ${passed[@]+"${passed[@]}"} 3<&- || failed+=("$task")
     done 3< <(starts "$task")
+    [ -n "$started" ] || failed+=("$task")
 done
 
 # The page shows what is there at full scale; a Python that was found and not made here may lack what it is written with.
@@ -88,7 +91,10 @@ if [ ${#failed[@]} -gt 0 ]; then
 fi
 [ "$scale" = quick ] && folder=outputs_quick || folder=outputs # a quick run leaves an unfinished full one's checkpoints alone
 for task in "${tasks[@]}"; do
-    rm -rf "$task/$folder/checkpoints" "$task/$folder"/*/checkpoints
+    # of project 3 only what was started here: a study beside it may have stopped half-way
+    for run in "$task/$folder" "$task/$folder"/{resnet18,wrn28_10,fast94,fast95,fast96}; do
+        [ ! -d "$run/checkpoints" ] || find "$run/checkpoints" -name '*.pt' -delete
+    done
 done
 if [ "$scale" = quick ]; then
     "$PYTHON" -m common.estimate "${tasks[@]}"

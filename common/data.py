@@ -4,6 +4,7 @@ Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009). On dis
 version, each 10,000 records of one label byte and 3 x 32 x 32 pixel bytes. common/download.py brings them.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +120,14 @@ def split(labels, seed=0, validation=0.1):
 
 def normalise(images, normalisation):
     """uint8 (..., 3, H, W) -> float32, (x / 255 - mean) / std per channel: torchvision's ToTensor and Normalize, to the bit."""
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in normalisation)
+    mean, std = _constants(normalisation, images.device)
     return images.float().div_(255).sub_(mean).div_(std)
+
+
+@functools.cache
+def _constants(normalisation, device):
+    """Mean and std (3, 1, 1) on the device: copied there once, as a copy makes the host wait for a GPU."""
+    return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in normalisation)
 
 
 class Batches:

@@ -2,7 +2,7 @@
 
     python project3_wrn/compare_models.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--lang en|zh] [--redraw]
 
-All networks by the report's recipe, and the ViT by one made for it. On a CPU full scale means the few epochs of CPU_EPOCHS, which
+All networks by the report's recipe, and the ViT by one made for it. Without CUDA full scale means the few epochs of CPU_EPOCHS, which
 the tables say. Writes to project3_wrn/outputs/compare_models/: comparison.md, results.csv, accuracy_cost.png, run.json, and
 runs/, a file a run.
 """
@@ -62,7 +62,7 @@ def main():
 
 
 def shortened(rows, options):
-    if options.device != "cpu":
+    if options.device == "cuda":
         return rows
     return {
         row: (model, dataclasses.replace(recipe, epochs=CPU_EPOCHS, warmup=0)) for row, (model, recipe) in rows.items()
@@ -75,8 +75,8 @@ def report(source, out, options):
 
     run_json = cli.read_json(source / "run.json")
     style = figures.Style(options.lang, run_json["scale"])
-    val_labels, test_labels = studies.labels_of(options)
-    measured = studies.measure(studies.saved(source), test_labels, val_labels)
+    val_labels, test_labels = studies.labels_of(run_json["scale"], options.data)
+    measured = studies.measure(studies.saved(source, run_json), test_labels, val_labels)
     studies.write_results(out / "results.csv", measured)
     of = {field: studies.of_run(measured, f"{field}_accuracy") for field in ("train", "val", "test")}
     seconds, sizes, rows = studies.of_run(measured, "seconds"), {}, []

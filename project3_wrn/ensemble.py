@@ -35,10 +35,8 @@ def main():
     outputs = TASK / ("outputs_quick" if options.scale == "quick" else "outputs")
     options.out = options.out or outputs / "ensemble"
 
-    from project3_wrn import studies
-
     folders = [options.members] if options.members else [outputs / study for study in STUDIES]
-    folder = next((folder for folder in folders if len(studies.saved(folder)) > 1), None)
+    folder = next((folder for folder in folders if len(list(folder.glob("runs/*.npz"))) > 1), None)
     if folder is None:
         raise Problem(
             f"no two finished runs in {' or '.join(map(str, folders))}; run project3_wrn/compare_models.py first"
@@ -56,8 +54,8 @@ def combine(folder, options):
     from common import evaluation, figures, tables
     from project3_wrn import studies
 
-    val_labels, test_labels = studies.labels_of(options)
-    results = studies.saved(folder)
+    val_labels, test_labels = studies.labels_of(options.scale, options.data)
+    results = studies.saved(folder, cli.read_json(folder / "run.json"))
     members = {}
     for (run, seed), result in results.items():
         logits = {part: torch.from_numpy(result[f"{part}_logits"]).double() for part in ("val", "test")}
@@ -118,9 +116,12 @@ def combine(folder, options):
         figures,
         figures.Style(options.lang, options.scale),
     )
+    found = {way.split(" (")[0].replace(" ", "_"): accuracy(p, test_labels) for way, p in ways.items()}
+    cli.write_json(options.out / "ensemble.json", {"best_member": best_test} | found)
     document = {
         "command": "python project3_wrn/ensemble.py",
         "scale": options.scale,
+        "shortened": cli.read_json(folder / "run.json").get("shortened", False),
         "members": folder.name,
         "git_commit": cli.git_commit(),
     }

@@ -25,7 +25,7 @@ def triangle(epoch, epochs, start=0.2, peak_at=0.23, end=0.07):
 
 
 def optimizer(model, recipe):
-    """SGD with Nesterov's momentum: the norms' and whitening's biases at BIAS_LR times lr, with as much less weight decay.
+    """SGD with Nesterov's momentum: the norms' biases at BIAS_LR times lr, with as much less weight decay.
 
     The whitening's bias is alone in the last group: it is trained for WHITENING_BIAS_EPOCHS only.
     """
@@ -58,14 +58,18 @@ class Lookahead(Network):
             self.optimizer.param_groups[-1]["initial_lr"] = self.optimizer.param_groups[-1]["lr"] = 0.0
         loss = super().step(x, y)
         self.done += 1
-        last = self.done == self.steps
-        if last or self.done % LOOKAHEAD_EVERY == 0:
-            keep = 1.0 if last else 0.95**LOOKAHEAD_EVERY * (self.done / self.steps) ** 3
-            with torch.no_grad():
-                now = self._averaged()
-                torch._foreach_lerp_(self.slow, now, 1 - keep)
-                torch._foreach_copy_(now, self.slow)
+        if self.done % LOOKAHEAD_EVERY == 0:
+            self._pull(0.95**LOOKAHEAD_EVERY * (self.done / self.steps) ** 3)
+        if self.done == self.steps:
+            self._pull(1.0)
         return loss
+
+    @torch.no_grad()
+    def _pull(self, keep):
+        """Move the slow weights `1 - keep` of the way to the network's, and the network's onto them."""
+        now = self._averaged()
+        torch._foreach_lerp_(self.slow, now, 1 - keep)
+        torch._foreach_copy_(now, self.slow)
 
     def state_dict(self):
         return super().state_dict() | {"slow": self.slow, "done": self.done}

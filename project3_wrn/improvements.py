@@ -76,8 +76,8 @@ def report(source, out, options):
     run_json = cli.read_json(source / "run.json")
     scale, base = run_json["scale"], run_json["runs"]["baseline"]
     style = figures.Style(options.lang, scale)
-    val_labels, test_labels = studies.labels_of(options)
-    results = {key: result for key, result in studies.saved(source).items() if key[0] in run_json["runs"]}
+    val_labels, test_labels = studies.labels_of(run_json["scale"], options.data)
+    results = studies.saved(source, run_json)
     measured = studies.measure(results, test_labels, val_labels)
     studies.write_results(out / "results.csv", measured)
     test, val = (studies.of_run(measured, f"{part}_accuracy") for part in ("test", "val"))

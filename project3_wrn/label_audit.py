@@ -71,7 +71,7 @@ def report(source, out, options):
     style = figures.Style(options.lang, scale)
     train, test = data.load_sample() if scale == "quick" else data.load(download.find(options.data)[0])
     probabilities, test_probabilities = torch.zeros(len(train), 10, dtype=torch.float64), 0
-    results = studies.saved(source)
+    results = studies.saved(source, run_json)
     for (row, _), result in results.items():
         softmax = lambda name, result=result: F.softmax(torch.from_numpy(result[name]).double(), 1)
         probabilities[fold_of(row, train.labels)[1]] += softmax("val_logits") * FOLDS / len(results)
@@ -92,8 +92,8 @@ def report(source, out, options):
     some = next(iter(run_json["runs"].values()))
     sections = [
         f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}. Out of fold, {accuracy:.2f}% of the training labels are predicted.",
-        f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). That is an upper bound of the wrong ones: most are hard images whose label is right, and the network is wrong about some {100 - accuracy:.1f}% of all.",
-        f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. People who looked at such suspects confirmed {PUBLISHED} label errors among the 10,000 (arXiv 2103.14749); so at most {100 * min(1, PUBLISHED / max(1, len(wrong))):.0f}% of these errors are the labels'.",
+        f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). Many of these are hard images whose label is right: the network is wrong about {100 - accuracy:.1f}% of all, so this count is what is worth looking at, not a count of errors.",
+        f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. People who looked at such suspects confirmed {PUBLISHED} label errors among the 10,000, at least that many then (arXiv 2103.14749).",
         f"The {SHOWN} most doubtful: `train_suspects.png` and `test_suspects.png`; all of them: the CSV files.",
         "## Most doubtful training labels",
         rows_of(suspects[:10], train.labels, probabilities) or "none",
@@ -127,6 +127,11 @@ def confident_learning(probabilities, labels):
     return indices[margin(probabilities, labels)[indices].argsort()]
 
 
+def suggestion(probabilities, labels, index):
+    """The likeliest class that is not the label."""
+    return int(probabilities[index].scatter(0, labels[index], -1.0).argmax())
+
+
 def rows_of(indices, labels, probabilities):
     from common.data import CLASSES
 
@@ -134,9 +139,9 @@ def rows_of(indices, labels, probabilities):
         {
             "index": int(index),
             "label": CLASSES[labels[index]],
-            "suggested": CLASSES[probabilities[index].argmax()],
+            "suggested": CLASSES[suggestion(probabilities, labels, index)],
             "probability of the label": f"{float(probabilities[index, labels[index]]):.4f}",
-            "of the suggestion": f"{float(probabilities[index].max()):.4f}",
+            "of the suggestion": f"{float(probabilities[index, suggestion(probabilities, labels, index)]):.4f}",
         }
         for index in indices
     ]
@@ -149,7 +154,7 @@ def draw(path, indices, images, probabilities, style, figures):
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, indices.tolist()):
-        guess = int(probabilities[index].argmax())
+        guess = suggestion(probabilities, images.labels, index)
         axes.imshow(images.images[index].permute(1, 2, 0).numpy())
         words = f"{index}: {style.text(CLASSES[images.labels[index]])}\n→ {style.text(CLASSES[guess])} {100 * float(probabilities[index, guess]):.0f}%"
         axes.set_title(words, fontsize=8)

@@ -29,7 +29,7 @@ from common import cli
 from common.problem import Problem
 from project3_wrn.recipes import CHOICES, RECIPES, Recipe, recipe_of
 
-SEEDS = {"quick": 1, "full": 1}
+SEEDS = {"fast94": 3, "fast95": 3}  # of recipes at full scale; 1 of the others and at quick scale
 EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training: as many as test images
 OVERRIDES = {
     field.name: field.type
@@ -55,7 +55,7 @@ def main():
 
 
 def parse():
-    parser = cli.flags(__doc__, SEEDS)
+    parser = cli.flags(__doc__, {"quick": 1, "full": "1, of fast94 and fast95 3"})
     parser.add_argument("--model", metavar="NAME", help="network of common/models (resnet18 on CUDA, else fast94)")
     parser.add_argument("--recipe", choices=RECIPES, help="how to train it (report; a fast network's own)")
     for name, kind in OVERRIDES.items():
@@ -70,13 +70,20 @@ def parse():
     )
     parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")
     options = parser.parse_args()
-    overrides = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
-    cli.settle(options, TASK, SEEDS, altered=bool(overrides))
+    options.device = cli.choose_device(options.device)
     choose(options)
+    overrides = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
+    another = options.recipe != default_recipe(options.model)
+    cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
+    changes = {name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)}
+    moment = {"epochs": 1, "batch_size": 64} if options.scale == "quick" else {}  # what quick scale takes of a recipe
+    recipe = recipe_of(options.recipe, options.model)
+    options.settings = dataclasses.replace(recipe, **{**moment, **overrides, **changes})
+    if not options.redraw:
+        from project3_wrn.train import check
+
+        check(options.model, options.settings)
     options.out /= options.model
-    options.changes = overrides | {
-        name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)
-    }
     return options
 
 
@@ -99,7 +106,11 @@ def choose(options):
             why = "CUDA is here" if options.device == "cuda" else "made for speed, as there is no CUDA"
             print(f"model: {options.model} ({why}; --model and --recipe choose another)")
     options.model = options.model or ("resnet18" if options.recipe == "report" else options.recipe)
-    options.recipe = options.recipe or (options.model if options.model in RECIPES else "report")
+    options.recipe = options.recipe or default_recipe(options.model)
+
+
+def default_recipe(model):
+    return model if model in RECIPES else "report"
 
 
 def train(options, device):
@@ -107,10 +118,9 @@ def train(options, device):
     from common.models import MODELS, forward_flops, parameter_count
     from common.progress import Progress
     from project3_wrn import outputs, parallel
-    from project3_wrn.train import check, parts_of, predictor, train
+    from project3_wrn.train import parts_of, predictor, train
 
-    check(options.model, recipe_of(options.recipe, options.model))
-    recipe = dataclasses.replace(recipe_of(options.recipe, options.model), **{**quick(options), **options.changes})
+    recipe = options.settings
     if options.scale == "quick":
         options.source = "the embedded sample (common/sample)"
         train_images, test = data.load_sample()
@@ -122,14 +132,14 @@ def train(options, device):
     parts = {name: images.to(device) for name, images in parts.items()}
     size = {"parameters": parameter_count(MODELS[options.model]()), "flops": forward_flops(MODELS[options.model]())}
 
+    if options.resume and not list((options.out / "checkpoints").glob("*.pt")):
+        raise Problem(f"nothing in {options.out / 'checkpoints'} to go on from; start without --resume")
     histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
     with Progress(recipe.epochs * len(options.seeds) * parallel.first(), options.model) as progress:
         for seed in options.seeds:
             checkpoint = options.out / "checkpoints" / f"{seed}.pt"
             if options.fresh and parallel.first():
                 checkpoint.unlink(missing_ok=True)
-            if options.resume and not checkpoint.exists():
-                raise Problem(f"there is no {checkpoint} to go on from; start without --resume")
             settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
             settings |= {"scale": options.scale, "precision": options.precision}
             learner, history = train(
@@ -142,7 +152,7 @@ def train(options, device):
                 compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
                 checkpoint=checkpoint,
                 settings=settings,
-                on_epoch=teller(progress, seed, recipe.epochs) if parallel.first() else None,
+                on_epoch=teller(progress, seed, recipe.epochs, checkpoint.exists()) if parallel.first() else None,
             )
             if not parallel.first():
                 continue
@@ -176,21 +186,18 @@ def train(options, device):
             path.unlink()
 
 
-def quick(options):
-    """A moment of the recipe: what quick scale changes in it."""
-    return {"epochs": 1, "batch_size": 64} if options.scale == "quick" else {}
-
-
-def teller(progress, seed, epochs):
+def teller(progress, seed, epochs, resumed):
     done = 0
 
     def tell(epoch, history):
-        nonlocal done
+        nonlocal done, resumed
         chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
         progress.advance(
-            epoch - done, f"seed {seed}, epoch {epoch}/{epochs}, loss {history['epoch_losses'][-1]:.3f}{chosen}"
+            epoch - done,
+            f"seed {seed}, epoch {epoch}/{epochs}, loss {history['epoch_losses'][-1]:.3f}{chosen}",
+            before=resumed,
         )
-        done = epoch
+        done, resumed = epoch, False
 
     return tell
 
@@ -201,7 +208,10 @@ def save_weights(path, weights):
     from common.files import atomic
 
     with atomic(path) as temporary:
-        torch.save({name: value.cpu() for name, value in weights.items()}, temporary)
+        try:
+            torch.save({name: value.cpu() for name, value in weights.items()}, temporary)
+        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+            raise Problem(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
 
 
 def report(source, out, options):

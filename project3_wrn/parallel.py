@@ -1,7 +1,8 @@
 """Data-parallel training by PyTorch's own DDP: `torchrun --nproc_per_node=N project3_wrn/main.py`.
 
 Each process prepares the same global batch from the same generator and trains on its own share of it, so that N processes
-compute what one would, but for batch statistics: those are of a process's share. The first process's are the ones kept.
+compute what one would, but for batch statistics and the hardest-examples loss: those are of a process's share. The first process's
+statistics are the ones kept. Dropout draws the same mask in every process, for other images.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from common.learners import Network
+from common.problem import Problem
 
 
 @contextlib.contextmanager
@@ -52,6 +54,10 @@ class Parallel(Network):
 
     def step(self, x, y):
         """One update from the global batch; the loss of all of it before."""
+        if len(x) < self.world:
+            raise Problem(
+                f"a batch of {len(x)} images cannot be shared by {self.world} processes; choose another --batch-size"
+            )
         mine, labels = x[self.rank :: self.world], y[self.rank :: self.world]
         logits = self._forward(mine, self._shared)
         # DDP takes the mean of the gradients, and shares of a short batch may differ in size

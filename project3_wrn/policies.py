@@ -1,5 +1,7 @@
 """Augmentations that chapter 3 of the report proposes: torchvision's policies, and one for the classes that are confused."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torchvision import transforms
@@ -28,7 +30,6 @@ def random_erasing(x, generator):
 
 def for_confused(x, y, generator, degrees=15.0, scale=0.1, colour=0.2):
     """Turn, scale and recolour the images of the classes in CONFUSED, and only those (section 3.1)."""
-    named = torch.tensor([CLASSES.index(name) for name in CONFUSED], device=x.device)
     n = len(x)
     turn, size, contrast, light = (torch.rand(4, n, generator=generator, device=x.device) * 2 - 1).unbind()
     angle, size = torch.deg2rad(turn * degrees), 1 + size * scale
@@ -38,11 +39,15 @@ def for_confused(x, y, generator, degrees=15.0, scale=0.1, colour=0.2):
     )
     moved = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False)
     recoloured = moved * (1 + colour * contrast.view(-1, 1, 1, 1)) + colour * light.view(-1, 1, 1, 1)
-    chosen = torch.isin(y, named)
+    chosen = torch.isin(y, _confused(x.device))
     return torch.where(chosen.view(-1, 1, 1, 1), recoloured, x), y
 
 
 def weights_of_confused(labels, weight=1.5):
     """Sampling weights (N,): the classes in CONFUSED `weight` times the others (section 3.1)."""
-    named = torch.tensor([CLASSES.index(name) for name in CONFUSED], device=labels.device)
-    return torch.where(torch.isin(labels, named), weight, 1.0)
+    return torch.where(torch.isin(labels, _confused(labels.device)), weight, 1.0)
+
+
+@functools.cache
+def _confused(device):
+    return torch.tensor([CLASSES.index(name) for name in CONFUSED], device=device)

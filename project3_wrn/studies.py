@@ -77,16 +77,16 @@ def train_one(path, settings, model, recipe, images, options, progress, fold_of)
         kept, held_out = fold_of(path.stem.rsplit("-", 1)[0], train_images.labels)
         parts = {"train": train_images[kept], "val": train_images[held_out]}
     measured = {**parts, "test": test, "train": parts["train"][slice(EVALUATE_TRAIN[options.scale])]}
-    done = 0
-
-    def on_epoch(epoch, history):
-        nonlocal done
-        progress.advance(epoch - done, f"{path.stem}, epoch {epoch}/{recipe.epochs}")
-        done = epoch
-
     checkpoint = options.out / "checkpoints" / f"{path.stem}.pt"
     if options.fresh:
         checkpoint.unlink(missing_ok=True)
+    done, resumed = 0, checkpoint.exists()
+
+    def on_epoch(epoch, history):
+        nonlocal done, resumed
+        progress.advance(epoch - done, f"{path.stem}, epoch {epoch}/{recipe.epochs}", before=resumed)
+        done, resumed = epoch, False
+
     learner, history = train(
         model,
         recipe,
@@ -101,7 +101,7 @@ def train_one(path, settings, model, recipe, images, options, progress, fold_of)
     progress.advance(recipe.epochs - done, f"{path.stem}: stopped early")
     predict = predictor(learner, recipe)
     logits = {name: evaluation.predict(predict, part.to(device), data.PIXEL).cpu() for name, part in measured.items()}
-    result = {f"{name}_logits": logits[name].numpy().astype(np.float16) for name in logits if name != "train"}
+    result = {f"{name}_logits": logits[name].numpy() for name in logits if name != "train"}
     result |= {name: values for name, values in history.items() if not name.startswith("batch_")}
     result["clean_train_accuracy"] = evaluation.accuracy(logits["train"], measured["train"].labels).numpy()
     result["clean_train_loss"] = evaluation.cross_entropy(logits["train"], measured["train"].labels).numpy()
@@ -121,18 +121,16 @@ def finished(path, settings):
     return result
 
 
-def saved(folder):
-    """{(row, seed): result} of all finished runs in a study's folder."""
-    results = {}
-    for path in sorted((Path(folder) / "runs").glob("*.npz")):
-        row, seed = path.stem.rsplit("-", 1)
-        results[row, int(seed)] = tables.load_arrays(path)
-    return results
+def saved(folder, run_json):
+    """{(row, seed): result} of the finished runs of the rows and seeds that run.json names."""
+    wanted = [(row, seed) for row in run_json["runs"] for seed in run_json["seeds"]]
+    paths = {(row, seed): Path(folder) / "runs" / f"{row}-{seed}.npz" for row, seed in wanted}
+    return {key: tables.load_arrays(path) for key, path in paths.items() if path.exists()}
 
 
-def labels_of(options):
+def labels_of(scale, folder):
     """(validation labels, test labels) as the runs of this scale saw them."""
-    train_images, test = data.load_sample() if options.scale == "quick" else data.load(download.find(options.data)[0])
+    train_images, test = data.load_sample() if scale == "quick" else data.load(download.find(folder)[0])
     return train_images.labels[data.split(train_images.labels)[1]], test.labels
 
 
@@ -167,9 +165,9 @@ def of_run(measured, field):
 
 
 def write_run(options, rows):
-    """run.json. On a CPU a study is a shortened one, and says so."""
+    """run.json. Without CUDA a study is a shortened one, and says so."""
     described = {row: {"model": model} | dataclasses.asdict(recipe) for row, (model, recipe) in rows.items()}
-    shortened = {"shortened": options.device == "cpu"}
+    shortened = {"shortened": options.device != "cuda"}
     cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | shortened | {"runs": described})
 
 

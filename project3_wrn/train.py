@@ -30,6 +30,16 @@ def check(model, recipe):
         raise Problem(f"there is no model {model}; one of {', '.join(MODELS)}")
     if recipe.fast and not model.startswith("fast"):
         raise Problem(f"the fast recipes train fast94, fast95 and fast96, not {model}; take --recipe report for it")
+    ranges = {"momentum": (0, 1), "ema": (0, 1), "label_smoothing": (0, 1), "crop": (0, 31), "cutout": (0, 64)}
+    for name, (low, high) in ranges.items():
+        if not low <= getattr(recipe, name) < high + (high > 1):
+            raise Problem(
+                f"{name} {getattr(recipe, name)} is out of range: from {low}, {'up to' if high > 1 else 'below'} {high}"
+            )
+    if recipe.fast and (recipe.optimizer != "sgd" or recipe.warmup or not recipe.momentum):
+        raise Problem(
+            "the fast recipes have their own SGD, which needs momentum, and schedule; leave --optimizer and --warmup"
+        )
     if recipe.views not in (1, 2, 6):
         raise Problem(f"predictions are from 1, 2 or 6 views, not {recipe.views}")
     if recipe.patience and not recipe.split:
@@ -47,16 +57,19 @@ def train(
     """
     check(model, recipe)
     torch.manual_seed(seed)
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
     device = parts["train"].images.device
     network = MODELS[model]().to(device).to(memory_format=torch.channels_last)
     options = {"loss": loss_of(recipe), "precision": precision, "compiled": compiled}
     options |= {"decay": recipe.ema} if recipe.ema else {}
     prepared = preparation(recipe, parts["train"])
+    if hasattr(network, "whitening"):
+        network.whitening.whiten(data.normalise(parts["train"].images[: fast.WHITEN_FROM], data.PIXEL))
     if recipe.fast:
         batches = fast.AlternatingFlips(parts["train"], recipe.batch_size, seed=seed, **prepared)
-        network.whitening.whiten(data.normalise(parts["train"].images[: fast.WHITEN_FROM], data.PIXEL))
         options |= {"steps": recipe.epochs * len(batches), "epoch_steps": len(batches)}
-        sgd, schedule = fast.optimizer(network, recipe), fast.triangle
+        sgd = fast.optimizer(network, recipe)
+        schedule = functools.partial(fast.triangle, peak_at=recipe.peak_at, end=recipe.end)
     else:
         batches = data.Batches(parts["train"], recipe.batch_size, seed=seed, **prepared)
         sgd, schedule = optimizer(network, recipe), warm_cosine(recipe.warmup) if recipe.warmup else cosine
@@ -112,7 +125,7 @@ def optimizer(network, recipe):
 def loss_of(recipe):
     """The recipe's loss: (logits, labels) -> tensor (). The contrastive one's other half is in losses.Contrastive."""
     if recipe.loss == "focal":
-        return losses.focal
+        return functools.partial(losses.focal, label_smoothing=recipe.label_smoothing)
     if recipe.loss == "hardest":
         return functools.partial(losses.hardest, label_smoothing=recipe.label_smoothing)
     return functools.partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)

@@ -33,7 +33,7 @@ def evaluate(expression, value_of):
 
     def of(node):
         if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-            return OPERATIONS[type(node.op)](of(node.left), of(node.right))
+            return OPERATIONS[type(node.op)](*paired(of(node.left), of(node.right)))
         if isinstance(node, ast.Name):
             return values[node.id]
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
@@ -44,6 +44,13 @@ def evaluate(expression, value_of):
         return of(ast.parse(named, mode="eval").body)
     except SyntaxError as error:
         raise ValueError(f"{expression!r} cannot be read") from error
+
+
+def paired(left, right):
+    """Two terms seed by seed, or their means where a seed of one has failed."""
+    if np.size(left) > 1 and np.size(right) > 1 and np.size(left) != np.size(right):
+        return np.mean(left), np.mean(right)
+    return left, right
 
 
 def measured(file, field):
@@ -74,7 +81,7 @@ def command(file):
     if task != "project3_wrn":
         return f"python {task}/main.py --scale full"
     if name in STUDIES:
-        return f"python project3_wrn/{name}.py --scale full --device cuda"
+        return f"python project3_wrn/{name}.py --scale full{'' if name == 'ensemble' else ' --device cuda'}"
     return f"python project3_wrn/main.py --model {name} --scale full"
 
 
@@ -104,17 +111,17 @@ def from_history(path):
     def value_of(term):
         name, wanted = parted(term)
         epoch = int(wanted["epoch"])
-        try:
-            values = [
-                history[name][epoch - 1 if epoch > 0 else epoch]
-                for (run, _), history in histories.items()
-                if run == wanted["run"]
-            ]
-        except (KeyError, IndexError) as error:
-            raise ValueError(f"{path.name} has no {term}") from error
-        if not values:
+        of_run = [history for (run, _), history in histories.items() if run == wanted["run"] and name in history]
+        if not of_run:
             raise ValueError(f"{path.name} has no {term}")
-        return np.array(values, float)
+        # a training that stopped early has no such epoch: not a number, so nothing is reproduced
+        return np.array(
+            [
+                history[name][epoch - 1 if epoch > 0 else epoch] if epoch <= len(history[name]) else np.nan
+                for history in of_run
+            ],
+            float,
+        )
 
     return value_of
 

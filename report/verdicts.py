@@ -25,7 +25,7 @@ COLUMNS = (
     "against",
     "tolerance",
 )
-KINDS = ("reproduced", "not reproduced", "contradicted", "not yet run")
+KINDS = ("reproduced", "not reproduced", "consistent", "contradicted", "not yet run")
 
 
 @dataclass
@@ -52,13 +52,13 @@ def read_claims(path=CLAIMS):
 
 
 def judge(claim, claims):
-    """The Verdict on one claim. Raises ValueError where it names an unknown field."""
+    """The Verdict on one claim. What is wrong with its source, a damaged file or a field that is not there, is its `problem`."""
     try:
         values = sources.measured(claim["file"], claim["field"]) if claim["file"] else None
         missing, problem = "", ""
     except sources.NotRun as error:
         values, missing, problem = None, str(error), ""
-    except Problem as error:
+    except (Problem, ValueError) as error:
         values, missing, problem = None, sources.command(claim["file"]), str(error)
     measured = "" if values is None else shown(values, claim["unit"])
 
@@ -72,7 +72,7 @@ def judge(claim, claims):
         computed = float(sources.evaluate(claim["field"], lambda term: float(claims[term]["value"])))
         right = abs(computed - float(claim["value"])) <= float(claim["tolerance"]) + 1e-9
         why = f"{claim['field']} = {computed:.6g}"
-        return Verdict("reproduced" if right else "contradicted", "", (why, why))
+        return Verdict("consistent" if right else "contradicted", "", (why, why))
     if values is None:
         return Verdict("not yet run", "", (missing, missing), problem)
     return Verdict("reproduced" if agrees(claim, values) else "not reproduced", measured, within(claim, values))

@@ -20,6 +20,7 @@ WORDS = {
     "verdict": ("Verdict", "判定"),
     "reproduced": ("reproduced", "已复现"),
     "not reproduced": ("not reproduced", "未复现"),
+    "consistent": ("consistent with its own numbers", "与自身数字一致"),
     "contradicted": ("contradicted", "自相矛盾"),
     "not yet run": ("not yet run", "尚未运行"),
     "section": ("Section", "章节"),

@@ -1,6 +1,7 @@
 """Project 3: the recipes, the fast method's parts, what main.py and predict.py write, and what they refuse."""
 
 import csv
+import dataclasses
 import json
 import math
 import pickle
@@ -85,6 +86,20 @@ def test_models_and_recipes_that_do_not_fit():
         train.check("resnet18", RECIPES["fast94"])
     with pytest.raises(Problem, match="no model resnet19; one of lenet"):
         train.check("resnet19", Recipe())
+    for change, told in (
+        ({"momentum": 1.0}, "momentum 1.0"),
+        ({"ema": 1.5}, "ema 1.5"),
+        ({"label_smoothing": 1.0}, "label_smoothing 1.0"),
+        ({"crop": 40}, "crop 40"),
+        ({"views": 3}, "views"),
+        ({"split": False}, "early stopping needs a validation set"),
+        ({"mix": "mixup", "loss": "hardest"}, "whole labels"),
+        ({"fast": True, "optimizer": "adamw"}, "own SGD"),
+    ):
+        with pytest.raises(Problem, match=told):
+            train.check("fast94", dataclasses.replace(Recipe(), **change))
+    for name, recipe in RECIPES.items():
+        train.check("resnet18" if name == "report" else name, recipe)
 
 
 # --- the fast method's parts ---

@@ -104,6 +104,8 @@ def test_policies_augment_each_image_by_itself(sample, name):
 def test_focal_is_cross_entropy_at_gamma_zero_and_torchvisions_for_two_classes():
     logits, y = torch.randn(50, 10), torch.randint(10, (50,))
     assert torch.allclose(losses.focal(logits, y, gamma=0.0), F.cross_entropy(logits, y))
+    smooth = F.cross_entropy(logits, y, label_smoothing=0.1)
+    assert torch.allclose(losses.focal(logits, y, gamma=0.0, label_smoothing=0.1), smooth)
     assert torch.allclose(losses.focal(logits, F.one_hot(y, 10).float()), losses.focal(logits, y))
     z, y = torch.randn(50), torch.randint(2, (50,))  # a softmax over (0, z) is a sigmoid of z
     theirs = sigmoid_focal_loss(z, y.float(), alpha=-1, gamma=2, reduction="mean")

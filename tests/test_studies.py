@@ -69,8 +69,11 @@ def test_compare_models_and_ensemble(monkeypatch, folder):
     ensemble.main()
     page = (folder / "ensemble" / "ensemble.md").read_text(encoding="utf-8")
     assert "6 members" in page and "stacking" in page
-    _, test_labels = studies.labels_of(cli.argparse.Namespace(scale="quick"))
-    mean = sum(F.softmax(torch.from_numpy(r["test_logits"]).double(), 1) for r in studies.saved(out).values())
+    _, test_labels = studies.labels_of("quick", None)
+    mean = sum(
+        F.softmax(torch.from_numpy(r["test_logits"]).double(), 1)
+        for r in studies.saved(out, cli.read_json(out / "run.json")).values()
+    )
     assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
 
 

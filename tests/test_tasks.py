@@ -219,6 +219,24 @@ def test_run_all_goes_on_after_a_failure_and_names_it():
     assert f"failed: {first} {second}" in process.stderr
 
 
+@pytest.mark.parametrize(
+    ("scale", "device", "models"),
+    [
+        ("quick", "cpu", [[]]),
+        ("full", "cpu", ["fast94", "fast96"]),
+        ("full", "cuda", ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]),
+    ],
+)
+def test_run_all_starts_each_network_of_project_3(scale, device, models):
+    script = (ROOT / "run_all.sh").read_text(encoding="utf-8")
+    starts = re.search(r"^starts\(\) .*?^}", script, re.DOTALL | re.MULTILINE)[0]
+    command = f"scale={scale}; device={device}; {starts}; starts project3_wrn; echo; starts task3_hparams"
+    out = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    ours, task3 = (part.splitlines() for part in out.split("\n\n"))
+    assert task3 == [f"--scale {scale} --device {device} --keep-checkpoints"]
+    assert [line.split()[6:7] or [] for line in ours] == [[name] if name else [] for name in models]
+
+
 # --- bad input ---
 
 

@@ -14,8 +14,8 @@ from common.models.attention import CBAM, BilinearHead, squeeze_excitation
 class BatchNorm(nn.BatchNorm2d):
     """Batch normalisation with a trained bias and no scale."""
 
-    def __init__(self, channels):
-        super().__init__(channels, eps=1e-12, momentum=0.4)
+    def __init__(self, channels, momentum):
+        super().__init__(channels, eps=1e-12, momentum=momentum)
         scale = self.weight.detach()
         del self.weight
         self.register_buffer("weight", scale)
@@ -32,7 +32,7 @@ class Whitening(nn.Module):
     @torch.no_grad()
     def whiten(self, images, eps=5e-4):
         """Take the weights from the covariance of the 2x2 patches of normalised images (N, 3, H, W)."""
-        patches = images.unfold(2, 2, 1).unfold(3, 2, 1).movedim(1, 3).reshape(-1, 12).double()
+        patches = images.cpu().unfold(2, 2, 1).unfold(3, 2, 1).movedim(1, 3).reshape(-1, 12).double()
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (directions / (variances + eps).sqrt()).T.flip(0).reshape(12, 3, 2, 2)
         self.weight.copy_(torch.cat((filters, -filters)))
@@ -52,10 +52,10 @@ def convolution(channels_in, channels):
 class Group(nn.Module):
     """Convolutions with a halving after the first. With three of them, the last two are a residual."""
 
-    def __init__(self, channels_in, channels, depth):
+    def __init__(self, channels_in, channels, depth, momentum):
         super().__init__()
         self.convs = nn.ModuleList(convolution(channels if i else channels_in, channels) for i in range(depth))
-        self.norms = nn.ModuleList(BatchNorm(channels) for _ in range(depth))
+        self.norms = nn.ModuleList(BatchNorm(channels, momentum) for _ in range(depth))
 
     def forward(self, x):
         x = F.gelu(self.norms[0](F.max_pool2d(self.convs[0](x), 2)))
@@ -66,14 +66,14 @@ class Group(nn.Module):
 
 
 class FastNet(nn.Module):
-    """attention: (channels) -> what comes after each group."""
+    """momentum: of the batch norms' running statistics. attention: (channels) -> what comes after each group."""
 
-    def __init__(self, widths, depth, classes, attention=None):
+    def __init__(self, widths, depth, classes, momentum=0.4, attention=None):
         super().__init__()
         self.whitening = Whitening()
         layers, channels = [], 24
         for width in widths:
-            layers.append(Group(channels, width, depth))
+            layers.append(Group(channels, width, depth, momentum))
             if attention:
                 layers.append(attention(width))
             channels = width
@@ -102,7 +102,7 @@ def fast95(classes=10):
 
 def fast96(classes=10):
     """9,915,416 parameters."""
-    return FastNet((128, 384, 512), depth=3, classes=classes)
+    return FastNet((128, 384, 512), depth=3, classes=classes, momentum=0.1)
 
 
 def fast94_se(classes=10):
