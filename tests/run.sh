@@ -7,4 +7,8 @@ make_environment pytest
 if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
     "$PYTHON" -m ruff check . || exit 1
 fi
-exec "$PYTHON" -m pytest "$@"
+halves=() # two files at a time, where pytest-xdist is there and nobody asked for something else
+if [ $# -eq 0 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
+    halves=(-n 2 --dist loadfile)
+fi
+exec "$PYTHON" -m pytest ${halves[@]+"${halves[@]}"} "$@"
