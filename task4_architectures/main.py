@@ -32,11 +32,10 @@ BASE = {
 RUNS = {"lenet": {}, "lightweight_resnet": {"model": "lightweight_resnet"}}
 BATCH_SIZES = (4, 32, 64, 100, 128)
 LENET_BATCHES = {f"lenet_batch_{size}": {"batch_size": size} for size in BATCH_SIZES}
-# The report gives the residual network's accuracy after its first epoch, so one epoch tells its batch size. 64 is among RUNS.
+# The report gives the residual network's accuracy after its first epoch, so one epoch tells its batch size. 64 is among RUNS; LeNet
+# alone rules out 4 and 32.
 RESNET_BATCHES = {
-    f"resnet_batch_{size}": {"model": "lightweight_resnet", "batch_size": size, "epochs": 1}
-    for size in BATCH_SIZES
-    if size not in (4, 64)
+    f"resnet_batch_{size}": {"model": "lightweight_resnet", "batch_size": size, "epochs": 1} for size in (100, 128)
 }
 LENET_BATCH_SEEDS, RESNET_BATCH_SEEDS = range(3), range(1)
 SEEDS = {"quick": 2, "full": 2}  # the residual network takes an hour a seed on a core without bf16
