@@ -51,7 +51,7 @@ elif [ "$device" = cuda ]; then
     echo "scale: full, on CUDA"
 else
     scale=quick
-    echo "scale: quick, because there is no CUDA: every output in about three minutes from the embedded sample, none of it the report's numbers"
+    echo "scale: quick, because there is no CUDA: every output in three to four minutes from the embedded sample, none of it the report's numbers"
 fi
 
 starts() { # starts TASK: the flags of each start of its main.py, one start a line

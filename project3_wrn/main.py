@@ -76,7 +76,9 @@ def parse():
     another = options.recipe != default_recipe(options.model)
     cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)}
-    moment = {"epochs": 1, "batch_size": 64} if options.scale == "quick" else {}  # what quick scale takes of a recipe
+    moment = (
+        {"epochs": 1, "batch_size": 64, "views": 1} if options.scale == "quick" else {}
+    )  # what quick scale takes of a recipe
     recipe = recipe_of(options.recipe, options.model)
     options.settings = dataclasses.replace(recipe, **{**moment, **overrides, **changes})
     if not options.redraw:
