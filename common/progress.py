@@ -6,6 +6,21 @@ import time
 from tqdm import tqdm
 
 
+def epoch_counter(advance, members=1, resumed=False):
+    """tell(epochs done, text): advances by what is new since it was last called, `members` trainings at once.
+
+    resumed: what it is told first was done in an earlier run.
+    """
+    done = 0
+
+    def tell(epochs, text=""):
+        nonlocal done, resumed
+        advance((epochs - done) * members, text, resumed)
+        done, resumed = epochs, False
+
+    return tell
+
+
 class Progress:
     """Count up to `total`; used as a context manager.
 

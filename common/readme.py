@@ -3,7 +3,6 @@
 python -m common.readme
 """
 
-import csv
 import re
 
 import numpy as np
@@ -37,8 +36,8 @@ def result_rows():
         for run, reported in runs.items():
             mine = accuracies.get(run)
             ours = (
-                f"{tables.pm(np.array(mine))} ({len(mine)} seed{'s' * (len(mine) > 1)})"
-                if mine
+                f"{tables.pm(mine)} ({len(mine)} seed{'s' * (len(mine) > 1)})"
+                if mine is not None
                 else "not yet run at full scale"
             )
             rows.append({"task": task, "run": run, "report": reported, "ours": ours})
@@ -47,13 +46,10 @@ def result_rows():
 
 def accuracies_of(outputs):
     """{run: test accuracies of its seeds} of a task's results.csv, or of the metrics.json of each of project 3's networks."""
-    accuracies = {}
-    if (outputs / "results.csv").exists():
-        with open(outputs / "results.csv", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                accuracies.setdefault(row["run"], []).append(float(row["test_accuracy"]))
+    results = outputs / "results.csv"
+    accuracies = tables.accuracies(results) if results.exists() else {}
     for path in outputs.glob("*/metrics.json"):
-        accuracies[path.parent.name] = [entry["test_accuracy"] for entry in cli.read_json(path)]
+        accuracies[path.parent.name] = np.array([entry["test_accuracy"] for entry in cli.read_json(path)])
     return accuracies
 
 

@@ -18,7 +18,7 @@ from common import cli, data, download, evaluation
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
 from common.problem import Problem
-from common.progress import Progress
+from common.progress import Progress, epoch_counter
 from common.training import fit
 
 FULL_STACK = 6  # members from which on a step's overhead is shared well
@@ -50,7 +50,7 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, na
     """
     seeds = list(options.seeds if seeds is None else seeds)
     if options.scale == "quick":
-        options.source = "the embedded sample (common/sample)"
+        options.source = download.SAMPLE_SOURCE
     else:
         options.data, options.source = download.find(options.data)
     processes = cli.cores() if options.device == "cpu" else 1
@@ -187,18 +187,16 @@ def train_job(job, shared, say):
     settings = {"runs": dict(zip(job["names"], job["runs"]))}
     settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
     others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
-    done, resumed = 0, checkpoint.exists()
+    tell = epoch_counter(say, members, checkpoint.exists())
 
     def on_epoch(epochs, history):
-        nonlocal done, resumed
         which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}"
-        say((epochs - done) * members, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%", *[True] * resumed)
-        done, resumed = epochs, False
+        tell(epochs, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%")
 
     history = fit(
         learner, batches, run["epochs"], evaluate=evaluate, checkpoint=checkpoint, settings=settings, on_epoch=on_epoch
     )
-    say((run["epochs"] - done) * members, "")  # epochs that a diverged job did not need
+    tell(run["epochs"])  # epochs that a diverged job did not need
     return dict(member_histories(history, learner.shape, job))
 
 

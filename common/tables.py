@@ -128,6 +128,15 @@ def pm(values, digits=2):
     )
 
 
+def accuracies(path):
+    """{run: float array over its seeds} of a results.csv's test accuracy."""
+    values = {}
+    with open(path, encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            values.setdefault(row["run"], []).append(float(row["test_accuracy"]))
+    return {run: np.array(numbers) for run, numbers in values.items()}
+
+
 def write_csv(path, rows):
     text = io.StringIO()
     columns = list(dict.fromkeys(name for row in rows for name in row))

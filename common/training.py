@@ -187,13 +187,16 @@ def _save(path, state, learner, batches, early_stopping, settings):
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+    save(path, document)
+
+
+def save(path, document):
+    """torch.save, whole or not at all. Raises Problem where the disk is full."""
     with atomic(path) as temporary:
         try:
             torch.save(document, temporary)
         except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            raise Problem(
-                f"cannot write the checkpoint {path}: {str(error).splitlines()[0]}; is the disk full?"
-            ) from error
+            raise Problem(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
 
 
 def _restore(path, learner, batches, early_stopping, settings):

@@ -43,24 +43,15 @@ ACCIDENT = 5.0  # points from the mean of our seeds
 def main():
     from project3_wrn import studies
 
-    options = studies.parse(__doc__, TASK, "batch_epoch_grid", SEEDS)
-    failed = []
-    with cli.alone(options.out):
-        if not options.redraw:
-            rows = studies.configure(shortened(RUNS, options), options)
-            _, failed = studies.train_all(rows, options)
-            studies.write_run(options, rows)
-        report(options.out, options.out, options)
-    studies.tell_failed(failed)
-    print(f"results: {options.out}")
+    studies.main(__doc__, TASK, "batch_epoch_grid", SEEDS, rows_of, report)
 
 
-def shortened(rows, options):
+def rows_of(options):
     if options.device == "cuda":
-        return rows
+        return RUNS
     return {
         row: (model, dataclasses.replace(recipe, epochs=recipe.epochs // CPU_SHARE))
-        for row, (model, recipe) in rows.items()
+        for row, (model, recipe) in RUNS.items()
     }
 
 

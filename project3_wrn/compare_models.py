@@ -49,23 +49,14 @@ CPU_EPOCHS = 2
 def main():
     from project3_wrn import studies
 
-    options = studies.parse(__doc__, TASK, "compare_models", SEEDS)
-    failed = []
-    with cli.alone(options.out):
-        if not options.redraw:
-            rows = studies.configure(shortened(RUNS, options), options)
-            _, failed = studies.train_all(rows, options)
-            studies.write_run(options, rows)
-        report(options.out, options.out, options)
-    studies.tell_failed(failed)
-    print(f"results: {options.out}")
+    studies.main(__doc__, TASK, "compare_models", SEEDS, rows_of, report)
 
 
-def shortened(rows, options):
+def rows_of(options):
     if options.device == "cuda":
-        return rows
+        return RUNS
     return {
-        row: (model, dataclasses.replace(recipe, epochs=CPU_EPOCHS, warmup=0)) for row, (model, recipe) in rows.items()
+        row: (model, dataclasses.replace(recipe, epochs=CPU_EPOCHS, warmup=0)) for row, (model, recipe) in RUNS.items()
     }
 
 

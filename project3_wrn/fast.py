@@ -110,17 +110,24 @@ class AlternatingFlips(Batches):
         self.passes = state["passes"]
 
 
+def with_mirror(logits_of):
+    """`logits_of`, averaged over an image and its mirror image."""
+    return lambda x: (logits_of(x) + logits_of(x.flip(-1))) / 2
+
+
 def with_views(logits_of):
     """`logits_of`, averaged over an image, the image moved a pixel up and left and down and right, and the mirror images of all.
 
     Half of the weight is the unmoved images' (section 3.5).
     """
 
+    both = with_mirror(logits_of)
+
     def averaged(x):
         height, width = x.shape[-2:]
         padded = F.pad(x, (1, 1, 1, 1), "reflect")
         moved = [padded[..., top : top + height, top : top + width] for top in (0, 2)]
         views = [(x, 0.5), *((view, 0.25) for view in moved)]
-        return sum(weight / 2 * (logits_of(view) + logits_of(view.flip(-1))) for view, weight in views)
+        return sum(weight * both(view) for view, weight in views)
 
     return averaged

@@ -57,16 +57,7 @@ def rows_of(device):
 def main():
     from project3_wrn import studies
 
-    options = studies.parse(__doc__, TASK, "improvements", SEEDS)
-    failed = []
-    with cli.alone(options.out):
-        if not options.redraw:
-            rows = studies.configure(rows_of(options.device), options)
-            _, failed = studies.train_all(rows, options)
-            studies.write_run(options, rows)
-        report(options.out, options.out, options)
-    studies.tell_failed(failed)
-    print(f"results: {options.out}")
+    studies.main(__doc__, TASK, "improvements", SEEDS, lambda options: rows_of(options.device), report)
 
 
 def report(source, out, options):

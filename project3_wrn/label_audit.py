@@ -34,12 +34,11 @@ def main():
     from project3_wrn import studies
 
     options = studies.parse(__doc__, TASK, "label_audit", SEEDS)
-    failed = []
     with cli.alone(options.out):
         if not options.redraw:
             base = BASES["cuda" if options.device == "cuda" else "cpu"]
             rows = studies.configure({f"fold_{fold}": base for fold in range(FOLDS)}, options)
-            _, failed = studies.train_all(rows, options, fold_of=fold_of)
+            failed = studies.train_all(rows, options, fold_of=fold_of)
             studies.write_run(options, rows)
             studies.tell_failed(failed)  # without a fold some images have no probabilities
         report(options.out, options.out, options)
@@ -63,13 +62,13 @@ def report(source, out, options):
     import torch
     import torch.nn.functional as F
 
-    from common import data, download, figures, tables
+    from common import download, figures, tables
     from project3_wrn import studies
 
     run_json = cli.read_json(source / "run.json")
     scale = run_json["scale"]
     style = figures.Style(options.lang, scale)
-    train, test = data.load_sample() if scale == "quick" else data.load(download.find(options.data)[0])
+    (train, test), _ = download.images(scale, options.data)
     probabilities, test_probabilities = torch.zeros(len(train), 10, dtype=torch.float64), 0
     results = studies.saved(source, run_json)
     for (row, _), result in results.items():

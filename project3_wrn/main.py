@@ -30,7 +30,6 @@ from common.problem import Problem
 from project3_wrn.recipes import CHOICES, RECIPES, Recipe, recipe_of
 
 SEEDS = {"fast94": 3, "fast95": 3}  # of recipes at full scale; 1 of the others and at quick scale
-EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training: as many as test images
 OVERRIDES = {
     field.name: field.type
     for field in dataclasses.fields(Recipe)
@@ -76,9 +75,8 @@ def parse():
     another = options.recipe != default_recipe(options.model)
     cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)}
-    moment = (
-        {"epochs": 1, "batch_size": 64, "views": 1} if options.scale == "quick" else {}
-    )  # what quick scale takes of a recipe
+    # what quick scale takes of a recipe
+    moment = {"epochs": 1, "batch_size": 64, "views": 1} if options.scale == "quick" else {}
     recipe = recipe_of(options.recipe, options.model)
     options.settings = dataclasses.replace(recipe, **{**moment, **overrides, **changes})
     if not options.redraw:
@@ -116,21 +114,16 @@ def default_recipe(model):
 
 
 def train(options, device):
-    from common import data, download, evaluation, tables
+    from common import data, download, tables, training
     from common.models import MODELS, forward_flops, parameter_count
-    from common.progress import Progress
+    from common.progress import Progress, epoch_counter
     from project3_wrn import outputs, parallel
-    from project3_wrn.train import parts_of, predictor, train
+    from project3_wrn.train import logits_of, measured_parts, parts_of, train
 
     recipe = options.settings
-    if options.scale == "quick":
-        options.source = "the embedded sample (common/sample)"
-        train_images, test = data.load_sample()
-    else:
-        options.data, options.source = download.find(options.data)
-        train_images, test = data.load(options.data)
+    (train_images, test), options.source = download.images(options.scale, options.data)
     parts = parts_of(recipe, train_images)
-    measured = {**parts, "test": test, "train": parts["train"][slice(EVALUATE_TRAIN[options.scale])]}
+    measured = measured_parts(parts, test, options.scale)
     parts = {name: images.to(device) for name, images in parts.items()}
     size = {"parameters": parameter_count(MODELS[options.model]()), "flops": forward_flops(MODELS[options.model]())}
 
@@ -144,6 +137,13 @@ def train(options, device):
                 checkpoint.unlink(missing_ok=True)
             settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
             settings |= {"scale": options.scale, "precision": options.precision}
+            tell = epoch_counter(progress.advance, resumed=checkpoint.exists())
+
+            def on_epoch(epoch, history, seed=seed, tell=tell):
+                chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
+                loss = history["epoch_losses"][-1]
+                tell(epoch, f"seed {seed}, epoch {epoch}/{recipe.epochs}, loss {loss:.3f}{chosen}")
+
             learner, history = train(
                 options.model,
                 recipe,
@@ -154,21 +154,18 @@ def train(options, device):
                 compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
                 checkpoint=checkpoint,
                 settings=settings,
-                on_epoch=teller(progress, seed, recipe.epochs, checkpoint.exists()) if parallel.first() else None,
+                on_epoch=on_epoch if parallel.first() else None,
             )
             if not parallel.first():
                 continue
-            progress.advance(recipe.epochs - len(history["epoch_losses"]), "stopped early")
-            predict = predictor(learner, recipe)
-            logits = {
-                name: evaluation.predict(predict, images.to(device), data.PIXEL).cpu()
-                for name, images in measured.items()
-            }
+            tell(recipe.epochs, "stopped early")
+            logits = logits_of(learner, recipe, measured, device)
             labels = {name: images.labels for name, images in measured.items()}
             histories[options.model, seed] = history
             metrics.append(outputs.measure(seed, logits, labels, history, size))
             saved |= {f"{seed}/{name}": logits[name].numpy() for name in logits if name != "train"}
-            save_weights(options.out / f"weights-{seed}.pt", learner.weights())
+            weights = {name: value.cpu() for name, value in learner.weights().items()}
+            training.save(options.out / f"weights-{seed}.pt", weights)
     if not parallel.first():
         return
 
@@ -188,37 +185,9 @@ def train(options, device):
             path.unlink()
 
 
-def teller(progress, seed, epochs, resumed):
-    done = 0
-
-    def tell(epoch, history):
-        nonlocal done, resumed
-        chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
-        progress.advance(
-            epoch - done,
-            f"seed {seed}, epoch {epoch}/{epochs}, loss {history['epoch_losses'][-1]:.3f}{chosen}",
-            before=resumed,
-        )
-        done, resumed = epoch, False
-
-    return tell
-
-
-def save_weights(path, weights):
-    import torch
-
-    from common.files import atomic
-
-    with atomic(path) as temporary:
-        try:
-            torch.save({name: value.cpu() for name, value in weights.items()}, temporary)
-        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            raise Problem(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
-
-
 def report(source, out, options):
     """Draw tables and figures into `out` from the histories, logits and weights saved in `source`."""
-    from common import data, download, figures, tables
+    from common import download, figures, tables
     from project3_wrn import outputs
 
     run_json, metrics = cli.read_json(source / "run.json"), cli.read_json(source / "metrics.json")
@@ -232,7 +201,7 @@ def report(source, out, options):
     outputs.write_tables(out, model, scale, metrics, logits, labels)
     outputs.draw(out, history, run_json["recipe"]["lr"], logits, labels, style)
 
-    test = data.load_sample()[1] if scale == "quick" else data.load(download.find(options.data)[0])[1]
+    (_, test), _ = download.images(scale, options.data)
     outputs.draw_misclassified(out / "misclassified_samples.png", logits, test, style)
     weights = source / f"weights-{first}.pt"
     if not weights.exists():

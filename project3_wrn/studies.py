@@ -13,10 +13,22 @@ import torch
 from common import cli, data, download, evaluation, tables
 from common.models import MODELS, forward_flops, parameter_count
 from common.problem import Problem
-from common.progress import Progress
-from project3_wrn.train import check, parts_of, predictor, train
+from common.progress import Progress, epoch_counter
+from project3_wrn.train import logits_of, measured_parts, parts_of, train
 
-EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training: as many as test images
+
+def main(description, task, study, seeds, rows_of, report):
+    """A study from its command line to its tables. rows_of: (options) -> rows; report: (source, out, options)."""
+    options = parse(description, task, study, seeds)
+    failed = []
+    with cli.alone(options.out):
+        if not options.redraw:
+            rows = configure(rows_of(options), options)
+            failed = train_all(rows, options)
+            write_run(options, rows)
+        report(options.out, options.out, options)
+    tell_failed(failed)
+    print(f"results: {options.out}")
 
 
 def parse(description, task, study, seeds):
@@ -35,20 +47,15 @@ def configure(rows, options):
 
 
 def train_all(rows, options, fold_of=None):
-    """Train what is not there yet; {(row, seed): result} of what has not failed, and the list of those that have.
+    """Train what is not there yet; the list of what has failed.
 
-    A result is a dict of arrays: `test_logits` (10000, 10) and `val_logits` of the kept weights, `epoch_losses` and the other
-    values an epoch of common/training.py, `train_accuracy_clean`, `seconds`.
+    A run's file holds `test_logits` (10000, 10) and `val_logits` of the kept weights, `epoch_losses` and the other values an
+    epoch of common/training.py, `clean_train_accuracy` and `clean_train_loss`, and the `settings` it was made with.
     fold_of: (row, labels) -> indices to train on and indices to hold out instead, whose logits are then `val_logits`.
     """
-    if options.scale == "quick":
-        options.source = "the embedded sample (common/sample)"
-        images = data.load_sample()
-    else:
-        options.data, options.source = download.find(options.data)
-        images = data.load(options.data)
+    images, options.source = download.images(options.scale, options.data)
     runs = [(row, seed) for seed in options.seeds for row in rows]
-    results, failed = {}, []
+    failed = []
     with Progress(sum(rows[row][1].epochs for row, _ in runs), Path(options.out).name) as progress:
         for row, seed in runs:
             model, recipe = rows[row]
@@ -59,34 +66,27 @@ def train_all(rows, options, fold_of=None):
                 path.unlink(missing_ok=True)
             try:
                 if path.exists():
-                    results[row, seed] = finished(path, settings)
+                    refuse_others(path, settings)
                     progress.advance(recipe.epochs, f"{row}, seed {seed}: done before", before=True)
                 else:
-                    results[row, seed] = train_one(path, settings, model, recipe, images, options, progress, fold_of)
+                    train_one(path, settings, model, recipe, images, options, progress, fold_of)
             except (Problem, RuntimeError) as error:
                 failed.append(f"{row} with seed {seed} ({str(error).strip().splitlines()[0][:200]})")
                 print(f"failed, and left out: {failed[-1]}", flush=True)
-    return results, failed
+    return failed
 
 
 def train_one(path, settings, model, recipe, images, options, progress, fold_of):
-    check(model, recipe)
     (train_images, test), device = images, torch.device(options.device)
     parts = parts_of(recipe, train_images)
     if fold_of:
         kept, held_out = fold_of(path.stem.rsplit("-", 1)[0], train_images.labels)
         parts = {"train": train_images[kept], "val": train_images[held_out]}
-    measured = {**parts, "test": test, "train": parts["train"][slice(EVALUATE_TRAIN[options.scale])]}
+    measured = measured_parts(parts, test, options.scale)
     checkpoint = options.out / "checkpoints" / f"{path.stem}.pt"
     if options.fresh:
         checkpoint.unlink(missing_ok=True)
-    done, resumed = 0, checkpoint.exists()
-
-    def on_epoch(epoch, history):
-        nonlocal done, resumed
-        progress.advance(epoch - done, f"{path.stem}, epoch {epoch}/{recipe.epochs}", before=resumed)
-        done, resumed = epoch, False
-
+    tell = epoch_counter(progress.advance, resumed=checkpoint.exists())
     learner, history = train(
         model,
         recipe,
@@ -96,11 +96,10 @@ def train_one(path, settings, model, recipe, images, options, progress, fold_of)
         compiled=options.device == "cuda" and options.scale == "full",
         checkpoint=checkpoint,
         settings=settings,
-        on_epoch=on_epoch,
+        on_epoch=lambda epoch, history: tell(epoch, f"{path.stem}, epoch {epoch}/{recipe.epochs}"),
     )
-    progress.advance(recipe.epochs - done, f"{path.stem}: stopped early")
-    predict = predictor(learner, recipe)
-    logits = {name: evaluation.predict(predict, part.to(device), data.PIXEL).cpu() for name, part in measured.items()}
+    tell(recipe.epochs, f"{path.stem}: stopped early")
+    logits = logits_of(learner, recipe, measured, device)
     result = {f"{name}_logits": logits[name].numpy() for name in logits if name != "train"}
     result |= {name: values for name, values in history.items() if not name.startswith("batch_")}
     result["clean_train_accuracy"] = evaluation.accuracy(logits["train"], measured["train"].labels).numpy()
@@ -108,17 +107,14 @@ def train_one(path, settings, model, recipe, images, options, progress, fold_of)
     result["settings"] = np.array(repr(settings))
     tables.save_arrays(path, result)
     checkpoint.unlink(missing_ok=True)
-    return result
 
 
-def finished(path, settings):
-    """The arrays of a run that is done. Raises Problem where its file is damaged or of other settings."""
-    result = tables.load_arrays(path)
-    if str(result.get("settings")) != repr(settings):
+def refuse_others(path, settings):
+    """Raises Problem where the file of a run that is done is damaged or of other settings."""
+    if str(tables.load_arrays(path).get("settings")) != repr(settings):
         raise Problem(
             f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
         )
-    return result
 
 
 def saved(folder, run_json):
@@ -130,7 +126,7 @@ def saved(folder, run_json):
 
 def labels_of(scale, folder):
     """(validation labels, test labels) as the runs of this scale saw them."""
-    train_images, test = data.load_sample() if scale == "quick" else data.load(download.find(folder)[0])
+    (train_images, test), _ = download.images(scale, folder)
     return train_images.labels[data.split(train_images.labels)[1]], test.labels
 
 

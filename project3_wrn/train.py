@@ -15,6 +15,8 @@ from project3_wrn import fast, losses, policies
 from project3_wrn.averaged import Averaged
 from project3_wrn.parallel import Parallel, agreed
 
+EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training
+
 
 def parts_of(recipe, train):
     """What is trained on and what chooses: {"train": Images, "val": Images}; the latter only where the recipe has a split."""
@@ -22,6 +24,17 @@ def parts_of(recipe, train):
         return {"train": train}
     kept, held_out = data.split(train.labels)
     return {"train": train[kept], "val": train[held_out]}
+
+
+def measured_parts(parts, test, scale):
+    """What is measured after training: `parts` and the test set, and of the training images as many as there are test images."""
+    return {**parts, "test": test, "train": parts["train"][slice(EVALUATE_TRAIN[scale])]}
+
+
+def logits_of(learner, recipe, measured, device):
+    """{part: logits (N, 10) on the CPU} of `measured_parts`, as the recipe predicts."""
+    predict = predictor(learner, recipe)
+    return {name: evaluation.predict(predict, part.to(device), data.PIXEL).cpu() for name, part in measured.items()}
 
 
 def check(model, recipe):
@@ -146,10 +159,5 @@ def _learner(recipe):
 
 def predictor(learner, recipe):
     """Normalised images -> logits, as this recipe measures its networks."""
-    views = {1: lambda logits_of: logits_of, 2: with_mirror, 6: fast.with_views}
+    views = {1: lambda logits_of: logits_of, 2: fast.with_mirror, 6: fast.with_views}
     return views[recipe.views](learner.logits)
-
-
-def with_mirror(logits_of):
-    """`logits_of`, averaged over an image and its mirror image."""
-    return lambda x: (logits_of(x) + logits_of(x.flip(-1))) / 2

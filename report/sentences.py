@@ -1,7 +1,5 @@
 """Two or three sentences on what a task's outputs show, in English and Chinese, computed from its numbers so that they stay true."""
 
-import csv
-
 import numpy as np
 
 from common import cli, tables
@@ -16,18 +14,10 @@ def of(folder):
     return network(path) if (path / "metrics.json").exists() else []
 
 
-def accuracies(path):
-    with open(path, encoding="utf-8") as file:
-        values = {}
-        for row in csv.DictReader(file):
-            values.setdefault(row["run"], []).append(float(row["test_accuracy"]))
-    return {run: np.array(numbers) for run, numbers in values.items()}
-
-
 def task1(path):
     histories = tables.load_histories(path / "loss_history_seeds.npz")
     losses = np.mean([history["epoch_losses"] for history in histories.values()], 0)
-    accuracy = accuracies(path / "results.csv")["baseline"]
+    accuracy = tables.accuracies(path / "results.csv")["baseline"]
     share = 100 * (losses[0] - losses[1]) / (losses[0] - losses[-1])
     return [
         (
@@ -39,7 +29,7 @@ def task1(path):
 
 
 def task2(path):
-    values = accuracies(path / "results.csv")
+    values = tables.accuracies(path / "results.csv")
     best = max(values, key=lambda run: values[run].mean())
     none, both = values["none"].mean(), values["both"].mean()
     return [
@@ -55,7 +45,7 @@ def task2(path):
 
 
 def task3(path):
-    values = accuracies(path / "results.csv")
+    values = tables.accuracies(path / "results.csv")
     order = sorted(values, key=lambda run: -values[run].mean())
     best, worst = order[0], order[-1]
     return [
@@ -71,9 +61,9 @@ def task3(path):
 
 
 def task4(path):
-    values = accuracies(path / "results.csv")
+    values = tables.accuracies(path / "results.csv")
     lenet, resnet = values["lenet"].mean(), values["lightweight_resnet"].mean()
-    batches = accuracies(path / "batch_results.csv")
+    batches = tables.accuracies(path / "batch_results.csv")
     lenets = {run: numbers.mean() for run, numbers in batches.items() if run.startswith("lenet")}
     low, high = min(lenets, key=lenets.get), max(lenets, key=lenets.get)
     return [

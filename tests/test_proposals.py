@@ -13,8 +13,9 @@ from common.learners import Network
 from common.models.attention import CBAM, BilinearHead
 from project3_wrn import losses, policies
 from project3_wrn.averaged import Averaged
+from project3_wrn.fast import with_mirror
 from project3_wrn.recipes import Recipe
-from project3_wrn.train import _learner, with_mirror
+from project3_wrn.train import _learner
 
 
 def generator(seed=0):
