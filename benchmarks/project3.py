@@ -95,8 +95,8 @@ class Ours:
         sgd = torch.optim.SGD(network.parameters(), **hyperparameters, fused=True)
         options = {"loss": loss_of(recipe), "precision": precision, "compiled": True}
         if recipe.fast:
-            steps = {"steps": 10**6, "epoch_steps": len(self.loader)}
-            self.learner = fast.Lookahead(network, fast.optimizer(network, recipe), **steps, **options)
+            steps = {"epoch_steps": len(self.loader)}
+            self.learner = fast.Fast(network, fast.optimizer(network, recipe), **steps, **options)
         else:
             self.learner = Network(network, sgd, **options)
 

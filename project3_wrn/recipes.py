@@ -41,18 +41,18 @@ class Recipe:
 
 
 CHOICES = {  # of the fields that are words
-    "optimizer": ("sgd", "adamw"),
+    "optimizer": ("sgd", "adamw", "muon"),
     "policy": ("", "autoaugment", "randaugment", "trivialaugment"),
     "mix": ("", "mixup", "cutmix"),
     "loss": ("cross_entropy", "focal", "hardest", "contrastive"),
 }
 
 
-def fast_recipe(epochs, lr, weight_decay, crop=2, cutout=0, peak_at=0.23, end=0.07):
+def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_at=0.23, end=0.07):
     """The published values are for summed losses: lr a 1024 examples, weight decay a step. Here both are for mean losses.
 
     A step of Nesterov's momentum is in the long run 1 + 1 / (1 - momentum) times lr. The numbers are those of arXiv 2404.00498
-    and of its repository's airbench94, airbench95 and, for 96%, legacy/airbench96; its Cutout always lies inside the image.
+    and of its repository's airbench95 and, for 96%, legacy/airbench96; its Cutout always lies inside the image.
     """
     return Recipe(
         epochs=epochs,
@@ -72,10 +72,30 @@ def fast_recipe(epochs, lr, weight_decay, crop=2, cutout=0, peak_at=0.23, end=0.
     )
 
 
+# The repository's airbench94_muon, whose 8 epochs end at 94.01% in the mean: at 94% or not is a toss-up, so one epoch more.
+# lr and momentum are the filters'; the weight decay is a step's and an example's, and the filters have none.
+MUON = Recipe(
+    epochs=9,
+    batch_size=2000,
+    optimizer="muon",
+    lr=0.24,
+    momentum=0.6,
+    weight_decay=2e-6,
+    label_smoothing=0.2,
+    crop=2,
+    cutout=0,
+    split=False,
+    patience=0,
+    views=6,
+    fast=True,
+    peak_at=0.0,
+    end=0.0,
+)
+
 RECIPES = {
     "report": Recipe(),
-    "fast94": fast_recipe(epochs=10, lr=11.5, weight_decay=0.0153),
-    "fast95": fast_recipe(epochs=15, lr=10.0, weight_decay=0.0153),
+    "fast94": MUON,
+    "fast95": fast_recipe(epochs=15, lr=10.0),
     "fast96": fast_recipe(epochs=37, lr=9.0, weight_decay=0.012, crop=4, cutout=12, peak_at=0.1, end=0.0),
 }
 

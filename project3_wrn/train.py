@@ -49,10 +49,12 @@ def check(model, recipe):
             raise Problem(
                 f"{name} {getattr(recipe, name)} is out of range: from {low}, {'up to' if high > 1 else 'below'} {high}"
             )
-    if recipe.fast and (recipe.optimizer != "sgd" or recipe.warmup or not recipe.momentum):
+    if recipe.fast and (recipe.optimizer == "adamw" or recipe.warmup or not recipe.momentum):
         raise Problem(
-            "the fast recipes have their own SGD, which needs momentum, and schedule; leave --optimizer and --warmup"
+            "the fast recipes have their own schedule and SGD or Muon with momentum; leave --optimizer and --warmup"
         )
+    if recipe.optimizer == "muon" and not recipe.fast:
+        raise Problem("Muon is for the fast recipes; take --optimizer sgd or adamw")
     if recipe.views not in (1, 2, 6):
         raise Problem(f"predictions are from 1, 2 or 6 views, not {recipe.views}")
     if recipe.patience and not recipe.split:
@@ -80,7 +82,8 @@ def train(
         network.whitening.whiten(data.normalise(parts["train"].images[: fast.WHITEN_FROM], data.PIXEL))
     if recipe.fast:
         batches = fast.AlternatingFlips(parts["train"], recipe.batch_size, seed=seed, **prepared)
-        options |= {"steps": recipe.epochs * len(batches), "epoch_steps": len(batches)}
+        options |= {"epoch_steps": len(batches)}
+        options |= {"steps": recipe.epochs * len(batches)} if recipe.optimizer == "sgd" else {}
         sgd = fast.optimizer(network, recipe)
         schedule = functools.partial(fast.triangle, peak_at=recipe.peak_at, end=recipe.end)
     else:
@@ -152,7 +155,8 @@ def _learner(recipe):
                 "torchrun trains by the report's recipe only; start in one process for fast, ema or contrastive"
             )
         return Parallel
-    wanted = ((recipe.fast, fast.Lookahead), (recipe.ema, Averaged), (recipe.loss == "contrastive", losses.Contrastive))
+    quick = fast.Fast if recipe.optimizer == "muon" else fast.Lookahead
+    wanted = ((recipe.fast, quick), (recipe.ema, Averaged), (recipe.loss == "contrastive", losses.Contrastive))
     kinds = tuple(kind for asked, kind in wanted if asked)
     return type("Learner", kinds, {}) if len(kinds) > 1 else kinds[0] if kinds else Network
 

@@ -94,7 +94,8 @@ def test_models_and_recipes_that_do_not_fit():
         ({"views": 3}, "views"),
         ({"split": False}, "early stopping needs a validation set"),
         ({"mix": "mixup", "loss": "hardest"}, "whole labels"),
-        ({"fast": True, "optimizer": "adamw"}, "own SGD"),
+        ({"fast": True, "optimizer": "adamw"}, "SGD or Muon"),
+        ({"optimizer": "muon"}, "Muon is for the fast recipes"),
     ):
         with pytest.raises(Problem, match=told):
             train.check("fast94", dataclasses.replace(Recipe(), **change))
