@@ -1,8 +1,9 @@
-"""Train for three epochs of 14 steps, one network, a stack with dropout, a fast one; print what came out as one hash.
+"""Train for three epochs of 14 steps, one network, a stack with dropout, two fast ones; print what came out as one hash.
 
 python tests/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
 """
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -31,7 +32,12 @@ def main(folder, kill_at):
     train, test = train[slice(135)], test[slice(50)]  # 14 steps an epoch, the last batch short
     digest = hashlib.sha256()
     steps = 0
-    for learner, batches in (network(train), stack(train), fast_network(train)):
+    for learner, batches in (
+        network(train),
+        stack(train),
+        fast_network(train, "fast95"),
+        fast_network(train, "fast94"),
+    ):
 
         def counted(x, y, step=learner.step):
             nonlocal steps
@@ -86,13 +92,17 @@ def stack(train):
     )
 
 
-def fast_network(train):
+def fast_network(train, recipe):
     torch.manual_seed(0)
     model = FastNet((8, 16, 16), depth=3, classes=10).to(memory_format=torch.channels_last)
     model.whitening.whiten(data.normalise(train.images, data.PIXEL))
     batches = fast.AlternatingFlips(train, BATCH_SIZE, seed=0, normalisation=data.PIXEL, augment=(augment.random_crop,))
-    steps = {"steps": EPOCHS * len(batches), "epoch_steps": 8}  # the whitening's bias stops in the middle of epoch 2
-    return fast.Lookahead(model, fast.optimizer(model, RECIPES["fast94"]), **steps), batches
+    recipe = dataclasses.replace(RECIPES[recipe], batch_size=BATCH_SIZE)
+    optimizer = fast.optimizer(model, recipe)
+    epoch_steps = 8  # the whitening's bias stops in the middle of epoch 2
+    if recipe.optimizer == "muon":
+        return fast.Fast(model, optimizer, epoch_steps=epoch_steps), batches
+    return fast.Lookahead(model, optimizer, steps=EPOCHS * len(batches), epoch_steps=epoch_steps), batches
 
 
 def tensors(state):
