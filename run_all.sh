@@ -3,7 +3,8 @@
 set -u
 
 ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
-usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [TASK ...]
+usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [--plan] [TASK ...]
+--plan: train nothing, tell what would be trained, and about how long and in how much memory
 tasks: ${ALL[*]}"
 
 refuse() {
@@ -18,10 +19,11 @@ one_of() { # one_of FLAG VALUE CHOICE ...
     refuse "$flag must be one of: $*; not '$value'"
 }
 
-scale='' device=auto passed=() tasks=()
+scale='' device=auto plan='' passed=() tasks=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) echo "$usage"; exit 0 ;;
+        --plan) plan=yes; shift ;;
         --scale | --device | --data | --lang)
             [ $# -ge 2 ] || refuse "$1 needs a value"
             case $1 in
@@ -43,7 +45,8 @@ exec </dev/null # nothing here asks, and a closed stdin upsets subprocesses
 . common/environment.sh
 make_environment
 
-device=$("$PYTHON" -c 'import sys; from common import cli; print(cli.choose_device(sys.argv[1]))' "$device") || exit $?
+[ "$plan$device" = yescuda ] || # which need not be here to be planned for
+    device=$("$PYTHON" -c 'import sys; from common import cli; print(cli.choose_device(sys.argv[1]))' "$device") || exit $?
 if [ -n "$scale" ]; then
     echo "scale: $scale, as asked; device: $device"
 elif [ "$device" = cuda ]; then
@@ -64,6 +67,18 @@ starts() { # starts TASK: the flags of each start of its main.py, one start a li
         *) echo "$flags" ;;
     esac
 }
+
+planned() { # planned TASK ...: a line for each start, for common/plan.py
+    local task
+    for task; do
+        starts "$task" | sed "s/^/$task /"
+    done
+}
+
+if [ -n "$plan" ]; then
+    planned "${tasks[@]}" | "$PYTHON" -m common.plan
+    exit
+fi
 
 trap 'echo "interrupted; the same command goes on where this one stopped" >&2; exit 130' INT
 failed=()
@@ -97,6 +112,8 @@ for task in "${tasks[@]}"; do
     done
 done
 if [ "$scale" = quick ]; then
-    "$PYTHON" -m common.estimate "${tasks[@]}"
+    scale=full
+    echo "the report's own experiment: bash run_all.sh --scale full. It goes on where it stopped; --plan lists it"
+    planned "${tasks[@]}" | "$PYTHON" -m common.plan | tail -n 1
 fi
 echo "done: ${tasks[*]}"

@@ -82,5 +82,5 @@ def cutmix(x, y, generator):
 
 def shared_labels(y, other, share, classes=10):
     """Probabilities (N, classes): `share` (N,) of each label in `y`, the rest of the one in `other`."""
-    one_hot, others = F.one_hot(y, classes).float(), F.one_hot(other, classes).float()
-    return torch.lerp(others, one_hot, share[:, None])
+    one_hot = torch.eye(classes, device=y.device)
+    return torch.lerp(one_hot[other], one_hot[y], share[:, None])

@@ -61,6 +61,11 @@ def flags(description, seeds=SEEDS):
         default="auto",
         help="bf16 where the machine computes in it and it pays (auto), or plain fp32",
     )
+    add(
+        "--deterministic",
+        action="store_true",
+        help="on CUDA the same to the bit each time, and slower; a CPU always is",
+    )
     add("--lang", choices=("en", "zh"), default="en", help="language of the figures (en)")
     add(
         "--out",
@@ -86,6 +91,8 @@ def settle(options, task, seeds=SEEDS, altered=False):
         ]
     )
     options.started = time.time()
+    if options.deterministic:
+        be_deterministic()
     fewer_seeds = options.seeds is not None and options.seeds < seeds["full"]
     altered = altered or options.epochs or options.batch_size or options.precision != "auto" or fewer_seeds
     if options.redraw and options.scale is None:
@@ -105,6 +112,14 @@ def settle(options, task, seeds=SEEDS, altered=False):
     options.out = options.out or task / folder
     options.seeds = range(options.seeds or seeds[options.scale])
     return options
+
+
+def be_deterministic():
+    """Ask torch for the algorithms that give the same each time; where an operation has none, torch warns and names it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads as it starts
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _inside(path):

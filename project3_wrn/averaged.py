@@ -1,34 +1,50 @@
 """A network that is measured by an exponential average of its weights."""
 
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import copy
+
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from common.learners import Network
 
 
 class Averaged(Network):
-    """decay: of the average, a step: 0.999 looks back over some thousand. Batch statistics are averaged with the weights."""
+    """decay: of the average, a step: 0.999 looks back over some thousand. Batch statistics are averaged with the weights.
+
+    The average begins with the weights after the first step. It is not torch's AveragedModel, which counts its steps on the
+    device and so makes the host wait there in each.
+    """
 
     def __init__(self, model, optimizer, *, decay, **options):
         super().__init__(model, optimizer, **options)
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.average, self.started = copy.deepcopy(model).eval(), False
+        self.update = get_ema_multi_avg_fn(decay)
 
     def descend(self, loss):
         super().descend(loss)
-        self.average.update_parameters(self.model)
+        slow, now = (
+            [value for value in model.state_dict().values() if value.is_floating_point()]
+            for model in (self.average, self.model)
+        )
+        if self.started:
+            self.update(slow, now, None)
+        else:
+            torch._foreach_copy_(slow, now)
+        self.started = True
 
     def logits(self, x):
-        self.average.eval()
         return self._forward(x, self.average)
 
     def weights(self):
-        return {name: value.detach().clone() for name, value in self.average.module.state_dict().items()}
+        return {name: value.detach().clone() for name, value in self.average.state_dict().items()}
 
     def load_weights(self, weights):
-        self.average.module.load_state_dict(weights)
+        self.average.load_state_dict(weights)
 
     def state_dict(self):
-        return super().state_dict() | {"average": self.average.state_dict()}
+        return super().state_dict() | {"average": self.average.state_dict(), "started": self.started}
 
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.average.load_state_dict(state["average"])
+        self.started = state["started"]

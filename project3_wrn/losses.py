@@ -10,7 +10,7 @@ def focal(logits, y, gamma=2.0, label_smoothing=0.0):
     """Cross-entropy with each class's term scaled by (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
     log_p = F.log_softmax(logits, 1)
     classes = logits.shape[1]
-    targets = y if y.is_floating_point() else F.one_hot(y, classes)
+    targets = y if y.is_floating_point() else torch.eye(classes, device=y.device)[y]
     targets = targets * (1 - label_smoothing) + label_smoothing / classes
     return -(targets * (1 - log_p.exp()) ** gamma * log_p).sum(1).mean()
 

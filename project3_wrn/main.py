@@ -75,10 +75,7 @@ def parse():
     another = options.recipe != default_recipe(options.model)
     cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)}
-    # what quick scale takes of a recipe
-    moment = {"epochs": 1, "batch_size": 64, "views": 1} if options.scale == "quick" else {}
-    recipe = recipe_of(options.recipe, options.model)
-    options.settings = dataclasses.replace(recipe, **{**moment, **overrides, **changes})
+    options.settings = settings_of(options, {**overrides, **changes})
     if not options.redraw:
         from project3_wrn.train import check
 
@@ -107,6 +104,12 @@ def choose(options):
             print(f"model: {options.model} ({why}; --model and --recipe choose another)")
     options.model = options.model or ("resnet18" if options.recipe == "report" else options.recipe)
     options.recipe = options.recipe or default_recipe(options.model)
+
+
+def settings_of(options, changes):
+    """The recipe as the scale and the flags ask for it."""
+    moment = {"epochs": 1, "batch_size": 64, "views": 1} if options.scale == "quick" else {}
+    return dataclasses.replace(recipe_of(options.recipe, options.model), **{**moment, **changes})
 
 
 def default_recipe(model):

@@ -22,10 +22,14 @@ def sample():
     return data.load_sample()
 
 
-def run_python(*words, cwd=ROOT, timeout=280, **environment):
+def run_python(*words, **options):
     """Run this Python on `words` with no terminal and stdin closed; the finished process with its text."""
+    return run(sys.executable, *words, **options)
+
+
+def run(*words, cwd=ROOT, timeout=280, **environment):
     return subprocess.run(
-        [sys.executable, *map(str, words)],
+        [*map(str, words)],
         cwd=cwd,
         timeout=timeout,
         capture_output=True,

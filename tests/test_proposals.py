@@ -176,4 +176,10 @@ def test_mirror_and_combined_learners():
     assert torch.allclose(with_mirror(left)(x), x.mean((1, 2, 3))[:, None], atol=1e-6)
     assert _learner(Recipe()) is Network
     combined = _learner(Recipe(fast=True, ema=0.9, loss="contrastive"))
-    assert [kind.__name__ for kind in combined.__mro__[1:5]] == ["Lookahead", "Averaged", "Contrastive", "Network"]
+    assert [kind.__name__ for kind in combined.__mro__[1:6]] == [
+        "Lookahead",
+        "Fast",
+        "Averaged",
+        "Contrastive",
+        "Network",
+    ]

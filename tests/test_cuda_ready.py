@@ -1,0 +1,190 @@
+"""What a CUDA run needs, as far as a CPU can show it: a step that never waits, one graph, static shapes, one line when memory ends."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from common import cli, data, plan
+from common.learners import Network, Stack, StackedBatches
+from common.models import MODELS
+from common.models.fast import FastNet
+from project3_wrn import fast, losses
+from project3_wrn.averaged import Averaged
+from project3_wrn.recipes import RECIPES, Recipe
+from project3_wrn.train import loss_of, optimizer, preparation
+from tests.conftest import ROOT, run, run_python
+
+# operations whose result the host has to see: a value, or how many values there are
+WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+
+
+class Waits(TorchDispatchMode):
+    """Collects the operations that make the host wait for a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        name = operation.overloadpacket.__name__
+        by_mask = name in ("index", "index_put_") and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in arguments[1]
+        )
+        if name.startswith(WAITS) or by_mask:
+            self.seen.append(name)
+        return operation(*arguments, **(named or {}))
+
+
+def test_waits_are_seen():
+    x = torch.arange(4.0)
+    for wait in (
+        lambda: x.sum().item(),
+        lambda: bool(x.any()),
+        lambda: x[x > 1],
+        lambda: x.nonzero(),
+        lambda: float(x[0]),
+    ):
+        with Waits() as waits:
+            wait()
+        assert waits.seen
+
+
+def reports(change, images):
+    recipe = dataclasses.replace(Recipe(batch_size=20), **change)
+    model = MODELS["lenet"]()
+    kind = {"decay": 0.9} if recipe.ema else {}
+    learner = (Averaged if recipe.ema else Network)(model, optimizer(model, recipe), loss=loss_of(recipe), **kind)
+    return learner, data.Batches(images, 20, seed=0, **preparation(recipe, images))
+
+
+def quick(name, images):
+    recipe = dataclasses.replace(RECIPES[name], batch_size=20)
+    model = FastNet((8, 8, 8), depth=2, classes=10)
+    steps = {"epoch_steps": 1} | ({} if recipe.optimizer == "muon" else {"steps": 10})
+    kind = fast.Fast if recipe.optimizer == "muon" else fast.Lookahead
+    learner = kind(model, fast.optimizer(model, recipe), loss=loss_of(recipe), **steps)
+    return learner, fast.AlternatingFlips(images, 20, seed=0, **preparation(recipe, images))
+
+
+def stack(images, **options):
+    models = [[MODELS["lenet"](dropout=p) for p in (0.0, 0.5)] for _ in range(2)]
+    learner = Stack(models, lr=[0.01] * 2, momentum=[0.9] * 2, weight_decay=[0.0, 0.01], batch_size=20, **options)
+    return learner, StackedBatches([data.Batches(images, 20, seed=seed, normalisation=data.HALF) for seed in range(2)])
+
+
+def contrastive(images):
+    model = FastNet((8, 8, 8), depth=2, classes=10)
+    return losses.Contrastive(model, torch.optim.SGD(model.parameters(), lr=0.1)), quick("fast95", images)[1]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        stack,
+        contrastive,
+        *(lambda images, name=name: quick(name, images) for name in ("fast94", "fast95", "fast96")),
+        *(
+            lambda images, change=change: reports(change, images)
+            for change in (
+                {},
+                {"mix": "mixup"},
+                {"mix": "cutmix"},
+                {"loss": "focal"},
+                {"loss": "hardest"},
+                {"targeted": True},
+                {"weighted": True},
+                {"ema": 0.9},
+                {"optimizer": "adamw"},
+            )
+        ),
+    ],
+)
+def test_no_step_waits_for_the_device(sample, made):
+    """Neither batches nor steps, but for a fresh pass's order, read anything back: the first steps run ahead of a GPU."""
+    learner, batches = made(sample[0][slice(100)])
+    for x, y in batches:  # constants are copied to the device once
+        learner.step(x, y)
+    with Waits() as waits:
+        for x, y in batches:
+            learner.set_lr(0.5)
+            learner.step(x, y)
+    assert waits.seen == []
+
+
+def test_every_full_batch_is_one_graph(sample):
+    """No graph break, and no compilation after the first: neither for another learning rate nor for the next epoch."""
+    torch._dynamo.reset()
+    images = sample[0][slice(90)]  # the last batch is short, and not compiled
+    model = MODELS["lenet"]()
+    network = (
+        Network(model, torch.optim.SGD(model.parameters(), lr=0.1)),
+        data.Batches(images, 20, seed=0, normalisation=data.HALF),
+    )
+    stacked = stack(images)
+    graphs = []
+
+    def counted(graph, inputs):
+        graphs.append(len(inputs))
+        return graph
+
+    network[0]._fast = torch.compile(model, dynamic=False, fullgraph=True, backend=counted)
+    stacked[0]._compiled = torch.compile(stacked[0]._update, dynamic=False, fullgraph=True, backend=counted)
+    for count, (learner, batches) in enumerate((network, stacked), start=1):
+        for factor in (1.0, 0.5):
+            learner.set_lr(factor)
+            for x, y in batches:
+                learner.step(x, y)
+        assert len(graphs) == count
+
+
+def test_out_of_memory_is_one_line(monkeypatch, capsys):
+    def main():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
+
+    with pytest.raises(SystemExit) as left:
+        cli.run(main)
+    told = capsys.readouterr().err
+    assert left.value.code == 1 and told.count("\n") == 1 and "--batch-size" in told and "checkpoint is kept" in told
+
+
+def test_deterministic_is_asked_of_torch_before_cuda_starts():
+    script = "import sys; sys.argv = ['x', '--deterministic', '--device', 'cpu', '--scale', 'quick']\n"
+    script += "from pathlib import Path; from common import cli; cli.settle(cli.flags('').parse_args(), Path())\n"
+    script += (
+        "import os, torch; print(torch.are_deterministic_algorithms_enabled(), os.environ['CUBLAS_WORKSPACE_CONFIG'])"
+    )
+    assert run_python("-c", script).stdout.split() == ["True", ":4096:8"]
+
+
+# --- the plan ---
+
+
+def test_the_plan_lists_every_start_and_trains_nothing():
+    process = run("bash", "run_all.sh", "--device", "cuda", "--plan")
+    assert process.returncode == 0, process.stderr
+    rows = [line.split(" | ") for line in process.stdout.splitlines() if line.startswith("| ")][2:]
+    assert {row[0].removeprefix("| ") for row in rows} == {path.parent.name for path in ROOT.glob("*/main.py")}
+    assert [row[2] for row in rows][-5:] == ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]
+    assert "full scale on cuda: about" in process.stdout
+    assert "==" not in process.stdout  # a task's heading
+
+
+def test_a_plans_costs():
+    row = {
+        "model": "fast94",
+        "epochs": 10,
+        "batch_size": 1000,
+        "train": 50_000,
+        "evaluated": 0,
+        "members": 1,
+        "stacked": False,
+    }
+    seconds, memory = plan.cost(row, "cuda", "full", 1e15)
+    flops = 236_294_720 * 3 * 50_000  # tests/test_models.py has a forward pass
+    assert seconds == pytest.approx(10 * (flops / (1e15 * plan.SHARE["cuda"]) + 50 * plan.STEP["cuda"]))
+    assert plan.cost(row | {"members": 3}, "cuda", "full", 1e15) == (pytest.approx(3 * seconds), memory)
+    assert plan.cost(row | {"batch_size": 2000}, "cuda", "full", 1e15)[1] > memory
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Flatten(), torch.nn.Linear(5 * 30 * 30, 7))
+    assert plan.activation_count(layers) == 2 * 5 * 30 * 30 + 7
