@@ -142,9 +142,14 @@ class Stack:
         self._gradients = vmap(runs, randomness="different")
         forward = vmap(lambda p, b, x: functional_call(inference, (p, b), (x,)), in_dims=(0, 0, None))
         self._logits = vmap(forward, in_dims=(0, 0, None))
-        self._compiled = (
-            torch.compile(self._update, dynamic=False) if compiled and can_compile(device) else self._update
-        )
+        self._compiled = self._update
+        if compiled and can_compile(device):
+            mode = None
+            if device.type == "cuda":  # a step is one graph of kernels, launched at once; what it writes to must stay in place
+                mode = "reduce-overhead"
+                for value in (*self.parameters.values(), *self.velocities.values()):
+                    torch._dynamo.mark_static_address(value, guard=False)
+            self._compiled = torch.compile(self._update, dynamic=False, mode=mode)
 
     def set_lr(self, factor):
         self.lr = self.base_lr * factor
@@ -164,7 +169,8 @@ class Stack:
         update = self._compiled if y.shape[-1] == self.batch_size else self._update
         hyperparameters = (self.lr, self.momentum, self.weight_decay)
         try:
-            return update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
+            losses = update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
+            return losses.clone()  # a graph's next launch writes to where these lie
         except Exception as error:
             if update == self._update or isinstance(error, torch.OutOfMemoryError):
                 raise
