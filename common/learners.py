@@ -145,7 +145,9 @@ class Stack:
         self._compiled = self._update
         if compiled and can_compile(device):
             mode = None
-            if device.type == "cuda":  # a step is one graph of kernels, launched at once; what it writes to must stay in place
+            if (
+                device.type == "cuda"
+            ):  # a step is one graph of kernels, launched at once; what it writes to must stay in place
                 mode = "reduce-overhead"
                 for value in (*self.parameters.values(), *self.velocities.values()):
                     torch._dynamo.mark_static_address(value, guard=False)

@@ -3,7 +3,7 @@
     python report/build.py [--out FOLDER]
 
 Reads what the tasks have written and trains nothing. Writes report/index.html (one file, both languages, figures beside it where
-the tasks wrote them) and report/claims.md.
+the tasks wrote them) and report/claims.md, and fills the READMEs' result table; with --out the page and the claims only.
 """
 
 import argparse
@@ -20,9 +20,8 @@ import markdown
 
 from common import cli, tables
 from common.problem import Problem
-from common.readme import result_rows
 from common.translations import CHINESE
-from report import sentences, verdicts
+from report import readme, sentences, verdicts
 from report.words import WORDS
 
 SECTIONS = (  # folder of outputs, its page, title in English and Chinese
@@ -102,6 +101,8 @@ def main():
     parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="where the page goes (report/)")
     options = parser.parse_args()
     build(options.out)
+    if options.out == HERE:
+        readme.fill()
     print(f"the page: {options.out / 'index.html'}")
 
 
@@ -125,7 +126,7 @@ def build(out):
         counts=verdicts.counts(claims, judged),
         kinds=verdicts.KINDS,
         sections=sections,
-        summary=result_rows(),
+        summary=readme.result_rows(),
         chinese=CHINESE,
         words=WORDS,
     )

@@ -364,7 +364,7 @@ def test_committed_tables_are_those_of_the_committed_histories(task, tmp_path):
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
 def test_readme_table_is_that_of_the_committed_outputs(name):
-    from common.readme import filled
+    from report.readme import filled
 
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert filled(text) == text, "run: python -m common.readme"
+    assert filled(text) == text, "run: python report/build.py"

@@ -1,7 +1,4 @@
-"""Fill the result table of both READMEs from the committed outputs.
-
-python -m common.readme
-"""
+"""The result table of both READMEs, filled from the committed outputs by report/build.py."""
 
 import re
 
@@ -57,7 +54,9 @@ def filled(text):
     return BLOCK.sub(lambda match: match[1] + tables.markdown(result_rows()) + match[2], text)
 
 
-if __name__ == "__main__":
+def fill():
     for name in ("README.md", "README.zh-CN.md"):
         path = cli.ROOT / name
-        tables.write_text(path, filled(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        if filled(text) != text:  # it may be read-only where nothing is to be written
+            tables.write_text(path, filled(text))
