@@ -20,7 +20,7 @@ from common import cli
 from common.problem import Problem
 
 STUDIES = ("compare_models", "improvements")
-AT_LEAST = 80  # per cent of validation accuracy that a member must have at full scale
+WITHIN = {"quick": 100.0, "full": 5.0}  # points of validation accuracy that a member may be behind the best
 
 
 def main():
@@ -51,24 +51,31 @@ def combine(folder, options):
     import torch
     import torch.nn.functional as F
 
-    from common import evaluation, figures, tables
+    from common import figures, tables
     from project3_wrn import studies
 
     val_labels, test_labels = studies.labels_of(options.scale, options.data)
     results = studies.saved(folder, cli.read_json(folder / "run.json"))
-    members = {}
-    for (run, seed), result in results.items():
-        logits = {part: torch.from_numpy(result[f"{part}_logits"]).double() for part in ("val", "test")}
-        if options.scale == "quick" or evaluation.accuracy(logits["val"], val_labels) >= AT_LEAST:
-            members[f"{run}, seed {seed}"] = {part: F.softmax(values, 1) for part, values in logits.items()}
+    members = {
+        f"{run}, seed {seed}": {
+            part: F.softmax(torch.from_numpy(result[f"{part}_logits"]).double(), 1) for part in ("val", "test")
+        }
+        for (run, seed), result in results.items()
+    }
+    validation = {name: accuracy(member["val"], val_labels) for name, member in members.items()}
+    within = WITHIN[options.scale]
+    least = max(validation.values()) - within
+    members = {name: member for name, member in members.items() if validation[name] >= least}
     if len(members) < 2:
-        raise Problem(f"fewer than two runs in {folder} reach {AT_LEAST}% of validation accuracy; train more")
+        raise Problem(
+            f"no second run in {folder} is within {within:g} points of the best on the validation set; train more"
+        )
     val, test = (torch.stack([member[part] for member in members.values()]) for part in ("val", "test"))  # (M, N, 10)
 
     single = [
         {
             "member": name,
-            "val_accuracy": f"{accuracy(val[i], val_labels):.2f}",
+            "val_accuracy": f"{validation[name]:.2f}",
             "test_accuracy": f"{accuracy(test[i], test_labels):.2f}",
         }
         for i, name in enumerate(members)
@@ -81,8 +88,8 @@ def combine(folder, options):
         "mean weighted by validation accuracy": torch.einsum("m,mnc->nc", weights / weights.sum(), test),
         "stacking (logistic regression)": stacking(val, val_labels, test),
     }
-    best = max(range(len(members)), key=lambda i: accuracy(val[i], val_labels))  # chosen by validation
-    best_name, best_test = list(members)[best], accuracy(test[best], test_labels)
+    best_name = max(members, key=validation.get)
+    best_test = accuracy(members[best_name]["test"], test_labels)
     rows = [{"way": f"best member by validation: {best_name}", "test, %": f"{best_test:.2f}", "against it, points": ""}]
     rows += [
         {
@@ -92,9 +99,7 @@ def combine(folder, options):
         }
         for way, p in ways.items()
     ]
-    words = f"{len(members)} members: the finished runs of `{folder.name}`" + (
-        "." if options.scale == "quick" else f" with at least {AT_LEAST}% of validation accuracy."
-    )
+    words = f"{len(members)} members: the finished runs of `{folder.name}` that are within {within:g} points of the best on the validation set."
     sections = [
         words,
         rows,

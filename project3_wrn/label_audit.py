@@ -4,7 +4,7 @@
 
 Every training image gets probabilities from a network that has not seen it: FOLDS networks, each trained on the other folds.
 Confident learning (Northcutt et al., arXiv 1911.00068) then counts and ranks the labels that these contradict. The test set's
-suspects are the errors that the mean of the same networks is surest of. The network is ResNet-18 by the report's recipe on CUDA, fast94 elsewhere.
+suspects are the errors that the mean of the same networks is surest of. The network is ResNet-18 by the report's recipe on CUDA, fast_small elsewhere.
 Writes to project3_wrn/outputs/label_audit/: audit.md, train_suspects.csv, test_suspects.csv, train_suspects.png,
 test_suspects.png, probabilities.npz, run.json, runs/.
 """
@@ -17,13 +17,13 @@ TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
 from common import cli
-from project3_wrn.recipes import RECIPES, Recipe
+from project3_wrn.recipes import SMALL, Recipe
 
 FOLDS = 5
-CPU_EPOCHS = 4
+CPU_EPOCHS = 8
 BASES = {
     "cuda": ("resnet18", dataclasses.replace(Recipe(), split=False, patience=0)),
-    "cpu": ("fast94", dataclasses.replace(RECIPES["fast94"], epochs=CPU_EPOCHS)),
+    "cpu": ("fast_small", dataclasses.replace(SMALL, epochs=CPU_EPOCHS, split=False, views=2)),
 }
 SHOWN = 40
 SEEDS = {"quick": 1, "full": 1}

@@ -31,7 +31,8 @@ def start(script, monkeypatch, folder, *words):
 
 def with_lenet(rows):
     return {
-        row: ("lenet", dataclasses.replace(recipe, fast=False, views=1, lr=0.02)) for row, (_, recipe) in rows.items()
+        row: ("lenet", dataclasses.replace(recipe, fast=False, views=1, optimizer="sgd", lr=0.02))
+        for row, (_, recipe) in rows.items()
     }
 
 
@@ -145,6 +146,37 @@ def test_votes_and_their_ties():
     three = torch.tensor([[[0.6, 0.4, 0.0]], [[0.1, 0.9, 0.0]], [[0.0, 0.45, 0.55]]])
     assert ensemble.vote(three).argmax(-1).tolist() == [1]  # one vote each: the highest mean probability
     assert ensemble.vote(three[[0, 0, 1]]).argmax(-1).tolist() == [0]
+
+
+class Untouched:
+    """Labels that nobody may look at."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the test labels were touched: {name}")
+
+    __eq__ = __len__ = __iter__ = __getitem__ = __array__ = lambda self, *arguments: self.touched
+    __hash__ = object.__hash__
+
+
+def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
+    """Labels that raise when touched, and measures that do not touch them: weights, stacking and the choice of members do neither."""
+    torch.manual_seed(0)
+    for seed in range(3):
+        logits = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
+        tables.save_arrays(tmp_path / "study" / "runs" / f"row-{seed}.npz", logits)
+    cli.write_json(tmp_path / "study" / "run.json", {"runs": {"row": {}}, "seeds": [0, 1, 2]})
+    val_labels = torch.arange(140) % 10
+    monkeypatch.setattr(studies, "labels_of", lambda scale, folder: (val_labels, Untouched()))
+    real = ensemble.accuracy
+    monkeypatch.setattr(ensemble, "accuracy", lambda p, labels: real(p, labels) if labels is val_labels else 50.0)
+    monkeypatch.setattr(ensemble, "oracle", lambda test, labels: 50.0)
+    monkeypatch.setattr(ensemble, "class_rows", lambda *arguments: "none")
+    words = ["ensemble.py", "--scale", "quick", "--members", str(tmp_path / "study"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    ensemble.main()
+    assert "3 members" in (tmp_path / "out" / "ensemble.md").read_text(encoding="utf-8")
+    with pytest.raises(AssertionError, match="were touched"):
+        real(torch.randn(400, 10), Untouched())
 
 
 def test_an_ensemble_of_nothing_is_one_line(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.models.dla import dla34, dla34_cifar
-from common.models.fast import fast94, fast94_bilinear, fast94_cbam, fast94_se, fast95, fast96
+from common.models.fast import fast94, fast95, fast96, fast_small, fast_small_bilinear, fast_small_cbam, fast_small_se
 from common.models.lenet import lenet
 from common.models.lightweight_resnet import lightweight_resnet
 from common.models.resnet import resnet18, resnet18_bilinear, resnet18_cbam, resnet18_se, resnet34, resnet50
@@ -36,9 +36,10 @@ MODELS = {
         resnet18_se,
         resnet18_cbam,
         resnet18_bilinear,
-        fast94_se,
-        fast94_cbam,
-        fast94_bilinear,
+        fast_small,
+        fast_small_se,
+        fast_small_cbam,
+        fast_small_bilinear,
     )
 }
 

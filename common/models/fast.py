@@ -105,14 +105,22 @@ def fast96(classes=10):
     return FastNet((128, 384, 512), depth=3, classes=classes, momentum=0.1)
 
 
-def fast94_se(classes=10):
-    """fast94 with squeeze-and-excitation after each group."""
-    return FastNet((64, 256, 256), depth=2, classes=classes, attention=squeeze_excitation)
+SMALL = (32, 64, 128)
 
 
-def fast94_cbam(classes=10):
-    """fast94 with channel and spatial attention after each group."""
-    return FastNet((64, 256, 256), depth=2, classes=classes, attention=CBAM)
+def fast_small(classes=10):
+    """A sixth of fast94's operations, for studies on a CPU. 294,360 parameters."""
+    return FastNet(SMALL, depth=2, classes=classes)
+
+
+def fast_small_se(classes=10):
+    """fast_small with squeeze-and-excitation after each group."""
+    return FastNet(SMALL, depth=2, classes=classes, attention=squeeze_excitation)
+
+
+def fast_small_cbam(classes=10):
+    """fast_small with channel and spatial attention after each group."""
+    return FastNet(SMALL, depth=2, classes=classes, attention=CBAM)
 
 
 class BilinearFastNet(FastNet):
@@ -124,6 +132,6 @@ class BilinearFastNet(FastNet):
         return self.fc(features)
 
 
-def fast94_bilinear(classes=10):
-    """fast94 with bilinear pooling for the last max-pooling."""
-    return BilinearFastNet((64, 256, 256), depth=2, classes=classes)
+def fast_small_bilinear(classes=10):
+    """fast_small with bilinear pooling for the last max-pooling."""
+    return BilinearFastNet(SMALL, depth=2, classes=classes)
