@@ -24,11 +24,9 @@ from torch import nn
 from torchvision import datasets, transforms
 
 from common import cli, data, download, learners, plan, tables
-from common.learners import Network
 from common.models import MODELS, forward_flops
-from project3_wrn import fast
 from project3_wrn.recipes import RECIPES, Recipe
-from project3_wrn.train import loss_of, preparation
+from project3_wrn.train import build, preparation
 
 REPORT, FAST = Recipe(), RECIPES["fast94"]
 
@@ -89,18 +87,7 @@ class Student:
 
 class Ours:
     def __init__(self, model, recipe, train, device, precision):
-        torch.manual_seed(0)
-        network = MODELS[model]().to(device).to(memory_format=torch.channels_last)
-        kind = fast.AlternatingFlips if recipe.fast else data.Batches
-        self.loader = kind(train.to(device), recipe.batch_size, seed=0, **preparation(recipe, train))
-        hyperparameters = {name: getattr(recipe, name) for name in ("lr", "momentum", "weight_decay")}
-        sgd = torch.optim.SGD(network.parameters(), **hyperparameters, fused=True)
-        options = {"loss": loss_of(recipe), "precision": precision, "compiled": True}
-        if recipe.fast:
-            steps = {"epoch_steps": len(self.loader)}
-            self.learner = fast.Fast(network, fast.optimizer(network, recipe), **steps, **options)
-        else:
-            self.learner = Network(network, sgd, **options)
+        self.learner, self.loader, _ = build(model, recipe, 0, train.to(device), precision=precision, compiled=True)
 
     def batches(self):
         while True:

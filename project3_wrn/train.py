@@ -70,26 +70,7 @@ def train(
 
     Started by torchrun, all processes train together and the first alone writes the checkpoint (project3_wrn/parallel.py).
     """
-    check(model, recipe)
-    torch.manual_seed(seed)
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
-    device = parts["train"].images.device
-    network = MODELS[model]().to(device).to(memory_format=torch.channels_last)
-    options = {"loss": loss_of(recipe), "precision": precision, "compiled": compiled}
-    options |= {"decay": recipe.ema} if recipe.ema else {}
-    prepared = preparation(recipe, parts["train"])
-    if hasattr(network, "whitening"):
-        network.whitening.whiten(data.normalise(parts["train"].images[: fast.WHITEN_FROM], data.PIXEL))
-    if recipe.fast:
-        batches = fast.AlternatingFlips(parts["train"], recipe.batch_size, seed=seed, **prepared)
-        options |= {"epoch_steps": len(batches)}
-        options |= {"steps": recipe.epochs * len(batches)} if recipe.optimizer == "sgd" else {}
-        sgd = fast.optimizer(network, recipe)
-        schedule = functools.partial(fast.triangle, peak_at=recipe.peak_at, end=recipe.end)
-    else:
-        batches = data.Batches(parts["train"], recipe.batch_size, seed=seed, **prepared)
-        sgd, schedule = optimizer(network, recipe), warm_cosine(recipe.warmup) if recipe.warmup else cosine
-    learner = _learner(recipe)(network, sgd, **options)
+    learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision, compiled=compiled)
 
     def evaluate():
         if "val" not in parts:
@@ -111,6 +92,28 @@ def train(
         writes=not dist.is_initialized() or dist.get_rank() == 0,
     )
     return learner, history
+
+
+def build(model, recipe, seed, images, *, precision="fp32", compiled=False):
+    """(learner, batches of `images`, schedule of the learning rate), all by the recipe, as this seed begins with them."""
+    check(model, recipe)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
+    network = MODELS[model]().to(images.images.device).to(memory_format=torch.channels_last)
+    if hasattr(network, "whitening"):
+        network.whitening.whiten(data.normalise(images.images[: fast.WHITEN_FROM], data.PIXEL))
+    options = {"loss": loss_of(recipe), "precision": precision, "compiled": compiled}
+    options |= {"decay": recipe.ema} if recipe.ema else {}
+    prepared = preparation(recipe, images)
+    if not recipe.fast:
+        batches = data.Batches(images, recipe.batch_size, seed=seed, **prepared)
+        schedule = warm_cosine(recipe.warmup) if recipe.warmup else cosine
+        return _learner(recipe)(network, optimizer(network, recipe), **options), batches, schedule
+    batches = fast.AlternatingFlips(images, recipe.batch_size, seed=seed, **prepared)
+    options |= {"epoch_steps": len(batches)}
+    options |= {"steps": recipe.epochs * len(batches)} if recipe.optimizer == "sgd" else {}
+    schedule = functools.partial(fast.triangle, peak_at=recipe.peak_at, end=recipe.end)
+    return _learner(recipe)(network, fast.optimizer(network, recipe), **options), batches, schedule
 
 
 def preparation(recipe, images):

@@ -9,11 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common import cli, data, plan
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
-from common.models.fast import FastNet
-from project3_wrn import fast, losses
-from project3_wrn.averaged import Averaged
 from project3_wrn.recipes import RECIPES, Recipe
-from project3_wrn.train import loss_of, optimizer, preparation
+from project3_wrn.train import build
 from tests.conftest import ROOT, run, run_python
 
 # operations whose result the host has to see: a value, or how many values there are
@@ -52,20 +49,11 @@ def test_waits_are_seen():
 
 
 def reports(change, images):
-    recipe = dataclasses.replace(Recipe(batch_size=20), **change)
-    model = MODELS["lenet"]()
-    kind = {"decay": 0.9} if recipe.ema else {}
-    learner = (Averaged if recipe.ema else Network)(model, optimizer(model, recipe), loss=loss_of(recipe), **kind)
-    return learner, data.Batches(images, 20, seed=0, **preparation(recipe, images))
+    return build("lenet", dataclasses.replace(Recipe(batch_size=20), **change), 0, images)[:2]
 
 
 def quick(name, images):
-    recipe = dataclasses.replace(RECIPES[name], batch_size=20)
-    model = FastNet((8, 8, 8), depth=2, classes=10)
-    steps = {"epoch_steps": 1} | ({} if recipe.optimizer == "muon" else {"steps": 10})
-    kind = fast.Fast if recipe.optimizer == "muon" else fast.Lookahead
-    learner = kind(model, fast.optimizer(model, recipe), loss=loss_of(recipe), **steps)
-    return learner, fast.AlternatingFlips(images, 20, seed=0, **preparation(recipe, images))
+    return build("fast_small", dataclasses.replace(RECIPES[name], batch_size=20, epochs=3), 0, images)[:2]
 
 
 def stack(images, **options):
@@ -74,16 +62,10 @@ def stack(images, **options):
     return learner, StackedBatches([data.Batches(images, 20, seed=seed, normalisation=data.HALF) for seed in range(2)])
 
 
-def contrastive(images):
-    model = FastNet((8, 8, 8), depth=2, classes=10)
-    return losses.Contrastive(model, torch.optim.SGD(model.parameters(), lr=0.1)), quick("fast95", images)[1]
-
-
 @pytest.mark.parametrize(
     "made",
     [
         stack,
-        contrastive,
         *(lambda images, name=name: quick(name, images) for name in ("fast94", "fast95", "fast96")),
         *(
             lambda images, change=change: reports(change, images)
@@ -93,6 +75,7 @@ def contrastive(images):
                 {"mix": "cutmix"},
                 {"loss": "focal"},
                 {"loss": "hardest"},
+                {"loss": "contrastive"},
                 {"targeted": True},
                 {"weighted": True},
                 {"ema": 0.9},

@@ -1,0 +1,150 @@
+"""How much of the machine does each training use, and where does the rest go?
+
+    python benchmarks/shares.py [--data DIR] [--device cpu|cuda] [--steps N] [--models NAME ...]
+
+For each network, trained as its task trains it: images and floating-point operations a second, those as a share of what a large
+matrix product reaches here, and what the step's time is spent on, by torch's profiler. Writes benchmarks/shares.json and shares.md.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from common import cli, data, download, plan, study, tables
+from common.models import MODELS, forward_flops
+from project3_wrn import train as project3
+from project3_wrn.recipes import RECIPES, recipe_of
+from task3_hparams.main import BASE, RUNS
+from task4_architectures.main import BASE as BASE4
+from task4_architectures.main import RUNS as RUNS4
+
+NETWORKS = ("lenet", "lightweight_resnet", "resnet18", "wrn28_10", "fast94", "fast95", "fast96")
+ON_A_CPU = ("lenet", "lightweight_resnet", "resnet18", "fast94")  # the others take minutes a step
+LENET_SEEDS = 5
+KINDS = {  # what a profiler's event counts as, by the first of these words in its name
+    "convolutions and matrix products": (
+        "conv",
+        "gemm",
+        "mm",
+        "matmul",
+        "linear",
+        "cutlass",
+        "xmma",
+        "implicit",
+        "wgrad",
+        "dgrad",
+    ),
+    "fused by the compiler": ("triton", "compiled", "inductor", "graph_", "cpp_fused"),
+    "normalisation": ("batch_norm", "bn_", "layer_norm"),
+    "pooling": ("pool",),
+    "optimiser": ("sgd", "adam", "foreach", "multi_tensor"),
+    "copies": ("copy", "memcpy", "to_copy", "index", "cat"),
+}
+
+
+def training_of(model, train, device, precision):
+    """(learner, its batches without end, members trained at once, images a step of each member)."""
+    if model in ("lenet", "lightweight_resnet"):
+        lenets = {name: BASE | change | {"epochs": 5} for name, change in list(RUNS.items())[:7]}
+        runs = lenets if model == "lenet" else {model: BASE4 | RUNS4[model]}
+        job = {
+            "names": list(runs),
+            "runs": list(runs.values()),
+            "seeds": list(range(LENET_SEEDS if model == "lenet" else 1)),
+        }
+        size = job["runs"][0]["batch_size"]
+        batches = [data.Batches(train, size, seed=seed, normalisation=data.HALF) for seed in job["seeds"]]
+        build = study.stack if model == "lenet" else study.network
+        learner, batches = build(job, batches, device, precision)
+        return learner, endless(batches), len(job["runs"]) * len(job["seeds"]), size
+    recipe = RECIPES[model] if model in RECIPES else recipe_of("report", model)
+    learner, batches, _ = project3.build(model, recipe, 0, train, precision=precision, compiled=True)
+    return learner, endless(batches), 1, recipe.batch_size
+
+
+def endless(batches):
+    while True:
+        yield from batches
+
+
+def measure(model, train, device, precision, steps):
+    learner, batches, members, size = training_of(model, train, device, precision)
+    for _ in range(3):  # compiles
+        learner.step(*next(batches))
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        learner.step(*next(batches))
+    wait(device)
+    images = steps * size * members / (time.perf_counter() - started)
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    with profile(activities=activities) as profiled:
+        for _ in range(max(1, steps // 5)):
+            learner.step(*next(batches))
+        wait(device)
+    flops = forward_flops(MODELS[model]()) * (1 + plan.BACKWARD)
+    return {"images_per_second": images, "flops_per_second": images * flops, "spent": spent(profiled, device)}
+
+
+def spent(profiled, device):
+    """{kind of work: its share of the time, in per cent}."""
+    times = {}
+    for event in profiled.key_averages():
+        on_device = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        name = event.key.lower()
+        kind = next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "everything else")
+        times[kind] = times.get(kind, 0) + on_device
+    total = sum(times.values())
+    return {kind: round(100 * times.get(kind, 0) / total, 1) for kind in (*KINDS, "everything else")}
+
+
+def wait(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--device", choices=cli.DEVICES, default="auto")
+    parser.add_argument("--steps", type=cli.positive, help="of each network (5 on a CPU, LeNet's 200; else 200)")
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, metavar="NAME")
+    options = parser.parse_args()
+    device = torch.device(cli.choose_device(options.device))
+    precision = cli.choose_precision("auto", device.type)
+    train = data.load(download.find(options.data)[0])[0].to(device)
+    peak = plan.matmul_flops(device, precision)
+
+    document = {
+        "machine": cli.cpu_name() if device.type == "cpu" else torch.cuda.get_device_name(),
+        "cores": cli.cores(),
+    }
+    document |= {
+        "torch": torch.__version__,
+        "precision": precision,
+        "git_commit": cli.git_commit(),
+        "matmul_flops": peak,
+    }
+    rows, document["networks"] = [], {}
+    for model in options.models or (ON_A_CPU if device.type == "cpu" else NETWORKS):
+        steps = options.steps or (200 if device.type == "cuda" or model == "lenet" else 5)
+        measured = document["networks"][model] = measure(model, train, device, precision, steps)
+        rate = measured["flops_per_second"]
+        row = {"network": model, "images/s": f"{measured['images_per_second']:,.0f}", "GFLOP/s": f"{rate / 1e9:,.1f}"}
+        row |= {"of a matrix product's, %": f"{100 * rate / peak:.0f}"}
+        rows.append(row | {f"{kind}, %": share for kind, share in measured["spent"].items()})
+        print(tables.markdown(rows[-1:]), flush=True)
+    words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, LeNet in fp32 and the others in {precision}. A {plan.MATRIX}x{plan.MATRIX} matrix product reaches {peak / 1e9:,.0f} GFLOP/s. LeNet is task 3's seven runs with {LENET_SEEDS} seeds as one stack. The shares of time are those of the operations themselves, as torch's profiler names them."
+    cli.write_json(HERE / "shares.json", document)
+    tables.write_markdown(HERE / "shares.md", "How much of the machine each training uses", [words, rows], "full")
+
+
+if __name__ == "__main__":
+    cli.run(main)
