@@ -7,10 +7,11 @@ from common import cli, tables
 
 def of(folder):
     """[(English, Chinese)] of a folder of outputs; none where there is nothing to add to its page."""
-    task = folder.partition("/outputs")[0]
+    task, _, study = folder.partition("/outputs")
     path = cli.ROOT / folder
-    if task in TASKS:
-        return TASKS[task](path)
+    told = TASKS.get(task) or STUDIES.get(study.removeprefix("/"))
+    if told:
+        return told(path)
     return network(path) if (path / "metrics.json").exists() else []
 
 
@@ -91,6 +92,44 @@ def network(path):
     ]
 
 
+def improvements(path):
+    values = {run: numbers.mean() for run, numbers in tables.accuracies(path / "results.csv").items()}
+    base = values.pop("baseline")
+    best, worst = max(values, key=values.get), min(values, key=values.get)
+    return [
+        (
+            f"From a baseline of {base:.2f}%, of {len(values)} changes `{best}` gains most ({values[best] - base:+.2f} points) and `{worst}` loses most ({values[worst] - base:+.2f}).",
+            f"基准为 {base:.2f}%；{len(values)} 项改动中 `{best}` 提高最多（{values[best] - base:+.2f} 个百分点），`{worst}` 降低最多（{values[worst] - base:+.2f}）。",
+        )
+    ]
+
+
+def ensemble(path):
+    found = cli.read_json(path / "ensemble.json")
+    member = found.pop("best_member")
+    best = max(found, key=found.get)
+    name = best.replace("_", " ")
+    return [
+        (
+            f"The member that is best on the validation set has {member:.2f}% right; of the ways to combine them `{name}` has most, {found[best]:.2f}% ({found[best] - member:+.2f} points).",
+            f"验证集上最好的单个模型为 {member:.2f}%；各种集成方式中 `{name}` 最高，{found[best]:.2f}%（{found[best] - member:+.2f} 个百分点）。",
+        )
+    ]
+
+
+def label_audit(path):
+    train, test = (
+        len((path / f"{part}_suspects.csv").read_text(encoding="utf-8").splitlines()) - 1 for part in ("train", "test")
+    )
+    return [
+        (
+            f"Confident learning doubts {train:,} training labels; of the test labels {test:,} are not what the networks say.",
+            f"置信学习怀疑 {train:,} 个训练标签；测试标签中有 {test:,} 个与网络的判断不同。",
+        )
+    ]
+
+
+STUDIES = {"improvements": improvements, "ensemble": ensemble, "label_audit": label_audit}
 TASKS = {
     "task1_loss_curves": task1,
     "task2_regularization": task2,
