@@ -1,4 +1,5 @@
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,13 @@ def run_python(*words, **options):
     return run(sys.executable, *words, **options)
 
 
-def run(*words, cwd=ROOT, timeout=280, **environment):
+def run(*words, cwd=ROOT, timeout=280, cores=None, **environment):
+    """The finished process of `words`, on so many cores where the system can restrict it."""
+    restricted = {}
+    if cores and hasattr(os, "sched_setaffinity"):
+        restricted["preexec_fn"] = lambda: os.sched_setaffinity(
+            0, random.sample(sorted(os.sched_getaffinity(0)), cores)
+        )
     return subprocess.run(
         [*map(str, words)],
         cwd=cwd,
@@ -37,6 +44,7 @@ def run(*words, cwd=ROOT, timeout=280, **environment):
         encoding="utf-8",
         stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+        **restricted,
     )
 
 

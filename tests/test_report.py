@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.problem import Problem
-from report import build, sources, verdicts
+from report import build, sentences, sources, verdicts
 from tests.conftest import ROOT, run_python
 
 
@@ -106,6 +106,23 @@ def test_a_damaged_output_is_named_and_its_section_marked(monkeypatch, tmp_path,
     assert section.state == ("quick" if damage == "quick" else "damaged")
     if damage != "quick":
         assert path.name in section.why and not section.html
+
+
+def test_sentences_on_the_studies_follow_from_their_files(tmp_path):
+    rows = [
+        "run,seed,test_accuracy,scale",
+        *(f"{run},0,{value},full" for run, value in (("baseline", 80), ("a", 82), ("b", 79))),
+    ]
+    (tmp_path / "results.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    ((english, chinese),) = sentences.improvements(tmp_path)
+    assert "`a` gains most (+2.00" in english and "`b` loses most (-1.00" in english and "80.00%" in chinese
+    (tmp_path / "ensemble.json").write_text(
+        '{"best_member": 90, "majority_vote": 90.5, "stacking": 91}', encoding="utf-8"
+    )
+    assert "`stacking` has most, 91.00% (+1.00 points)" in sentences.ensemble(tmp_path)[0][0]
+    for part, lines in (("train", 4), ("test", 3)):
+        (tmp_path / f"{part}_suspects.csv").write_text("index,label\n" * lines, encoding="utf-8")
+    assert "doubts 3 training labels; of the test labels 2 " in sentences.label_audit(tmp_path)[0][0]
 
 
 def test_claims_of_another_shape_are_refused(tmp_path):
