@@ -3,7 +3,8 @@
 set -u
 
 ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
-usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [--plan] [TASK ...]
+usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [--plan] [--fresh] [TASK ...]
+--fresh: start over instead of going on from checkpoints
 --plan: train nothing, tell what would be trained, and about how long and in how much memory
 tasks: ${ALL[*]}"
 
@@ -24,6 +25,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) echo "$usage"; exit 0 ;;
         --plan) plan=yes; shift ;;
+        --fresh) passed+=(--fresh); shift ;;
         --scale | --device | --data | --lang)
             [ $# -ge 2 ] || refuse "$1 needs a value"
             case $1 in

@@ -26,7 +26,7 @@ from torchvision import datasets, transforms
 from common import cli, data, download, learners, plan, tables
 from common.models import MODELS, forward_flops
 from project3_wrn.recipes import RECIPES, Recipe
-from project3_wrn.train import build, preparation
+from project3_wrn.train import build, compile_for, preparation
 
 REPORT, FAST = Recipe(), RECIPES["fast94"]
 
@@ -87,7 +87,9 @@ class Student:
 
 class Ours:
     def __init__(self, model, recipe, train, device, precision):
-        self.learner, self.loader, _ = build(model, recipe, 0, train.to(device), precision=precision, compiled=True)
+        train = train.to(device)
+        self.learner, self.loader, _ = build(model, recipe, 0, train, precision=precision)
+        compile_for(self.learner, train, recipe)
 
     def batches(self):
         while True:

@@ -15,6 +15,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from common import cli, data, download, plan, study, tables
@@ -29,6 +30,7 @@ NETWORKS = ("lenet", "lightweight_resnet", "resnet18", "wrn28_10", "fast94", "fa
 ON_A_CPU = ("lenet", "lightweight_resnet", "resnet18", "fast94")  # the others take minutes a step
 LENET_SEEDS = 5
 KINDS = {  # what a profiler's event counts as, by the first of these words in its name
+    "fused by the compiler": ("triton", "compiled", "inductor", "graph_", "cpp_fused"),
     "convolutions and matrix products": (
         "conv",
         "gemm",
@@ -41,7 +43,6 @@ KINDS = {  # what a profiler's event counts as, by the first of these words in i
         "wgrad",
         "dgrad",
     ),
-    "fused by the compiler": ("triton", "compiled", "inductor", "graph_", "cpp_fused"),
     "normalisation": ("batch_norm", "bn_", "layer_norm"),
     "pooling": ("pool",),
     "optimiser": ("sgd", "adam", "foreach", "multi_tensor"),
@@ -65,7 +66,8 @@ def training_of(model, train, device, precision):
         learner, batches = build(job, batches, device, precision)
         return learner, endless(batches), len(job["runs"]) * len(job["seeds"]), size
     recipe = RECIPES[model] if model in RECIPES else recipe_of("report", model)
-    learner, batches, _ = project3.build(model, recipe, 0, train, precision=precision, compiled=True)
+    learner, batches, _ = project3.build(model, recipe, 0, train, precision=precision)
+    project3.compile_for(learner, train, recipe)
     return learner, endless(batches), 1, recipe.batch_size
 
 
@@ -90,17 +92,19 @@ def measure(model, train, device, precision, steps):
             learner.step(*next(batches))
         wait(device)
     flops = forward_flops(MODELS[model]()) * (1 + plan.BACKWARD)
-    return {"images_per_second": images, "flops_per_second": images * flops, "spent": spent(profiled, device)}
+    return {"images_per_second": images, "flops_per_second": images * flops, "spent": shares_of(profiled, device)}
 
 
-def spent(profiled, device):
+def shares_of(profiled, device):
     """{kind of work: its share of the time, in per cent}."""
-    times = {}
+    times, on_cuda = {}, device.type == "cuda"
     for event in profiled.key_averages():
-        on_device = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        if on_cuda and (event.device_type != DeviceType.CUDA or event.is_user_annotation):
+            continue  # what launched a kernel, which is there itself
+        spent = event.self_device_time_total if on_cuda else event.self_cpu_time_total
         name = event.key.lower()
         kind = next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "everything else")
-        times[kind] = times.get(kind, 0) + on_device
+        times[kind] = times.get(kind, 0) + spent
     total = sum(times.values())
     return {kind: round(100 * times.get(kind, 0) / total, 1) for kind in (*KINDS, "everything else")}
 

@@ -11,6 +11,7 @@ import logging
 import platform
 import shutil
 import sys
+import time
 
 import torch
 import torch.nn.functional as F
@@ -21,22 +22,20 @@ class Network:
     """One network and its optimiser, in channels_last and, with `precision` bf16, autocast.
 
     loss: (logits (B, classes), labels (B,) or their probabilities (B, classes)) -> tensor ().
-    compiled: compile forward and backward for batches of the size that comes first.
     """
 
     shape = ()
 
-    def __init__(self, model, optimizer, *, loss=F.cross_entropy, precision="fp32", compiled=False):
+    def __init__(self, model, optimizer, *, loss=F.cross_entropy, precision="fp32"):
         device = next(model.parameters()).device
-        if device.type == "cpu":
-            keep_freed_memory()
+        set_up(device)
         self.model = model.train()
         self.optimizer = optimizer
         self.loss = loss
         self.device_type = device.type
         self.precision = precision
-        self._right, self._seen, self._first_size = 0, 0, None
-        self._fast = torch.compile(model, dynamic=False) if compiled and can_compile(device) else None
+        self._right, self._seen = 0, 0
+        self._compiled, self._compiled_size = None, None
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
 
@@ -48,17 +47,30 @@ class Network:
         with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
             return (self.model if model is None else model)(x.contiguous(memory_format=torch.channels_last)).float()
 
+    def compile(self, x, y):
+        """Compile forward and backward for batches like this one, on a copy that shares the code; the seconds it took.
+
+        Nothing of the training changes: neither weights nor random numbers. Where compiling fails one line says so.
+        """
+        started = time.perf_counter()
+        if not can_compile(x.device):
+            return 0.0
+        try:
+            with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+                self.loss(self._forward(x, torch.compile(copy.deepcopy(self.model), dynamic=False)), y).backward()
+            if x.device.type == "cuda":
+                torch.cuda.synchronize()
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a compiler that is there may still lack headers or a runtime
+            _not_compiled(error)
+            return 0.0
+        self._compiled, self._compiled_size = torch.compile(self.model, dynamic=False), len(x)
+        return time.perf_counter() - started
+
     def _training_logits(self, x):
-        self._first_size = self._first_size or len(x)
-        if (
-            self._fast is not None and len(x) == self._first_size
-        ):  # a short last batch is not worth a compilation of its own
-            try:
-                return self._forward(x, self._fast)
-            except torch._dynamo.exc.TorchDynamoException as error:
-                _not_compiled(error)
-                self._fast = None
-        return self._forward(x)
+        # a short last batch is not worth a compilation of its own
+        return self._forward(x, self._compiled if len(x) == self._compiled_size else None)
 
     def step(self, x, y):
         """One update from images (B, 3, 32, 32) and labels (B,) or their probabilities (B, classes); the loss before it."""
@@ -121,6 +133,7 @@ class Stack:
     def __init__(self, models, *, lr, momentum, weight_decay, batch_size, compiled=False):
         self.shape = (len(models), len(models[0]))
         device = next(models[0][0].parameters()).device
+        set_up(device)
         parameters, buffers = stack_module_state([model for seed in models for model in seed])
         self.parameters = {name: value.detach().unflatten(0, self.shape) for name, value in parameters.items()}
         self.buffers = {name: value.unflatten(0, self.shape) for name, value in buffers.items()}
@@ -142,7 +155,7 @@ class Stack:
         self._gradients = vmap(runs, randomness="different")
         forward = vmap(lambda p, b, x: functional_call(inference, (p, b), (x,)), in_dims=(0, 0, None))
         self._logits = vmap(forward, in_dims=(0, 0, None))
-        self._compiled = self._update
+        self._compiled, self._proven = self._update, False
         if compiled and can_compile(device):
             mode = None
             if (
@@ -172,14 +185,15 @@ class Stack:
         hyperparameters = (self.lr, self.momentum, self.weight_decay)
         try:
             losses = update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
-            return losses.clone()  # a graph's next launch writes to where these lie
         except Exception as error:
-            if update == self._update or isinstance(error, torch.OutOfMemoryError):
+            if update == self._update or self._proven or isinstance(error, torch.OutOfMemoryError):
                 raise
             # A compiler that is there may still lack headers or a runtime. It fails before anything has been computed.
             _not_compiled(error)
             self._compiled = self._update
             return self.step(x, y)
+        self._proven = self._proven or update == self._compiled
+        return losses.clone()  # a graph's next launch writes to where these lie
 
     def logits(self, x):
         """Logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
@@ -220,6 +234,15 @@ class StackedBatches:
     def load_state_dict(self, states):
         for batches, state in zip(self.batches, states):
             batches.load_state_dict(state)
+
+
+def set_up(device):
+    """What training on this device wants of torch and of the C library."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # shapes stay the same
+    elif device.type == "cpu":
+        keep_freed_memory()
 
 
 @functools.cache

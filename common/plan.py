@@ -17,7 +17,7 @@ import torch
 from common import cli, study, tables
 from common.models import MODELS, forward_flops, parameter_count
 
-TRAIN, HELD_OUT, TEST = {"full": 50_000, "quick": 1400}, {"full": 5000, "quick": 140}, {"full": 10_000, "quick": 400}
+TRAIN, HELD_OUT, TEST = {"full": 50_000, "quick": 1400}, {"full": 5000, "quick": 140}, {"full": 10_000, "quick": 500}
 MATRIX = 4096
 H100 = (
     650e12  # FLOP/s of a large bf16 matrix product; its 3.35 TB/s of memory are why training gets a third of it at best
@@ -41,7 +41,7 @@ def main():
     peak, how = rate(options.device)
     table, total = [], 0.0
     for row in rows:
-        seconds, memory = cost(row, options.device, options.scale, peak)
+        seconds, memory = cost(row, options.device, peak)
         total += seconds
         table.append(
             {
@@ -88,6 +88,9 @@ def rows_of(task, options):
     for changes, count, on_split in studies:
         runs = study.configure(changes, main.BASE, settings)
         train, held_out = TRAIN[options.scale], HELD_OUT[options.scale] if on_split else 0
+        evaluated = TEST[options.scale] + held_out
+        if task == "task2_regularization":  # measures training images too
+            evaluated += min(train, study.EVALUATE_TRAIN)
         for job in study.plan(runs, range(count), 1):
             run, others = job["runs"][0], len(job["names"]) - 1
             row = {key: run[key] for key in ("model", "epochs", "batch_size")} | {
@@ -100,7 +103,7 @@ def rows_of(task, options):
                 "members": len(job["names"]) * len(job["seeds"]),
                 "stacked": study.stackable(run["model"]),
             }
-            rows.append(row | {"train": train - held_out, "evaluated": TEST[options.scale] + held_out})
+            rows.append(row | {"train": train - held_out, "evaluated": evaluated})
     return rows
 
 
@@ -115,7 +118,7 @@ def project3_row(main, options):
     return row | {"train": train - held_out, "evaluated": held_out}
 
 
-def cost(row, device, scale, peak):
+def cost(row, device, peak):
     """(seconds of training, bytes of memory at its highest) of a row, all its seeds."""
     network = MODELS[row["model"]]()
     flops = forward_flops(network)
@@ -127,7 +130,7 @@ def cost(row, device, scale, peak):
     else:
         seconds = row["epochs"] * row["members"] * (work + STEP[device] * steps)
     at_once = row["members"] if row["stacked"] else 1
-    precision = 4 if device == "cpu" else 2
+    precision = 4 if device == "cpu" or row["stacked"] else 2  # bytes
     weights = 12 * parameter_count(network)  # themselves, gradients, momentum
     activations = precision * row["batch_size"] * activation_count(network) * 1.5  # some are kept in two forms
     return seconds, at_once * (weights + activations) + (CONTEXT if device == "cuda" else 0.4e9)

@@ -185,7 +185,7 @@ def _save(path, state, learner, batches, early_stopping, settings):
         "batches": batches.state_dict(),
         "early_stopping": vars(early_stopping) if early_stopping else None,
         "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
     save(path, document)
 
@@ -217,10 +217,13 @@ def _restore(path, learner, batches, early_stopping, settings):
         learner.load_state_dict(document["learner"])
     except (RuntimeError, KeyError, ValueError) as error:
         raise Problem(f"{path} holds another network: {str(error).splitlines()[0]}; start over with --fresh") from error
-    batches.load_state_dict(document["batches"])
+    try:
+        batches.load_state_dict(document["batches"])
+        torch.set_rng_state(document["rng"])
+        if torch.cuda.is_available() and document["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(document["cuda_rng"])
+    except RuntimeError as error:  # the states of a CPU's generator and of a GPU's have other sizes
+        raise Problem(f"{path} is of another kind of device; go on there, or start over with --fresh") from error
     if early_stopping:
         vars(early_stopping).update(document["early_stopping"])
-    torch.set_rng_state(document["rng"])
-    if torch.cuda.is_available() and document["cuda_rng"]:
-        torch.cuda.set_rng_state_all(document["cuda_rng"])
     return {name: document[name] for name in ("epoch", "history", "best_weights")}

@@ -70,7 +70,9 @@ class Muon(torch.optim.SGD):
         for group in self.param_groups:
             for weight in group["params"] if group["orthogonal"] else ():
                 momentum = group["momentum"]
-                velocity = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+                if "momentum_buffer" not in self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+                velocity = self.state[weight]["momentum_buffer"]
                 velocity.mul_(momentum).add_(weight.grad)
                 update = orthogonal((weight.grad + momentum * velocity).flatten(1))
                 weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_(group["lr"] * update.view(weight.shape))
@@ -102,8 +104,8 @@ class Fast(Network):
         self.done, self.whitening_steps = 0, WHITENING_BIAS_EPOCHS * epoch_steps
 
     def step(self, x, y):
-        # from then on the first convolution needs no gradient of its input either
-        self.model.whitening.bias.requires_grad_(self.done < self.whitening_steps)
+        if self.done >= self.whitening_steps:
+            self.optimizer.param_groups[-1]["lr"] = 0.0
         loss = super().step(x, y)
         self.done += 1
         return loss

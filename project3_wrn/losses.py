@@ -37,7 +37,10 @@ def supervised_contrastive(features, y, temperature=0.1):
 
 
 class Contrastive(Network):
-    """A network whose loss has `weight` times the supervised contrastive loss of its averaged last feature maps added."""
+    """A network whose loss has `weight` times the supervised contrastive loss of its averaged last feature maps added.
+
+    Its step is not compiled.
+    """
 
     weight = 0.1
 

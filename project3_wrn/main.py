@@ -76,6 +76,8 @@ def parse():
     cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)}
     options.settings = settings_of(options, {**overrides, **changes})
+    if options.optimizer and options.settings.fast:
+        raise Problem("the numbers of a fast recipe are those of its own optimiser; leave --optimizer out")
     if not options.redraw:
         from project3_wrn.train import check
 

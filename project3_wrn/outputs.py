@@ -35,6 +35,7 @@ def measure(seed, logits, labels, history, also):
     entry["best_epoch"] = int(history["kept_epoch"])
     entry["epochs"] = len(history["epoch_losses"])
     entry["training_seconds"] = round(float(history["seconds"].astype(float).sum()), 1)
+    entry["compile_seconds"] = round(float(history["compile_seconds"]), 1)
     return entry | also
 
 
@@ -92,6 +93,7 @@ def overall_rows(metrics):
         "best epoch": ("best_epoch", 0),
         "epochs": ("epochs", 0),
         "training, s": ("training_seconds", 1),
+        "compiling before it, s": ("compile_seconds", 1),
     }
     rows = [
         {"quantity": name, "value": tables.pm([entry[field] for entry in metrics], digits)}

@@ -49,7 +49,6 @@ class Parallel(Network):
     def __init__(self, model, optimizer, **options):
         super().__init__(model, optimizer, **options)
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self._fast = None
         self._shared = DistributedDataParallel(model)
 
     def step(self, x, y):

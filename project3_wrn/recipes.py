@@ -52,7 +52,8 @@ def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_at=0.23,
     """The published values are for summed losses: lr a 1024 examples, weight decay a step. Here both are for mean losses.
 
     A step of Nesterov's momentum is in the long run 1 + 1 / (1 - momentum) times lr. The numbers are those of arXiv 2404.00498
-    and of its repository's airbench95 and, for 96%, legacy/airbench96; its Cutout always lies inside the image.
+    and of its repository's airbench95 and, for 96%, legacy/airbench96; its Cutout always lies inside the image, and
+    it leaves out an epoch's last, short batch, which is trained on here.
     """
     return Recipe(
         epochs=epochs,
@@ -73,7 +74,8 @@ def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_at=0.23,
 
 
 # The repository's airbench94_muon, whose 8 epochs end at 94.01% in the mean: at 94% or not is a toss-up, so one epoch more.
-# lr and momentum are the filters'; the weight decay is a step's and an example's, and the filters have none.
+# lr and momentum are the filters'; the weight decay is a step's and an example's, and the filters have none. The whitening's bias
+# begins at 0 and follows the others' schedule for its three epochs; there it begins at random and has a schedule of its own.
 MUON = Recipe(
     epochs=9,
     batch_size=2000,

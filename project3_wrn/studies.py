@@ -4,6 +4,7 @@ A row is (model, recipe). A finished run is a file, `<study>/runs/<row>-<seed>.n
 goes on from its checkpoint; one that fails is named at the end and stops no other.
 """
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def main(description, task, study, seeds, rows_of, report):
             rows = configure(rows_of(options), options)
             failed = train_all(rows, options)
             write_run(options, rows)
+            if len(failed) == len(rows) * len(options.seeds):
+                tell_failed(failed)  # there is nothing to report on
         report(options.out, options.out, options)
     tell_failed(failed)
     print(f"results: {options.out}")
@@ -60,8 +63,7 @@ def train_all(rows, options, fold_of=None):
         for row, seed in runs:
             model, recipe = rows[row]
             path = options.out / "runs" / f"{row}-{seed}.npz"
-            settings = {"model": model, "recipe": dataclasses.asdict(recipe), "seed": seed, "scale": options.scale}
-            settings |= {"precision": options.precision}
+            settings = settings_of(model, dataclasses.asdict(recipe), seed, options.scale, options.precision)
             if options.fresh:
                 path.unlink(missing_ok=True)
             try:
@@ -109,6 +111,10 @@ def train_one(path, settings, model, recipe, images, options, progress, fold_of)
     checkpoint.unlink(missing_ok=True)
 
 
+def settings_of(model, recipe, seed, scale, precision):
+    return {"model": model, "recipe": recipe, "seed": seed, "scale": scale, "precision": precision}
+
+
 def refuse_others(path, settings):
     """Raises Problem where the file of a run that is done is damaged or of other settings."""
     if str(tables.load_arrays(path).get("settings")) != repr(settings):
@@ -118,10 +124,16 @@ def refuse_others(path, settings):
 
 
 def saved(folder, run_json):
-    """{(row, seed): result} of the finished runs of the rows and seeds that run.json names."""
-    wanted = [(row, seed) for row in run_json["runs"] for seed in run_json["seeds"]]
-    paths = {(row, seed): Path(folder) / "runs" / f"{row}-{seed}.npz" for row, seed in wanted}
-    return {key: tables.load_arrays(path) for key, path in paths.items() if path.exists()}
+    """{(row, seed): result} of the finished runs of the rows and seeds that run.json names, trained as it says."""
+    results = {}
+    for row, seed in [(row, seed) for row in run_json["runs"] for seed in run_json["seeds"]]:
+        path, recipe = Path(folder) / "runs" / f"{row}-{seed}.npz", dict(run_json["runs"][row])
+        settings = settings_of(recipe.pop("model"), recipe, seed, run_json["scale"], run_json["precision"])
+        with contextlib.suppress(Problem):
+            if path.exists():
+                refuse_others(path, settings)
+                results[row, seed] = tables.load_arrays(path)
+    return results
 
 
 def labels_of(scale, folder):

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -66,11 +67,12 @@ def check(model, recipe):
 def train(
     model, recipe, seed, parts, *, precision="fp32", compiled=False, checkpoint=None, settings=None, on_epoch=None
 ):
-    """(learner with its best weights, history as of common/training.py) of `parts` (`parts_of`), which are on the device to train on.
+    """(learner with its best weights, history as of common/training.py and `compile_seconds`) of `parts` (`parts_of`), on their device.
 
     Started by torchrun, all processes train together and the first alone writes the checkpoint (project3_wrn/parallel.py).
     """
-    learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision, compiled=compiled)
+    learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision)
+    compile_seconds = compile_for(learner, parts["train"], recipe) if compiled and not dist.is_initialized() else 0.0
 
     def evaluate():
         if "val" not in parts:
@@ -91,18 +93,23 @@ def train(
         on_epoch=on_epoch,
         writes=not dist.is_initialized() or dist.get_rank() == 0,
     )
-    return learner, history
+    return learner, history | {"compile_seconds": np.array(compile_seconds)}
 
 
-def build(model, recipe, seed, images, *, precision="fp32", compiled=False):
+def compile_for(learner, images, recipe):
+    """Compile what is trained for the recipe's batches of `images`; the seconds it took."""
+    first = images[slice(recipe.batch_size)]
+    return learner.compile(data.normalise(first.images, data.PIXEL), first.labels)
+
+
+def build(model, recipe, seed, images, *, precision="fp32"):
     """(learner, batches of `images`, schedule of the learning rate), all by the recipe, as this seed begins with them."""
     check(model, recipe)
     torch.manual_seed(seed)
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
     network = MODELS[model]().to(images.images.device).to(memory_format=torch.channels_last)
     if hasattr(network, "whitening"):
         network.whitening.whiten(data.normalise(images.images[: fast.WHITEN_FROM], data.PIXEL))
-    options = {"loss": loss_of(recipe), "precision": precision, "compiled": compiled}
+    options = {"loss": loss_of(recipe), "precision": precision}
     options |= {"decay": recipe.ema} if recipe.ema else {}
     prepared = preparation(recipe, images)
     if not recipe.fast:

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from common import cli, data, plan
-from common.learners import Network, Stack, StackedBatches
+from common.learners import Stack, StackedBatches
 from common.models import MODELS
 from project3_wrn.recipes import RECIPES, Recipe
 from project3_wrn.train import build
@@ -96,27 +96,25 @@ def test_no_step_waits_for_the_device(sample, made):
     assert waits.seen == []
 
 
-def test_every_full_batch_is_one_graph(sample):
-    """No graph break, and no compilation after the first: neither for another learning rate nor for the next epoch."""
+def test_every_full_batch_is_one_graph(sample, monkeypatch):
+    """No graph break, and no compilation after the first: neither for another learning rate nor for the next epochs."""
     torch._dynamo.reset()
-    images = sample[0][slice(90)]  # the last batch is short, and not compiled
-    model = MODELS["lenet"]()
-    network = (
-        Network(model, torch.optim.SGD(model.parameters(), lr=0.1)),
-        data.Batches(images, 20, seed=0, normalisation=data.HALF),
-    )
-    stacked = stack(images)
-    graphs = []
+    graphs, compiler = [], torch.compile
 
     def counted(graph, inputs):
         graphs.append(len(inputs))
         return graph
 
-    network[0]._fast = torch.compile(model, dynamic=False, fullgraph=True, backend=counted)
-    stacked[0]._compiled = torch.compile(stacked[0]._update, dynamic=False, fullgraph=True, backend=counted)
-    for count, (learner, batches) in enumerate((network, stacked), start=1):
-        for factor in (1.0, 0.5):
-            learner.set_lr(factor)
+    monkeypatch.setattr(
+        torch, "compile", lambda what, **_: compiler(what, dynamic=False, fullgraph=True, backend=counted)
+    )
+    images = sample[0][slice(90)]  # the last batch is short, and not compiled
+    stacked = stack(images, compiled=True)
+    for count, (learner, batches) in enumerate((reports({}, images), quick("fast94", images), stacked), start=1):
+        if learner is not stacked[0]:
+            learner.compile(*next(iter(batches)))
+        for epoch in range(5):
+            learner.set_lr(1 - epoch / 5)
             for x, y in batches:
                 learner.step(x, y)
         assert len(graphs) == count
@@ -164,10 +162,10 @@ def test_a_plans_costs():
         "members": 1,
         "stacked": False,
     }
-    seconds, memory = plan.cost(row, "cuda", "full", 1e15)
+    seconds, memory = plan.cost(row, "cuda", 1e15)
     flops = 236_294_720 * 3 * 50_000  # tests/test_models.py has a forward pass
     assert seconds == pytest.approx(10 * (flops / (1e15 * plan.SHARE["cuda"]) + 50 * plan.STEP["cuda"]))
-    assert plan.cost(row | {"members": 3}, "cuda", "full", 1e15) == (pytest.approx(3 * seconds), memory)
-    assert plan.cost(row | {"batch_size": 2000}, "cuda", "full", 1e15)[1] > memory
+    assert plan.cost(row | {"members": 3}, "cuda", 1e15) == (pytest.approx(3 * seconds), memory)
+    assert plan.cost(row | {"batch_size": 2000}, "cuda", 1e15)[1] > memory
     layers = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Flatten(), torch.nn.Linear(5 * 30 * 30, 7))
     assert plan.activation_count(layers) == 2 * 5 * 30 * 30 + 7

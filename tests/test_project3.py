@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from common import cli, data, evaluation, tables
 from common.models.fast import FastNet
 from common.problem import Problem
-from project3_wrn import fast, predict, train
+from project3_wrn import fast, main, predict, train
 from project3_wrn.recipes import RECIPES, Recipe, recipe_of
 from tests.conftest import ROOT, one_clear_line, run_python
 
@@ -331,6 +332,13 @@ def test_nothing_to_resume_is_one_line(tmp_path):
 @pytest.mark.parametrize("words", [["--lr", "-1"], ["--weight-decay", "much"], ["--cutout", "-3"], ["--recipe", "x"]])
 def test_wrong_flags_are_usage_errors(words):
     one_clear_line(run_python(MAIN, *words), words[0], status=2)
+
+
+def test_a_fast_recipe_keeps_its_optimiser(monkeypatch):
+    words = ["main.py", "--device", "cpu", "--recipe", "fast95", "--optimizer", "muon"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(Problem, match="own optimiser"):
+        main.parse()
 
 
 def test_another_recipe_is_not_resumed(quick):

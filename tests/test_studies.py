@@ -49,9 +49,17 @@ def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, cap
     start(compare_models, monkeypatch, folder / "failing")
     assert (out / "runs" / "good-0.npz").stat().st_mtime_ns == before
     assert (out / "runs" / "other-0.npz").exists() and not list((out / "checkpoints").glob("*.pt"))
-    monkeypatch.setattr(compare_models, "RUNS", {"good": ("lenet", Recipe(lr=0.5))})
+    monkeypatch.setattr(compare_models, "RUNS", {"good": ("lenet", Recipe(lr=0.5)), "other": LENET})
     with pytest.raises(Problem, match="of other settings"):
         start(compare_models, monkeypatch, folder / "failing")
+    page = (out / "comparison.md").read_text(encoding="utf-8")
+    assert "| other |" in page and "| good |" not in page  # what was refused is not shown as the new run either
+
+
+def test_a_study_of_which_nothing_ran_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(compare_models, "RUNS", {"bad": ("resnet19", Recipe())})
+    with pytest.raises(Problem, match="1 failed: bad with seed 0"):
+        start(compare_models, monkeypatch, tmp_path)
 
 
 def test_compare_models_and_ensemble(monkeypatch, folder):
@@ -162,9 +170,11 @@ def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
     """Labels that raise when touched, and measures that do not touch them: weights, stacking and the choice of members do neither."""
     torch.manual_seed(0)
     for seed in range(3):
-        logits = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
-        tables.save_arrays(tmp_path / "study" / "runs" / f"row-{seed}.npz", logits)
-    cli.write_json(tmp_path / "study" / "run.json", {"runs": {"row": {}}, "seeds": [0, 1, 2]})
+        result = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
+        result["settings"] = np.array(repr(studies.settings_of("lenet", {}, seed, "quick", "fp32")))
+        tables.save_arrays(tmp_path / "study" / "runs" / f"row-{seed}.npz", result)
+    run_json = {"runs": {"row": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
+    cli.write_json(tmp_path / "study" / "run.json", run_json)
     val_labels = torch.arange(140) % 10
     monkeypatch.setattr(studies, "labels_of", lambda scale, folder: (val_labels, Untouched()))
     real = ensemble.accuracy

@@ -187,7 +187,12 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
     for compiled in (False, True):
         model = MODELS["lenet"](dropout=0.0)
         model.load_state_dict(seeded(0, dropout=0.0).state_dict())
-        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), compiled=compiled)
+        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
+        if compiled:
+            before, drawn = learner.weights(), torch.get_rng_state()
+            assert learner.compile(*next(iter(batches(sample, 0, 20, 90)))) > 0
+            assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
+            assert torch.equal(torch.get_rng_state(), drawn)
         histories.append(training.fit(learner, batches(sample, 0, 20, 90), 3))  # ends in a batch of 10
         assert not any(name.startswith("_orig_mod") for name in learner.weights())
     for field in ("batch_losses", "weight_norm", "train_accuracy"):
@@ -206,6 +211,14 @@ def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
     history = training.fit(stack, StackedBatches([batches(sample)]), 1)
     assert np.array_equal(history["batch_losses"], plain["batch_losses"])
     assert capsys.readouterr().err.splitlines() == ["not compiled, so slower: no header"]
+
+
+def test_a_network_that_cannot_be_compiled_is_trained_anyway(sample, capsys, monkeypatch):
+    learner = network()
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: 1 / 0)
+    assert learner.compile(*next(iter(batches(sample)))) == 0
+    assert capsys.readouterr().err.splitlines() == ["not compiled, so slower: division by zero"]
+    training.fit(learner, batches(sample), 1)
 
 
 def test_a_diverged_member_leaves_its_neighbours_alone(sample):
