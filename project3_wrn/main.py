@@ -137,9 +137,13 @@ def train(options, device):
     histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
     with Progress(recipe.epochs * len(options.seeds) * parallel.first(), options.model) as progress:
         for seed in options.seeds:
-            checkpoint = options.out / "checkpoints" / f"{seed}.pt"
+            checkpoint, measured_before = (
+                options.out / "checkpoints" / f"{seed}{ending}.pt" for ending in ("", "-logits")
+            )
             if options.fresh and parallel.first():
                 checkpoint.unlink(missing_ok=True)
+            if not checkpoint.exists() and parallel.first():
+                measured_before.unlink(missing_ok=True)
             settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
             settings |= {"scale": options.scale, "precision": options.precision}
             tell = epoch_counter(progress.advance, resumed=checkpoint.exists())
@@ -164,7 +168,7 @@ def train(options, device):
             if not parallel.first():
                 continue
             tell(recipe.epochs, "stopped early")
-            logits = logits_of(learner, recipe, measured, device)
+            logits = once(measured_before, lambda learner=learner: logits_of(learner, recipe, measured, device))
             labels = {name: images.labels for name, images in measured.items()}
             histories[options.model, seed] = history
             metrics.append(outputs.measure(seed, logits, labels, history, size))
@@ -188,6 +192,17 @@ def train(options, device):
     if not options.keep_checkpoints:
         for path in (options.out / "checkpoints").glob("*.pt"):
             path.unlink()
+
+
+def once(path, measure):
+    """What `measure` gives, a dict of tensors: from `path` where a run that was stopped after it has left it."""
+    import torch
+
+    from common import training
+
+    if not path.exists():
+        training.save(path, measure())
+    return torch.load(path, weights_only=True)
 
 
 def report(source, out, options):

@@ -334,6 +334,15 @@ def test_wrong_flags_are_usage_errors(words):
     one_clear_line(run_python(MAIN, *words), words[0], status=2)
 
 
+def test_a_seed_is_measured_once(tmp_path):
+    """Six views of 20,000 images take minutes on a CPU: a run that was stopped among its later seeds does not repeat them."""
+    measured = []
+    for _ in range(2):
+        logits = main.once(tmp_path / "0-logits.pt", lambda: measured.append(1) or {"test": torch.arange(4.0)})
+        assert torch.equal(logits["test"], torch.arange(4.0))
+    assert len(measured) == 1
+
+
 def test_a_fast_recipe_keeps_its_optimiser(monkeypatch):
     words = ["main.py", "--device", "cpu", "--recipe", "fast95", "--optimizer", "muon"]
     monkeypatch.setattr(sys, "argv", words)
