@@ -231,12 +231,16 @@ def stack(job, batches, device, precision):
 
 
 def network(job, batches, device, precision):
-    """The one network of a job that cannot be stacked, and its batches."""
-    (run,), (seed,) = job["runs"], job["seeds"]
+    """The one network of a job that cannot be stacked, and its batches. On a CPU compiling it gains nothing."""
+    (run,), (seed,), (batches,) = job["runs"], job["seeds"], batches
     model = make(run, seed, device).to(memory_format=torch.channels_last)
     hyperparameters = {name: run[name] for name in ("lr", "momentum", "weight_decay")}
     optimizer = torch.optim.SGD(model.parameters(), **hyperparameters, fused=True)
-    return Network(model, optimizer, precision=precision), batches[0]
+    learner = Network(model, optimizer, precision=precision)
+    if device.type == "cuda" and len(batches) * run["epochs"] >= COMPILE_FROM["cuda"]:
+        first = batches.data[slice(run["batch_size"])]
+        learner.compile(data.normalise(first.images, batches.normalisation), first.labels)
+    return learner, batches
 
 
 def split_indices(options):
