@@ -72,7 +72,9 @@ def train(
     Started by torchrun, all processes train together and the first alone writes the checkpoint (project3_wrn/parallel.py).
     """
     learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision)
-    compile_seconds = compile_for(learner, parts["train"], recipe) if compiled and not dist.is_initialized() else 0.0
+    if dist.is_initialized() or recipe.loss == "contrastive":  # whose steps call the network in ways of their own
+        compiled = False
+    compile_seconds = compile_for(learner, parts["train"], recipe) if compiled else 0.0
 
     def evaluate():
         if "val" not in parts:
