@@ -47,8 +47,9 @@ exec </dev/null # nothing here asks, and a closed stdin upsets subprocesses
 . common/environment.sh
 make_environment
 
-[ "$plan$device" = yescuda ] || # which need not be here to be planned for
+if [ -z "$plan" ] || [ "$device" != cuda ]; then # CUDA need not be here to be planned for
     device=$("$PYTHON" -c 'import sys; from common import cli; print(cli.choose_device(sys.argv[1]))' "$device") || exit $?
+fi
 if [ -n "$scale" ]; then
     echo "scale: $scale, as asked; device: $device"
 elif [ "$device" = cuda ]; then
@@ -70,7 +71,7 @@ starts() { # starts TASK: the flags of each start of its main.py, one start a li
     esac
 }
 
-planned() { # planned TASK ...: a line for each start, for common/plan.py
+planned() { # planned TASK ...: a line for each start, for benchmarks/plan.py
     local task
     for task; do
         starts "$task" | sed "s/^/$task /"
@@ -78,7 +79,7 @@ planned() { # planned TASK ...: a line for each start, for common/plan.py
 }
 
 if [ -n "$plan" ]; then
-    planned "${tasks[@]}" | "$PYTHON" -m common.plan
+    planned "${tasks[@]}" | "$PYTHON" benchmarks/plan.py
     exit
 fi
 
@@ -116,6 +117,6 @@ done
 if [ "$scale" = quick ]; then
     scale=full
     echo "the report's own experiment: bash run_all.sh --scale full. It goes on where it stopped; --plan lists it"
-    planned "${tasks[@]}" | "$PYTHON" -m common.plan | tail -n 1
+    planned "${tasks[@]}" | "$PYTHON" benchmarks/plan.py | tail -n 1
 fi
 echo "done: ${tasks[*]}"

@@ -23,7 +23,8 @@ import torch
 from torch import nn
 from torchvision import datasets, transforms
 
-from common import cli, data, download, learners, plan, tables
+from benchmarks import plan
+from common import cli, data, download, learners, tables
 from common.models import MODELS, forward_flops
 from project3_wrn.recipes import RECIPES, Recipe
 from project3_wrn.train import build, compile_for, preparation

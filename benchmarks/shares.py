@@ -18,7 +18,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from common import cli, data, download, plan, study, tables
+from benchmarks import plan
+from common import cli, data, download, study, tables
 from common.models import MODELS, forward_flops
 from project3_wrn import train as project3
 from project3_wrn.recipes import RECIPES, recipe_of

@@ -1,6 +1,7 @@
 """Augmentations of whole batches, drawn for each image: functions (images, generator) -> images on normalised images.
 
-images are float (N, C, H, W). They are values: `augment=(random_crop, random_flip, Cutout(12))`.
+images are float (N, C, H, W). They are values: `augment=(random_crop, random_flip, Cutout(12))`. mixup and cutmix take and give the
+labels too, and go into `mix`.
 """
 
 import torch

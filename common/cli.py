@@ -178,10 +178,25 @@ def provenance(options, source):
         "git_commit": git_commit(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(options.started)),
         "seconds": round(time.time() - options.started, 1),
+        "peak_memory_gb": peak_memory_gb(options.device),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {name: metadata.version(name) for name in packages},
     }
+
+
+def peak_memory_gb(device):
+    """Of the GPU, or of this process or the largest of its own, where the system tells; since the start."""
+    import torch
+
+    if device == "cuda":
+        return round(torch.cuda.max_memory_allocated() / 1e9, 2)
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
+    largest = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return round(largest * (1 if sys.platform == "darwin" else 1024) / 1e9, 2)
 
 
 def cpu_name():

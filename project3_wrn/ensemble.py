@@ -124,7 +124,7 @@ def combine(folder, options):
     found = {way.split(" (")[0].replace(" ", "_"): accuracy(p, test_labels) for way, p in ways.items()}
     cli.write_json(options.out / "ensemble.json", {"best_member": best_test} | found)
     document = {
-        "command": "python project3_wrn/ensemble.py",
+        "command": "python project3_wrn/ensemble.py " + " ".join(sys.argv[1:]),
         "scale": options.scale,
         "shortened": cli.read_json(folder / "run.json").get("shortened", False),
         "members": folder.name,

@@ -183,12 +183,12 @@ class AlternatingFlips(Batches):
 
 
 def with_mirror(logits_of):
-    """`logits_of`, averaged over an image and its mirror image."""
+    """Test-time augmentation: `logits_of`, averaged over an image and its mirror image."""
     return lambda x: (logits_of(x) + logits_of(x.flip(-1))) / 2
 
 
 def with_views(logits_of):
-    """`logits_of`, averaged over an image, the image moved a pixel up and left and down and right, and the mirror images of all.
+    """Test-time augmentation: `logits_of`, averaged over an image, the image moved a pixel up and left and down and right, and the mirror images of all.
 
     Half of the weight is the unmoved images' (section 3.5).
     """

@@ -5,7 +5,7 @@
 
 Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhere the network and recipe made for speed, fast94.
 The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. The fast recipes
-choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag. Writes to project3_wrn/outputs/<model>/:
+choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but for a fast one's optimiser. Writes to project3_wrn/outputs/<model>/:
     metrics.json                one entry a seed
     performance.md              test accuracy, gap, classes, confusions; classification_report.csv,
                                 confusion_matrix.csv, top_confusion_pairs.csv

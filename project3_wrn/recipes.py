@@ -1,4 +1,4 @@
-"""How project 3's networks are trained: the report's recipe, and the fast ones for a machine without a GPU."""
+"""How project 3's networks are trained: the report's recipe, and the fast ones, made for few seconds."""
 
 from dataclasses import dataclass, replace
 

@@ -13,7 +13,7 @@ from common.models import MODELS
 from common.problem import Problem
 from common.training import EarlyStopping, cosine, fit, warm_cosine
 from project3_wrn import fast, losses, policies
-from project3_wrn.averaged import Averaged
+from project3_wrn.ema import EMA
 from project3_wrn.parallel import Parallel, agreed
 
 EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training
@@ -28,7 +28,7 @@ def parts_of(recipe, train):
 
 
 def measured_parts(parts, test, scale):
-    """What is measured after training: `parts` and the test set, and of the training images as many as there are test images."""
+    """What is measured after training: `parts` and the test set, and the first training images, as many as EVALUATE_TRAIN has."""
     return {**parts, "test": test, "train": parts["train"][slice(EVALUATE_TRAIN[scale])]}
 
 
@@ -71,6 +71,10 @@ def train(
 
     Started by torchrun, all processes train together and the first alone writes the checkpoint (project3_wrn/parallel.py).
     """
+    if len(parts["train"]) % recipe.batch_size == 1:
+        raise Problem(
+            f"batches of {recipe.batch_size} leave a last one of one image, which has no batch statistics; choose another"
+        )
     learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision)
     if dist.is_initialized() or recipe.loss == "contrastive":  # whose steps call the network in ways of their own
         compiled = False
@@ -95,6 +99,10 @@ def train(
         on_epoch=on_epoch,
         writes=not dist.is_initialized() or dist.get_rank() == 0,
     )
+    if step := int(history["diverged_step"]):
+        raise Problem(
+            f"{model} with seed {seed} diverged at step {step}: its loss is no number; lower --lr and give --fresh"
+        )
     return learner, history | {"compile_seconds": np.array(compile_seconds)}
 
 
@@ -168,7 +176,7 @@ def _learner(recipe):
             )
         return Parallel
     quick = fast.Fast if recipe.optimizer == "muon" else fast.Lookahead
-    wanted = ((recipe.fast, quick), (recipe.ema, Averaged), (recipe.loss == "contrastive", losses.Contrastive))
+    wanted = ((recipe.fast, quick), (recipe.ema, EMA), (recipe.loss == "contrastive", losses.Contrastive))
     kinds = tuple(kind for asked, kind in wanted if asked)
     return type("Learner", kinds, {}) if len(kinds) > 1 else kinds[0] if kinds else Network
 

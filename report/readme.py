@@ -19,7 +19,7 @@ REPORTED = {
         "no_momentum": "36.51",
         "no_regularization_more_epochs": "",
     },
-    "task4_architectures": {"lenet": "36.30", "lightweight_resnet": "63.37"},
+    "task4_architectures": {"lenet": "36.30", "lenet_batch_100": "36.30", "lightweight_resnet": "63.37"},
     "project3_wrn": {"resnet18": "95.77", "wrn28_10": "96.45", "fast94": "", "fast95": "", "fast96": ""},
 }
 BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- end of results -->)", re.DOTALL)
@@ -42,9 +42,10 @@ def result_rows():
 
 
 def accuracies_of(outputs):
-    """{run: test accuracies of its seeds} of a task's results.csv, or of the metrics.json of each of project 3's networks."""
-    results = outputs / "results.csv"
-    accuracies = tables.accuracies(results) if results.exists() else {}
+    """{run: test accuracies of its seeds} of a task's results.csv and batch_results.csv, or of the metrics.json of each of project 3's networks."""
+    accuracies = {}
+    for path in (outputs / "results.csv", outputs / "batch_results.csv"):
+        accuracies |= tables.accuracies(path) if path.exists() else {}
     for path in outputs.glob("*/metrics.json"):
         accuracies[path.parent.name] = np.array([entry["test_accuracy"] for entry in cli.read_json(path)])
     return accuracies

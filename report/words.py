@@ -32,7 +32,7 @@ WORDS = {
     "folder": ("Outputs", "输出目录"),
     "machine": ("Machine", "机器"),
     "seeds": ("Seeds", "种子"),
-    "seconds": ("Seconds", "用时（秒）"),
+    "seconds": ("Seconds of the last start", "最后一次启动用时（秒）"),
     "versions": ("Versions", "版本"),
     "data": ("Data", "数据"),
     "commit": ("Commit", "提交"),
@@ -45,7 +45,6 @@ WORDS = {
     "command": ("This would run it:", "运行命令："),
     "details": ("Tables and notes", "表格与说明（英文）"),
     "figures": ("Figures", "图"),
-    "enlarge": ("enlarge", "放大"),
     "close": ("Close", "关闭"),
     "checksum": (
         "Whatever its source, CIFAR-10 is checked file by file against the MD5s of the official binary version before anything is trained.",

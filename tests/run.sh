@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . common/environment.sh
-make_environment pytest
+make_environment pytest jinja2 markdown
 if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
     "$PYTHON" -m ruff check . || exit 1
 fi

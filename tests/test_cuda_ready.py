@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common import cli, data, plan
+from benchmarks import plan
+from common import cli, data
 from common.learners import Stack, StackedBatches
 from common.models import MODELS
 from project3_wrn.recipes import RECIPES, Recipe

@@ -104,6 +104,18 @@ def test_models_and_recipes_that_do_not_fit():
         train.check("resnet18" if name == "report" else name, recipe)
 
 
+def test_a_training_that_diverges_is_no_success(sample):
+    parts = train.parts_of(Recipe(), sample[0])
+    with pytest.raises(Problem, match="lenet with seed 0 diverged at step"):
+        train.train("lenet", Recipe(lr=1e9, epochs=3, batch_size=64), 0, parts)
+
+
+def test_a_last_batch_of_one_image_is_refused(sample):
+    parts = {"train": sample[0][slice(41)]}
+    with pytest.raises(Problem, match="a last one of one image"):
+        train.train("dla34", Recipe(split=False, patience=0, batch_size=20), 0, parts)
+
+
 # --- the fast method's parts ---
 
 

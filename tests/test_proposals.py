@@ -12,7 +12,7 @@ from common import augment, data
 from common.learners import Network
 from common.models.attention import CBAM, BilinearHead
 from project3_wrn import losses, policies
-from project3_wrn.averaged import Averaged
+from project3_wrn.ema import EMA
 from project3_wrn.fast import with_mirror
 from project3_wrn.recipes import Recipe
 from project3_wrn.train import _learner
@@ -159,7 +159,7 @@ def test_cbam_and_bilinear_pooling_against_their_equations():
 def test_the_average_is_the_average(sample):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    learner = Averaged(model, torch.optim.SGD(model.parameters(), lr=0.1), decay=0.9)
+    learner = EMA(model, torch.optim.SGD(model.parameters(), lr=0.1), decay=0.9)
     by_hand = None
     for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, normalisation=data.PIXEL), range(5)):
         learner.step(x, y)
@@ -179,7 +179,7 @@ def test_mirror_and_combined_learners():
     assert [kind.__name__ for kind in combined.__mro__[1:6]] == [
         "Lookahead",
         "Fast",
-        "Averaged",
+        "EMA",
         "Contrastive",
         "Network",
     ]

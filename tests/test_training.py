@@ -43,6 +43,13 @@ def test_history_defines_batch_indices_and_epoch_losses(sample):
     assert history["diverged_step"] == 0
 
 
+def test_the_warm_cosine_rises_then_falls():
+    """Epochs done -> factor: a straight line up to the warm-up's end, there the cosine begins."""
+    schedule = training.warm_cosine(5)
+    assert [schedule(epoch, 25) for epoch in (0, 2.5, 5, 15)] == pytest.approx([0, 0.5, 1, 0.5])
+    assert all(schedule(5 + epoch, 25) == training.cosine(epoch, 20) for epoch in range(20))
+
+
 def test_weighted_mean_equals_the_whole_batch():
     logits, labels = torch.randn(10, 10), torch.arange(10)
     parts = [F.cross_entropy(*part) for part in zip(logits.split(4), labels.split(4))]

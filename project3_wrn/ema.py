@@ -8,7 +8,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from common.learners import Network
 
 
-class Averaged(Network):
+class EMA(Network):
     """decay: of the average, a step: 0.999 looks back over some thousand. Batch statistics are averaged with the weights.
 
     The average begins with the weights after the first step. It is not torch's AveragedModel, which counts its steps on the
