@@ -25,19 +25,25 @@ REPORTED = {
 BLOCK = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
-def result_rows():
+READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
+WORDS = {
+    "en": ("task", "run", "report", "ours", "seed", "seeds", "not yet run at full scale"),
+    "zh": ("任务", "实验", "报告", "本项目", "个种子", "个种子", "尚未以完整规模运行"),
+}
+
+
+def result_rows(lang="en"):
     """The report's number and ours, a run a row."""
+    *head, one_seed, seeds, not_yet = WORDS[lang]
     rows = []
     for task, runs in REPORTED.items():
         accuracies = accuracies_of(cli.ROOT / task / "outputs")
         for run, reported in runs.items():
             mine = accuracies.get(run)
-            ours = (
-                f"{tables.pm(mine)} ({len(mine)} seed{'s' * (len(mine) > 1)})"
-                if mine is not None
-                else "not yet run at full scale"
-            )
-            rows.append({"task": task, "run": run, "report": reported, "ours": ours})
+            ours = not_yet
+            if mine is not None:
+                ours = f"{tables.pm(mine)} ({len(mine)} {seeds if len(mine) > 1 else one_seed})"
+            rows.append(dict(zip(head, (task, run, reported, ours))))
     return rows
 
 
@@ -51,13 +57,13 @@ def accuracies_of(outputs):
     return accuracies
 
 
-def filled(text):
-    return BLOCK.sub(lambda match: match[1] + tables.markdown(result_rows()) + match[2], text)
+def filled(text, lang):
+    return BLOCK.sub(lambda match: match[1] + tables.markdown(result_rows(lang)) + match[2], text)
 
 
 def fill():
-    for name in ("README.md", "README.zh-CN.md"):
+    for name, lang in READMES.items():
         path = cli.ROOT / name
         text = path.read_text(encoding="utf-8")
-        if filled(text) != text:  # it may be read-only where nothing is to be written
-            tables.write_text(path, filled(text))
+        if filled(text, lang) != text:  # it may be read-only where nothing is to be written
+            tables.write_text(path, filled(text, lang))
