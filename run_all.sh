@@ -83,7 +83,7 @@ if [ -n "$plan" ]; then
     exit
 fi
 
-trap 'echo "interrupted; the same command goes on where this one stopped" >&2; exit 130' INT
+trap 'echo "interrupted; the same command, without --fresh, goes on where this one stopped" >&2; exit 130' INT
 failed=()
 for task in "${tasks[@]}"; do
     echo "== $task"

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import datasets, transforms
 
+from benchmarks.machine import described, endless
 from common import cli, data, download, study, tables
 from task3_hparams.main import BASE, RUNS
 from task4_architectures.main import BASE as BASE4
@@ -76,16 +77,11 @@ class Student:
             loader = torch.utils.data.DataLoader(TutorialCifar(train), run["batch_size"], shuffle=True, num_workers=2)
             self.trainings.append((model, optimizer, loader))
 
-    @staticmethod
-    def endless(loader):
-        while True:
-            yield from loader
-
     def turn(self, seconds):
         """Images a second of `seconds` of training, the starting of workers left out."""
         images = spent = 0
         for model, optimizer, loader in self.trainings:
-            batches = self.endless(loader)
+            batches = endless(loader)
             for _ in range(3):
                 self.step(model, optimizer, *next(batches))
             started = time.perf_counter()
@@ -130,14 +126,14 @@ class Ours:
 def _ours(pipe, runs, folder, device, precision, seed):
     torch.set_num_threads(1)
     learner, batches = ours(runs, data.load(folder)[0], torch.device(device), precision, seed)
-    endless = (batch for _ in iter(int, 1) for batch in batches)
+    batches = endless(batches)
     for _ in range(3):  # compiles
-        learner.step(*next(endless))
+        learner.step(*next(batches))
     pipe.send("ready")
     while (seconds := pipe.recv()) is not None:
         images, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds:
-            losses = learner.step(*next(endless))
+            losses = learner.step(*next(batches))
             images += losses.numel() * learner_batch(runs)
         losses.sum().item()  # wait for the device
         pipe.send(images / (time.perf_counter() - started))
@@ -190,8 +186,7 @@ def main():
     folder, _ = download.find(options.data)
     train, _ = data.load(folder)
 
-    document = {"machine": cli.cpu_name() if device == "cpu" else torch.cuda.get_device_name(), "cores": cli.cores()}
-    document |= {"torch": torch.__version__, "precision": precision, "git_commit": cli.git_commit(), "rounds": {}}
+    document = described(device, precision) | {"rounds": {}}
     for name, runs in (
         ("task 3, seven runs of LeNet, batch 4", SEVEN),
         ("task 4, LightweightResNet, batch 64", RESNET),

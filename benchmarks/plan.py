@@ -10,27 +10,22 @@ for deciding what to start: a factor of two is to be expected.
 import argparse
 import importlib
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks.machine import matmul_flops
 from common import cli, study, tables
 from common.models import MODELS, forward_flops, parameter_count
 
 TRAIN, HELD_OUT, TEST = {"full": 50_000, "quick": 1400}, {"full": 5000, "quick": 140}, {"full": 10_000, "quick": 500}
-MATRIX = 4096
-H100 = (
-    650e12  # FLOP/s of a large bf16 matrix product; its 3.35 TB/s of memory are why training gets a third of it at best
-)
+# FLOP/s of a large bf16 matrix product; its 3.35 TB/s of memory are why training gets a third of it at best
+H100 = 650e12
 SHARE = {"cpu": 0.85, "cuda": 0.3, "mps": 0.3}  # of that rate in a training step
-STEP = {
-    "cpu": 1.2e-3,
-    "cuda": 1e-3,
-    "mps": 3e-3,
-}  # seconds that a step takes at the least: on a CPU each member of a stack's
+# seconds that a step takes at the least: on a CPU each member of a stack's
+STEP = {"cpu": 1.2e-3, "cuda": 1e-3, "mps": 3e-3}
 BACKWARD = 2  # times the FLOPs of forward
 CONTEXT = 0.6e9  # bytes of a CUDA context, its libraries and CIFAR-10
 
@@ -111,7 +106,6 @@ def rows_of(task, options):
 
 
 def project3_row(main, options):
-    options.redraw = True  # says nothing of its choice
     main.choose(options)
     recipe = main.settings_of(options, {})
     train, held_out = TRAIN[options.scale], HELD_OUT[options.scale] if recipe.split else 0
@@ -163,18 +157,6 @@ def rate(device):
     precision = cli.choose_precision("auto", device)
     flops = matmul_flops(device, precision)
     return flops, f"a {precision} matrix product reaches {flops / 1e9:,.0f} GFLOP/s here"
-
-
-def matmul_flops(device, precision):
-    """Floating-point operations a second of a large square matrix product: the machine's practical ceiling."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(4):
-        started = time.perf_counter()
-        (a @ b)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - started)
-    return 2 * MATRIX**3 / best
 
 
 def duration(seconds):

@@ -23,11 +23,11 @@ import torch
 from torch import nn
 from torchvision import datasets, transforms
 
-from benchmarks import plan
+from benchmarks.machine import MATRIX, described, endless, matmul_flops, wait
 from common import cli, data, download, learners, tables
 from common.models import MODELS, forward_flops
 from project3_wrn.recipes import RECIPES, Recipe
-from project3_wrn.train import build, compile_for, preparation
+from project3_wrn.train import build, preparation
 
 REPORT, FAST = Recipe(), RECIPES["fast94"]
 
@@ -73,10 +73,6 @@ class Student:
         self.criterion = nn.CrossEntropyLoss(label_smoothing=REPORT.label_smoothing)
         self.loader = torch.utils.data.DataLoader(StudentCifar(train), REPORT.batch_size, shuffle=True, num_workers=2)
 
-    def batches(self):
-        while True:
-            yield from self.loader
-
     def step(self, x, y):
         x, y = x.to(self.device), y.to(self.device)
         self.optimizer.zero_grad()
@@ -88,13 +84,8 @@ class Student:
 
 class Ours:
     def __init__(self, model, recipe, train, device, precision):
-        train = train.to(device)
-        self.learner, self.loader, _ = build(model, recipe, 0, train, precision=precision)
-        compile_for(self.learner, train, recipe)
-
-    def batches(self):
-        while True:
-            yield from self.loader
+        self.learner, self.loader, _ = build(model, recipe, 0, train.to(device), precision=precision)
+        self.learner.compile(*self.loader.example())
 
     def step(self, x, y):
         return self.learner.step(x, y)
@@ -123,16 +114,15 @@ def way_of(name, train, device, precision):
 def turns(names, rounds, steps, folder, device, precision):
     """[{name: images a second}], a dict a round, of ways that take turns; each has a process, hence a memory, of its own."""
     context = multiprocessing.get_context("spawn")
-    pipes = {}
-    for name in names:
-        pipes[name], theirs = context.Pipe()
-        # not a daemon: the student's DataLoader has processes too
-        context.Process(target=_serve, args=(theirs, name, folder, device, precision)).start()
-        pipes[name].recv()  # workers have started, the step is compiled
-    rates = []
+    rates, pipes = [], {}
     with contextlib.ExitStack() as stack:
-        for pipe in pipes.values():
-            stack.callback(pipe.close)  # which ends its process
+        for name in names:
+            pipes[name], theirs = context.Pipe()
+            stack.callback(pipes[name].close)  # which ends its process
+            # not a daemon: the student's DataLoader has processes too
+            context.Process(target=_serve, args=(theirs, name, folder, device, precision)).start()
+            theirs.close()  # so that the end of a process that fails is seen here
+            pipes[name].recv()  # workers have started, the step is compiled
         for number in range(rounds):
             rates.append({})
             for name, pipe in pipes.items():
@@ -145,17 +135,12 @@ def turns(names, rounds, steps, folder, device, precision):
 
 def _serve(pipe, name, folder, device, precision):
     way = way_of(name, data.load(folder)[0], device, precision)
-    batches = way.batches()
+    batches = endless(way.loader)
     rate(way, batches, 2, device)
     pipe.send("ready")
     with contextlib.suppress(EOFError):
         while True:
             pipe.send(rate(way, batches, pipe.recv(), device))
-
-
-def wait(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def augmentation_rate(train, device):
@@ -187,12 +172,11 @@ def main():
     folder, _ = download.find(options.data)
     measure = lambda *names: turns(names, options.rounds, steps, str(folder), device, precision)
 
-    document = {"machine": cli.cpu_name() if device == "cpu" else torch.cuda.get_device_name(), "cores": cli.cores()}
-    document |= {"torch": torch.__version__, "precision": precision, "git_commit": cli.git_commit(), "steps": steps}
+    document = described(device, precision) | {"steps": steps}
     document["resnet18"] = measure("student", "ours")
     document["augmentation"] = augmentation_rate(data.load(folder)[0], device)
     document["fast94"] = measure("kept", "given back")
-    document["matmul_flops"] = plan.matmul_flops(device, precision)
+    document["matmul_flops"] = matmul_flops(device, precision)
     document["fast94_flops_per_image"] = 3 * forward_flops(MODELS["fast94"]())  # backward is twice forward
     cli.write_json(HERE / "project3.json", document)
     page(document)
@@ -212,7 +196,7 @@ def page(document):
     kept, given_back = ([turn[how] for turn in document["fast94"]] for how in ("kept", "given back"))
     achieved = np.mean(kept) * document["fast94_flops_per_image"]
     words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, ours in {document['precision']}; {len(document['resnet18'])} rounds of {document['steps']} steps each, in turns. A ResNet-18 epoch of 45,000 images is {45_000 / np.mean(rates['student']):.0f} s in the student's way and {45_000 / np.mean(rates['ours']):.0f} s in ours."
-    share = f"fast94 trains {tables.pm(kept, 0)} images/s ({tables.pm(given_back, 0)} where freed memory goes back to the system): {achieved / 1e9:.0f} GFLOP/s, {100 * achieved / document['matmul_flops']:.0f}% of the {document['matmul_flops'] / 1e9:.0f} GFLOP/s that a {plan.MATRIX}x{plan.MATRIX} matrix product reaches here."
+    share = f"fast94 trains {tables.pm(kept, 0)} images/s ({tables.pm(given_back, 0)} where freed memory goes back to the system): {achieved / 1e9:.0f} GFLOP/s, {100 * achieved / document['matmul_flops']:.0f}% of the {document['matmul_flops'] / 1e9:.0f} GFLOP/s that a {MATRIX}x{MATRIX} matrix product reaches here."
     tables.write_markdown(
         HERE / "project3.md", "Speed of project 3 beside a student's way", [words, rows, share], "full"
     )

@@ -18,7 +18,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import plan
+from benchmarks.machine import MATRIX, described, endless, matmul_flops, wait
 from common import cli, data, download, study, tables
 from common.models import MODELS, forward_flops
 from project3_wrn import train as project3
@@ -68,31 +68,26 @@ def training_of(model, train, device, precision):
         return learner, endless(batches), len(job["runs"]) * len(job["seeds"]), size
     recipe = RECIPES[model] if model in RECIPES else recipe_of("report", model)
     learner, batches, _ = project3.build(model, recipe, 0, train, precision=precision)
-    project3.compile_for(learner, train, recipe)
+    learner.compile(*batches.example())
     return learner, endless(batches), 1, recipe.batch_size
-
-
-def endless(batches):
-    while True:
-        yield from batches
 
 
 def measure(model, train, device, precision, steps):
     learner, batches, members, size = training_of(model, train, device, precision)
     for _ in range(3):  # compiles
         learner.step(*next(batches))
-    wait(device)
+    wait(device.type)
     started = time.perf_counter()
     for _ in range(steps):
         learner.step(*next(batches))
-    wait(device)
+    wait(device.type)
     images = steps * size * members / (time.perf_counter() - started)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     with profile(activities=activities) as profiled:
         for _ in range(max(1, steps // 5)):
             learner.step(*next(batches))
-        wait(device)
-    flops = forward_flops(MODELS[model]()) * (1 + plan.BACKWARD)
+        wait(device.type)
+    flops = forward_flops(MODELS[model]()) * 3  # backward is twice forward
     return {"images_per_second": images, "flops_per_second": images * flops, "spent": shares_of(profiled, device)}
 
 
@@ -110,11 +105,6 @@ def shares_of(profiled, device):
     return {kind: round(100 * times.get(kind, 0) / total, 1) for kind in (*KINDS, "everything else")}
 
 
-def wait(device):
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
@@ -125,18 +115,9 @@ def main():
     device = torch.device(cli.choose_device(options.device))
     precision = cli.choose_precision("auto", device.type)
     train = data.load(download.find(options.data)[0])[0].to(device)
-    peak = plan.matmul_flops(device, precision)
+    peak = matmul_flops(device, precision)
 
-    document = {
-        "machine": cli.cpu_name() if device.type == "cpu" else torch.cuda.get_device_name(),
-        "cores": cli.cores(),
-    }
-    document |= {
-        "torch": torch.__version__,
-        "precision": precision,
-        "git_commit": cli.git_commit(),
-        "matmul_flops": peak,
-    }
+    document = described(device.type, precision) | {"matmul_flops": peak}
     rows, document["networks"] = [], {}
     for model in options.models or (ON_A_CPU if device.type == "cpu" else NETWORKS):
         steps = options.steps or (200 if device.type == "cuda" or model == "lenet" else 5)
@@ -146,7 +127,7 @@ def main():
         row |= {"of a matrix product's, %": f"{100 * rate / peak:.0f}"}
         rows.append(row | {f"{kind}, %": share for kind, share in measured["spent"].items()})
         print(tables.markdown(rows[-1:]), flush=True)
-    words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, LeNet in fp32 and the others in {precision}. A {plan.MATRIX}x{plan.MATRIX} matrix product reaches {peak / 1e9:,.0f} GFLOP/s. LeNet is task 3's seven runs with {LENET_SEEDS} seeds as one stack. The shares of time are those of the operations themselves, as torch's profiler names them."
+    words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, LeNet in fp32 and the others in {precision}. A {MATRIX}x{MATRIX} matrix product reaches {peak / 1e9:,.0f} GFLOP/s. LeNet is task 3's seven runs with {LENET_SEEDS} seeds as one stack. The shares of time are those of the operations themselves, as torch's profiler names them."
     cli.write_json(HERE / "shares.json", document)
     tables.write_markdown(HERE / "shares.md", "How much of the machine each training uses", [words, rows], "full")
 

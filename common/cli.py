@@ -246,7 +246,10 @@ def run(main):
     except Problem as problem:
         _leave(str(problem), 1)
     except KeyboardInterrupt:
-        _leave("interrupted; nothing finished is lost: the same command goes on where this one stopped", 130)
+        _leave(
+            "interrupted; nothing finished is lost: the same command, without --fresh, goes on where this one stopped",
+            130,
+        )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             _leave(

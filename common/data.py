@@ -167,6 +167,11 @@ class Batches:
                     batch = mix(*batch, self.generator)
                 yield batch
 
+    def example(self):
+        """(images, labels) of a batch's shape, neither drawn nor augmented: for compiling."""
+        first = self.data[slice(self.batch_size)]
+        return normalise(first.images, self.normalisation), first.labels
+
     def _order(self):
         if self.weights is not None:
             return torch.multinomial(self.weights, len(self.data), replacement=True, generator=self.generator)

@@ -158,9 +158,8 @@ class Stack:
         self._compiled, self._proven = self._update, False
         if compiled and can_compile(device):
             mode = None
-            if (
-                device.type == "cuda"
-            ):  # a step is one graph of kernels, launched at once; what it writes to must stay in place
+            if device.type == "cuda":
+                # a step is one graph of kernels, launched at once; what it writes to must stay in place
                 mode = "reduce-overhead"
                 for value in (*self.parameters.values(), *self.velocities.values()):
                     torch._dynamo.mark_static_address(value, guard=False)
@@ -236,6 +235,11 @@ class StackedBatches:
             batches.load_state_dict(state)
 
 
+def averaged_values(model):
+    """What an average of a network is over: its parameters and its batch statistics, in place."""
+    return [value for value in model.state_dict().values() if value.is_floating_point()]
+
+
 def set_up(device):
     """What training on this device wants of torch and of the C library."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
@@ -250,7 +254,8 @@ def keep_freed_memory():
     """Have this process keep the memory it frees, where the C library is glibc.
 
     A convolutional network's step asks for the same hundreds of megabytes as the one before. glibc returns such blocks to the
-    system, which then faults and clears every page anew: without that a step is up to a quarter faster (benchmarks/project3.md).
+    system, which then faults and clears every page anew: without that a step is up to a quarter faster, as
+    benchmarks/project3.py measures.
     """
     if platform.libc_ver()[0] == "glibc":
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h

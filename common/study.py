@@ -238,8 +238,7 @@ def network(job, batches, device, precision):
     optimizer = torch.optim.SGD(model.parameters(), **hyperparameters, fused=True)
     learner = Network(model, optimizer, precision=precision)
     if device.type == "cuda" and len(batches) * run["epochs"] >= COMPILE_FROM["cuda"]:
-        first = batches.data[slice(run["batch_size"])]
-        learner.compile(data.normalise(first.images, batches.normalisation), first.labels)
+        learner.compile(*batches.example())
     return learner, batches
 
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from common.learners import Network
+from common.learners import Network, averaged_values
 
 
 class EMA(Network):
@@ -22,10 +22,7 @@ class EMA(Network):
 
     def descend(self, loss):
         super().descend(loss)
-        slow, now = (
-            [value for value in model.state_dict().values() if value.is_floating_point()]
-            for model in (self.average, self.model)
-        )
+        slow, now = averaged_values(self.average), averaged_values(self.model)
         if self.started:
             self.update(slow, now, None)
         else:

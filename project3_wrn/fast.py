@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from common.data import Batches
-from common.learners import Network
+from common.learners import Network, averaged_values
 
 WHITEN_FROM = 5000  # images whose patches are whitened
 BIAS_LR = 64  # times the others' learning rate
@@ -124,10 +124,7 @@ class Lookahead(Fast):
     def __init__(self, model, optimizer, *, steps, **options):
         super().__init__(model, optimizer, **options)
         self.steps = steps
-        self.slow = [value.clone() for value in self._averaged()]
-
-    def _averaged(self):
-        return [value for value in self.model.state_dict().values() if value.is_floating_point()]
+        self.slow = [value.clone() for value in averaged_values(self.model)]
 
     def step(self, x, y):
         loss = super().step(x, y)
@@ -140,7 +137,7 @@ class Lookahead(Fast):
     @torch.no_grad()
     def _pull(self, keep):
         """Move the slow weights `1 - keep` of the way to the network's, and the network's onto them."""
-        now = self._averaged()
+        now = averaged_values(self.model)
         torch._foreach_lerp_(self.slow, now, 1 - keep)
         torch._foreach_copy_(now, self.slow)
 

@@ -4,7 +4,8 @@
 
 Every training image gets probabilities from a network that has not seen it: FOLDS networks, each trained on the other folds.
 Confident learning (Northcutt et al., arXiv 1911.00068) then counts and ranks the labels that these contradict. The test set's
-suspects are the errors that the mean of the same networks is surest of. The network is ResNet-18 by the report's recipe on CUDA, fast_small elsewhere.
+suspects are the errors that the mean of the same networks is surest of. The network is ResNet-18 by the report's recipe on CUDA,
+fast_small elsewhere.
 Writes to project3_wrn/outputs/label_audit/: audit.md, train_suspects.csv, test_suspects.csv, train_suspects.png,
 test_suspects.png, probabilities.npz, run.json, runs/.
 """

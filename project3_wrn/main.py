@@ -5,7 +5,8 @@
 
 Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhere the network and recipe made for speed, fast94.
 The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. The fast recipes
-choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but for a fast one's optimiser. Writes to project3_wrn/outputs/<model>/:
+choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but for a fast one's optimiser.
+Writes to project3_wrn/outputs/<model>/:
     metrics.json                one entry a seed
     performance.md              test accuracy, gap, classes, confusions; classification_report.csv,
                                 confusion_matrix.csv, top_confusion_pairs.csv
@@ -70,7 +71,9 @@ def parse():
     parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")
     options = parser.parse_args()
     options.device = cli.choose_device(options.device)
-    choose(options)
+    chosen = choose(options)
+    if chosen and not options.redraw:
+        print(chosen)
     overrides = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     another = options.recipe != default_recipe(options.model)
     cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
@@ -98,14 +101,15 @@ def at_least_zero(kind):
 
 
 def choose(options):
-    """Model and recipe where the flags leave them open."""
+    """Fill in model and recipe where the flags leave them open; a line on the choice where they leave both."""
+    line = ""
     if options.model is None and options.recipe is None:
         options.model = "resnet18" if options.device == "cuda" else "fast94"
-        if not options.redraw:
-            why = "CUDA is here" if options.device == "cuda" else "made for speed, as there is no CUDA"
-            print(f"model: {options.model} ({why}; --model and --recipe choose another)")
+        why = "CUDA is here" if options.device == "cuda" else "made for speed, as there is no CUDA"
+        line = f"model: {options.model} ({why}; --model and --recipe choose another)"
     options.model = options.model or ("resnet18" if options.recipe == "report" else options.recipe)
     options.recipe = options.recipe or default_recipe(options.model)
+    return line
 
 
 def settings_of(options, changes):

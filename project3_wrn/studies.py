@@ -4,7 +4,6 @@ A row is (model, recipe). A finished run is a file, `<study>/runs/<row>-<seed>.n
 goes on from its checkpoint; one that fails is named at the end and stops no other.
 """
 
-import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -68,7 +67,10 @@ def train_all(rows, options, fold_of=None):
                 path.unlink(missing_ok=True)
             try:
                 if path.exists():
-                    refuse_others(path, settings)
+                    if not made_with(tables.load_arrays(path), settings):
+                        raise Problem(
+                            f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
+                        )
                     progress.advance(recipe.epochs, f"{row}, seed {seed}: done before", before=True)
                 else:
                     train_one(path, settings, model, recipe, images, options, progress, fold_of)
@@ -115,12 +117,9 @@ def settings_of(model, recipe, seed, scale, precision):
     return {"model": model, "recipe": recipe, "seed": seed, "scale": scale, "precision": precision}
 
 
-def refuse_others(path, settings):
-    """Raises Problem where the file of a run that is done is damaged or of other settings."""
-    if str(tables.load_arrays(path).get("settings")) != repr(settings):
-        raise Problem(
-            f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
-        )
+def made_with(result, settings):
+    """Whether the arrays of a run that is done were made with these settings."""
+    return str(result.get("settings")) == repr(settings)
 
 
 def saved(folder, run_json):
@@ -129,10 +128,8 @@ def saved(folder, run_json):
     for row, seed in [(row, seed) for row in run_json["runs"] for seed in run_json["seeds"]]:
         path, recipe = Path(folder) / "runs" / f"{row}-{seed}.npz", dict(run_json["runs"][row])
         settings = settings_of(recipe.pop("model"), recipe, seed, run_json["scale"], run_json["precision"])
-        with contextlib.suppress(Problem):
-            if path.exists():
-                refuse_others(path, settings)
-                results[row, seed] = tables.load_arrays(path)
+        if path.exists() and made_with(result := tables.load_arrays(path), settings):
+            results[row, seed] = result
     return results
 
 

@@ -78,7 +78,7 @@ def train(
     learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision)
     if dist.is_initialized() or recipe.loss == "contrastive":  # whose steps call the network in ways of their own
         compiled = False
-    compile_seconds = compile_for(learner, parts["train"], recipe) if compiled else 0.0
+    compile_seconds = learner.compile(*batches.example()) if compiled else 0.0
 
     def evaluate():
         if "val" not in parts:
@@ -104,12 +104,6 @@ def train(
             f"{model} with seed {seed} diverged at step {step}: its loss is no number; lower --lr and give --fresh"
         )
     return learner, history | {"compile_seconds": np.array(compile_seconds)}
-
-
-def compile_for(learner, images, recipe):
-    """Compile what is trained for the recipe's batches of `images`; the seconds it took."""
-    first = images[slice(recipe.batch_size)]
-    return learner.compile(data.normalise(first.images, data.PIXEL), first.labels)
 
 
 def build(model, recipe, seed, images, *, precision="fp32"):

@@ -1,0 +1,42 @@
+"""What all benchmarks need of the machine: its name, its practical ceiling, and waiting for it."""
+
+import time
+
+import torch
+
+from common import cli
+
+MATRIX = 4096
+
+
+def described(device, precision):
+    """What the numbers of a benchmark were measured on and with, for its JSON file."""
+    return {
+        "machine": cli.cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
+        "cores": cli.cores(),
+        "torch": torch.__version__,
+        "precision": precision,
+        "git_commit": cli.git_commit(),
+    }
+
+
+def matmul_flops(device, precision):
+    """Floating-point operations a second of a large square matrix product: the machine's practical ceiling."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(MATRIX, MATRIX, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        (a @ b)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * MATRIX**3 / best
+
+
+def wait(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def endless(batches):
+    while True:
+        yield from batches
