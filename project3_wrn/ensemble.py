@@ -4,8 +4,7 @@
 
 The members are the finished runs of a study, by default compare_models' (the report's ensemble of architectures) or, where that has
 not been run, improvements'. Weights and the stacking classifier are fitted on validation logits only; the test set is measured once
-for each way. Writes to project3_wrn/outputs/ensemble/: ensemble.md,
-ensemble.json, members.csv, diversity.png, run.json.
+for each way. Writes to project3_wrn/outputs/ensemble/: ensemble.md, ensemble.json, members.csv, diversity.png, run.json.
 """
 
 import argparse
@@ -49,12 +48,80 @@ def main():
 def combine(folder, options):
     import numpy as np
     import torch
-    import torch.nn.functional as F
 
     from common import figures, tables
     from project3_wrn import studies
 
     val_labels, test_labels = studies.labels_of(options.scale, options.data)
+    members, validation = members_of(folder, val_labels, WITHIN[options.scale])
+    val, test = (torch.stack([member[part] for member in members.values()]) for part in ("val", "test"))  # (M, N, 10)
+    weights = (val.argmax(-1) == val_labels).double().mean(1)
+    ways = {
+        "majority vote": vote(test),
+        "mean probability": test.mean(0),
+        "mean weighted by validation accuracy": torch.einsum("m,mnc->nc", weights / weights.sum(), test),
+        "stacking (logistic regression)": stacking(val, val_labels, test),
+    }
+    reached = {way: accuracy(probabilities, test_labels) for way, probabilities in ways.items()}
+    best = max(members, key=validation.get)
+    best_test = accuracy(members[best]["test"], test_labels)
+    disagreement = (test.argmax(-1)[:, None] != test.argmax(-1)).double().mean(-1) * 100
+    mean_disagreement = float(disagreement.sum() / (len(members) * (len(members) - 1)))
+
+    single = [
+        {
+            "member": name,
+            "val_accuracy": f"{validation[name]:.2f}",
+            "test_accuracy": f"{accuracy(member['test'], test_labels):.2f}",
+        }
+        for name, member in members.items()
+    ]
+    rows = [
+        {"way": f"best member by validation: {best}", "test, %": f"{best_test:.2f}", "against it, points": ""},
+        *(
+            {"way": way, "test, %": f"{value:.2f}", "against it, points": f"{value - best_test:+.2f}"}
+            for way, value in reached.items()
+        ),
+    ]
+    sections = [
+        f"{len(members)} members: the finished runs of `{folder.name}` that are within {WITHIN[options.scale]:g} points of "
+        "the best on the validation set.",
+        rows,
+        "## The members",
+        single,
+        "## Complementarity: recall by class, %",
+        class_rows(members, test, ways["mean probability"], test_labels),
+        f"Two members disagree on {mean_disagreement:.2f}% of the test images on average. At least one is right on "
+        f"{oracle(test, test_labels):.2f}%: no vote among them can go beyond that.",
+    ]
+    tables.write_markdown(options.out / "ensemble.md", "Project 3: the networks together", sections, options.scale)
+    tables.write_csv(options.out / "members.csv", single)
+    style = figures.Style(options.lang, options.scale)
+    draw(options.out / "diversity.png", list(members), disagreement.numpy(), figures, style)
+    found = {way.split(" (")[0].replace(" ", "_"): value for way, value in reached.items()}
+    cli.write_json(options.out / "ensemble.json", {"best_member": best_test} | found)
+    document = {
+        "command": "python project3_wrn/ensemble.py " + " ".join(sys.argv[1:]),
+        "scale": options.scale,
+        "shortened": cli.read_json(folder / "run.json").get("shortened", False),
+        "members": folder.name,
+        "weights": np.round(weights.tolist(), 4).tolist(),
+        "git_commit": cli.git_commit(),
+        "seconds": round(time.time() - options.started, 1),
+    }
+    cli.write_json(options.out / "run.json", document)
+
+
+def members_of(folder, val_labels, within):
+    """({member: {"val": (N, 10), "test": (N, 10)}}, {member: validation accuracy}) of a study's runs, as probabilities.
+
+    Those within `within` points of the best by validation. Raises Problem where these are fewer than two.
+    """
+    import torch
+    import torch.nn.functional as F
+
+    from project3_wrn import studies
+
     results = studies.saved(folder, cli.read_json(folder / "run.json"))
     members = {
         f"{run}, seed {seed}": {
@@ -63,78 +130,13 @@ def combine(folder, options):
         for (run, seed), result in results.items()
     }
     validation = {name: accuracy(member["val"], val_labels) for name, member in members.items()}
-    within = WITHIN[options.scale]
-    least = max(validation.values()) - within
+    least = max(validation.values(), default=0.0) - within
     members = {name: member for name, member in members.items() if validation[name] >= least}
     if len(members) < 2:
         raise Problem(
             f"no second run in {folder} is within {within:g} points of the best on the validation set; train more"
         )
-    val, test = (torch.stack([member[part] for member in members.values()]) for part in ("val", "test"))  # (M, N, 10)
-
-    single = [
-        {
-            "member": name,
-            "val_accuracy": f"{validation[name]:.2f}",
-            "test_accuracy": f"{accuracy(test[i], test_labels):.2f}",
-        }
-        for i, name in enumerate(members)
-    ]
-    tables.write_csv(options.out / "members.csv", single)
-    weights = (val.argmax(-1) == val_labels).double().mean(1)
-    ways = {
-        "majority vote": vote(test),
-        "mean probability": test.mean(0),
-        "mean weighted by validation accuracy": torch.einsum("m,mnc->nc", weights / weights.sum(), test),
-        "stacking (logistic regression)": stacking(val, val_labels, test),
-    }
-    best_name = max(members, key=validation.get)
-    best_test = accuracy(members[best_name]["test"], test_labels)
-    rows = [{"way": f"best member by validation: {best_name}", "test, %": f"{best_test:.2f}", "against it, points": ""}]
-    rows += [
-        {
-            "way": way,
-            "test, %": f"{accuracy(p, test_labels):.2f}",
-            "against it, points": f"{accuracy(p, test_labels) - best_test:+.2f}",
-        }
-        for way, p in ways.items()
-    ]
-    words = f"{len(members)} members: the finished runs of `{folder.name}` that are within {within:g} points of the best on the validation set."
-    sections = [
-        words,
-        rows,
-        "## The members",
-        single,
-        "## Complementarity: recall by class, %",
-        class_rows(members, test, ways["mean probability"], test_labels),
-    ]
-    disagreement = (test.argmax(-1)[:, None] != test.argmax(-1)).double().mean(-1) * 100
-    both = oracle(test, test_labels)
-    sections.append(
-        f"Two members disagree on {float(disagreement.sum() / (len(members) * (len(members) - 1))):.2f}% of the test images on average. At least one is right on {both:.2f}%: no vote among them can go beyond that."
-    )
-    tables.write_markdown(options.out / "ensemble.md", "Project 3: the networks together", sections, options.scale)
-    draw(
-        options.out / "diversity.png",
-        list(members),
-        disagreement.numpy(),
-        figures,
-        figures.Style(options.lang, options.scale),
-    )
-    found = {way.split(" (")[0].replace(" ", "_"): accuracy(p, test_labels) for way, p in ways.items()}
-    cli.write_json(options.out / "ensemble.json", {"best_member": best_test} | found)
-    document = {
-        "command": "python project3_wrn/ensemble.py " + " ".join(sys.argv[1:]),
-        "scale": options.scale,
-        "shortened": cli.read_json(folder / "run.json").get("shortened", False),
-        "members": folder.name,
-        "git_commit": cli.git_commit(),
-    }
-    cli.write_json(
-        options.out / "run.json",
-        document
-        | {"seconds": round(time.time() - options.started, 1), "weights": np.round(weights.tolist(), 4).tolist()},
-    )
+    return members, validation
 
 
 def accuracy(probabilities, labels):

@@ -39,16 +39,20 @@ def measure(seed, logits, labels, history, also):
     return entry | also
 
 
-def training_history(history):
-    """What the report calls training_history.json: one list a quantity, one value an epoch, losses in nats, accuracy in per cent."""
+def training_history(history, lr):
+    """What the report calls training_history.json: one list a quantity, one value an epoch.
+
+    Losses are in nats, accuracies in per cent; `lr` is the learning rate in the epoch's last step (of a fast recipe: the filters').
+    """
     fields = {
         "train_loss": "epoch_losses",
         "train_accuracy": "train_accuracy",
         "val_loss": "val_loss",
         "val_accuracy": "val_accuracy",
-        "lr_factor": "lr",
+        "lr": "lr",
         "seconds": "seconds",
     }
+    history = history | {"lr": history["lr"] * lr}
     return {name: [float(v) for v in history[field]] for name, field in fields.items() if field in history}
 
 

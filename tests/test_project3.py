@@ -303,6 +303,8 @@ def test_writes_everything_consistently(quick, sample):
     assert "**QUICK**" in (quick / "performance.md").read_text(encoding="utf-8")
     run_json = cli.read_json(quick / "run.json")
     assert run_json["recipe"]["lr"] == 0.02 and run_json["model"] == "lenet"
+    rates = json.loads((quick / "training_history.json").read_text())["lr"]
+    assert rates == pytest.approx([0.02, 0.015, 0.005])  # 0.02 (1 + cos(pi e / 3)) / 2 in epoch e + 1
 
 
 def test_the_saved_weights_give_the_saved_logits(quick, sample):
