@@ -9,14 +9,17 @@ from tqdm import tqdm
 def epoch_counter(advance, members=1, resumed=False):
     """tell(epochs done, text): advances by what is new since it was last called, `members` trainings at once.
 
+    It may be told fractions after every step: it passes one on a second.
     resumed: what it is told first was done in an earlier run.
     """
-    done = 0
+    done, told = 0, time.monotonic()
 
     def tell(epochs, text=""):
-        nonlocal done, resumed
+        nonlocal done, told, resumed
+        if epochs != int(epochs) and time.monotonic() - told < 1:
+            return
         advance((epochs - done) * members, text, resumed)
-        done, resumed = epochs, False
+        done, told, resumed = epochs, time.monotonic(), False
 
     return tell
 
@@ -27,42 +30,47 @@ class Progress:
     unit_scale: count bytes, say, in k and M.
     """
 
-    EVERY = 10  # seconds between two plain lines
+    EVERY = 10, 60  # seconds between two plain lines, at the least and, later on, at the most
+    FORMAT = "{l_bar}{bar}| {n:.4g}/{total} [{elapsed}<{remaining}{postfix}]"  # epochs may be fractions
 
     def __init__(self, total, description, unit="epoch", unit_scale=False):
         self.plain = not sys.stderr.isatty()
         self.description, self.unit, self.scale = description, unit, 1e6 if unit_scale else 1
         self.started = self.said = time.monotonic()
         self.bar = tqdm(
-            total=total, desc=description, unit=unit, unit_scale=unit_scale, dynamic_ncols=True, disable=self.plain
+            total=total,
+            desc=description,
+            unit=unit,
+            unit_scale=unit_scale,
+            bar_format=None if unit_scale else self.FORMAT,
+            dynamic_ncols=True,
+            disable=self.plain,
         )
-        self.total, self.done, self.before = total, 0, 0
+        self.total, self.done, self.before, self.text = total, 0, 0, ""
 
     def advance(self, count=1, text="", before=False):
         """Count on. `before`: it was done in an earlier run, so it says nothing of how long the rest takes."""
         if not count:
             return
         self.done += count
+        self.text = text or self.text
         if before:
             self.before += count
             if not self.plain:  # a disabled bar has no such count
                 self.bar.initial += count
-        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.set_postfix_str(self.text, refresh=False)
         self.bar.update(count)
-        now = time.monotonic()
-        if self.plain and self.done > self.before and (now - self.said >= self.EVERY or self.done >= self.total):
+        now, complete = time.monotonic(), self.done > self.total - 1e-6
+        least, most = self.EVERY
+        if self.plain and (before or complete or now - self.said >= min(most, max(least, (now - self.started) / 20))):
             self.said = now
-            left = (now - self.started) / max(self.done - self.before, 1e-9) * (self.total - self.done)
-            counted = (
-                f"{self.done / self.scale:.4g}/{self.total / self.scale:.4g} {'M' if self.scale > 1 else ''}{self.unit}"
-            )
-            print(
-                f"{self.description}: {counted}, {now - self.started:.0f} s, about {left:.0f} s to go; {text}".rstrip(
-                    "; "
-                ),
-                file=sys.stderr,
-                flush=True,
-            )
+            self._say(now - self.started)
+
+    def _say(self, elapsed):
+        unit, new = "M" * (self.scale > 1) + self.unit, self.done - self.before
+        left = f"about {elapsed / new * (self.total - self.done):.0f} s to go" if new > 0 else "done before"
+        line = f"{self.description}: {self.done / self.scale:.4g}/{self.total / self.scale:.4g} {unit}, {elapsed:.0f} s, {left}"
+        print(f"{line}; {self.text}" if self.text else line, file=sys.stderr, flush=True)
 
     def __enter__(self):
         return self

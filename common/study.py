@@ -194,7 +194,14 @@ def train_job(job, shared, say):
         tell(epochs, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%")
 
     history = fit(
-        learner, batches, run["epochs"], evaluate=evaluate, checkpoint=checkpoint, settings=settings, on_epoch=on_epoch
+        learner,
+        batches,
+        run["epochs"],
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        settings=settings,
+        on_step=tell,
+        on_epoch=on_epoch,
     )
     tell(run["epochs"])  # epochs that a diverged job did not need
     return dict(member_histories(history, learner.shape, job))

@@ -87,6 +87,7 @@ def fit(
     early_stopping=None,
     checkpoint=None,
     settings=None,
+    on_step=None,
     on_epoch=None,
     writes=True,
 ):
@@ -98,6 +99,7 @@ def fit(
     checkpoint: a file, written after each epoch and, if it is there, gone on from. On a CPU what comes out is the same to the
         bit as if nothing had stopped.
     settings: plain values that a checkpoint must agree with to be gone on from.
+    on_step: called with the epochs done, a fraction, after each step but an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
     writes: false in all processes but the first of a data-parallel training: they read the checkpoint and write none.
 
@@ -122,6 +124,8 @@ def fit(
                 learner.set_lr(factor)
             losses.append(learner.step(x, y))
             sizes.append(x.shape[-4])
+            if on_step and step + 1 < steps:
+                on_step(epoch + (step + 1) / steps)
         losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
         seconds = time.perf_counter() - started
 

@@ -167,6 +167,7 @@ def train(options, device):
                 compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
                 checkpoint=checkpoint,
                 settings=settings,
+                on_step=tell if parallel.first() else None,
                 on_epoch=on_epoch if parallel.first() else None,
             )
             if not parallel.first():

@@ -100,6 +100,7 @@ def train_one(path, settings, model, recipe, images, options, progress, fold_of)
         compiled=options.device == "cuda" and options.scale == "full",
         checkpoint=checkpoint,
         settings=settings,
+        on_step=tell,
         on_epoch=lambda epoch, history: tell(epoch, f"{path.stem}, epoch {epoch}/{recipe.epochs}"),
     )
     tell(recipe.epochs, f"{path.stem}: stopped early")

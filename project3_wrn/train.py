@@ -65,7 +65,17 @@ def check(model, recipe):
 
 
 def train(
-    model, recipe, seed, parts, *, precision="fp32", compiled=False, checkpoint=None, settings=None, on_epoch=None
+    model,
+    recipe,
+    seed,
+    parts,
+    *,
+    precision="fp32",
+    compiled=False,
+    checkpoint=None,
+    settings=None,
+    on_step=None,
+    on_epoch=None,
 ):
     """(learner with its best weights, history as of common/training.py and `compile_seconds`) of `parts` (`parts_of`), on their device.
 
@@ -96,6 +106,7 @@ def train(
         early_stopping=EarlyStopping(recipe.patience, recipe.min_delta) if recipe.patience else None,
         checkpoint=checkpoint,
         settings=settings,
+        on_step=on_step,
         on_epoch=on_epoch,
         writes=not dist.is_initialized() or dist.get_rank() == 0,
     )

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import data, evaluation, training
+from common import data, evaluation, progress, training
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
 from common.problem import Problem
@@ -41,6 +41,27 @@ def test_history_defines_batch_indices_and_epoch_losses(sample):
     assert np.allclose(history["epoch_losses"], (losses * [30, 30, 30, 10]).sum(1) / 100, rtol=1e-6)
     assert history["lr"].tolist() == [1, 1, 1]
     assert history["diverged_step"] == 0
+
+
+def test_progress_is_told_within_an_epoch(sample, capsys, monkeypatch):
+    """Every step counts once, and one that is resumed says so without counting towards the time left."""
+    told, clock = [], [0.0]
+    training.fit(
+        network(), batches(sample, batch_size=30), 2, on_step=told.append, on_epoch=lambda *_: told.append(_[0])
+    )
+    assert told == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.Progress(5, "lenet") as bar:
+        progress.epoch_counter(bar.advance, resumed=True)(3, "seed 0, epoch 3/3")
+        tell = progress.epoch_counter(bar.advance)
+        for epochs in told:
+            clock[0] += 8.0
+            tell(epochs, f"epoch {epochs}/2" if epochs == int(epochs) else "")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "lenet: 3/5 epoch, 0 s, done before; seed 0, epoch 3/3"
+    assert lines[1] == "lenet: 3.5/5 epoch, 16 s, about 48 s to go; seed 0, epoch 3/3"
+    assert lines[-1] == "lenet: 5/5 epoch, 64 s, about 0 s to go; epoch 2/2" and len(lines) == 5
 
 
 def test_the_warm_cosine_rises_then_falls():
