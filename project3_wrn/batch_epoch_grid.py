@@ -14,7 +14,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 from project3_wrn.recipes import recipe_of
 
 REPORT = {  # (epochs, batch size): test accuracy, table 1.4
@@ -56,7 +56,6 @@ def rows_of(options):
 
 
 def report(source, out, options):
-    from common import figures, tables
     from project3_wrn import studies
 
     run_json = cli.read_json(source / "run.json")
@@ -81,7 +80,7 @@ def report(source, out, options):
         else "**Shortened**: not the report's epochs, so nothing here says whether its numbers hold.",
     ]
     tables.write_markdown(out / "grid.md", "Project 3: batch size and epochs", sections, run_json["scale"])
-    draw(out / "grid.png", accuracy, figures, style)
+    draw(out / "grid.png", accuracy, style)
 
 
 def accidents(accuracy):
@@ -95,7 +94,7 @@ def accidents(accuracy):
     return f"More than {ACCIDENT:g} points from the mean of our seeds: {'; '.join(far)}. The others are within."
 
 
-def draw(path, accuracy, figures, style):
+def draw(path, accuracy, style):
     """Two heat maps on one scale: the report's nine numbers and ours."""
     import numpy as np
 

@@ -14,7 +14,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 from project3_wrn.recipes import Recipe, recipe_of
 
 REPORT = {  # table 1.7: training, validation and test accuracy
@@ -61,7 +61,6 @@ def rows_of(options):
 
 
 def report(source, out, options):
-    from common import figures, tables
     from project3_wrn import studies
 
     run_json = cli.read_json(source / "run.json")
@@ -86,10 +85,10 @@ def report(source, out, options):
             " **Shortened**: the report trains for 100 epochs; these numbers are beside its own for orientation only."
         )
     tables.write_markdown(out / "comparison.md", "Project 3: the networks", [words, rows], run_json["scale"])
-    draw(out / "accuracy_cost.png", of["test"], sizes, figures, style)
+    draw(out / "accuracy_cost.png", of["test"], sizes, style)
 
 
-def draw(path, accuracy, sizes, figures, style):
+def draw(path, accuracy, sizes, style):
     """Test accuracy against FLOPs, one point a network, as large as it has parameters."""
     figure, axes = figures.plt.subplots(figsize=(9, 5.5), layout="constrained")
     for position, (run, (parameters, flops)) in enumerate(sizes.items()):

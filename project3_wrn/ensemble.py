@@ -15,7 +15,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 from common.problem import Problem
 
 STUDIES = ("compare_models", "improvements")
@@ -49,7 +49,6 @@ def combine(folder, options):
     import numpy as np
     import torch
 
-    from common import figures, tables
     from project3_wrn import studies
 
     val_labels, test_labels = studies.labels_of(options.scale, options.data)
@@ -97,7 +96,7 @@ def combine(folder, options):
     tables.write_markdown(options.out / "ensemble.md", "Project 3: the networks together", sections, options.scale)
     tables.write_csv(options.out / "members.csv", single)
     style = figures.Style(options.lang, options.scale)
-    draw(options.out / "diversity.png", list(members), disagreement.numpy(), figures, style)
+    draw(options.out / "diversity.png", list(members), disagreement.numpy(), style)
     found = {way.split(" (")[0].replace(" ", "_"): value for way, value in reached.items()}
     cli.write_json(options.out / "ensemble.json", {"best_member": best_test} | found)
     document = {
@@ -185,7 +184,7 @@ def class_rows(members, test, mean, labels):
     return [*rows, {"member": "mean probability"} | {CLASSES[c]: f"{recall(mean, c):.1f}" for c in range(10)}]
 
 
-def draw(path, names, disagreement, figures, style):
+def draw(path, names, disagreement, style):
     """How many per cent of the test images two members disagree on."""
     figure, axes = figures.plt.subplots(figsize=(0.45 * len(names) + 4, 0.45 * len(names) + 3), layout="constrained")
     image = axes.imshow(disagreement, cmap="viridis")

@@ -14,7 +14,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 from project3_wrn.recipes import SMALL, Recipe
 
 CPU_EPOCHS = 3
@@ -61,7 +61,6 @@ def main():
 
 
 def report(source, out, options):
-    from common import figures, tables
     from project3_wrn import studies
 
     run_json = cli.read_json(source / "run.json")
@@ -96,7 +95,7 @@ def report(source, out, options):
     tables.write_markdown(
         out / "improvements.md", "Project 3: what chapter 3 proposes", [words, rows, verdict(compared)], scale
     )
-    pairs = pair_rows(run_json["runs"], results, test_labels, tables)
+    pairs = pair_rows(run_json["runs"], results, test_labels)
     tables.write_markdown(
         out / "confusions.md",
         "Project 3: what each change does to the confused pairs",
@@ -106,7 +105,7 @@ def report(source, out, options):
         ],
         scale,
     )
-    draw(out / "improvements.png", compared, figures, style)
+    draw(out / "improvements.png", compared, style)
 
 
 def differences(measured, confidence=0.95):
@@ -147,7 +146,7 @@ def verdict(compared):
     return f"Better than the baseline with 95% confidence: {named(1)}. Worse: {named(-1)}. With {len(compared)} rows, about one in twenty is expected to look so by chance."
 
 
-def pair_rows(runs, results, test_labels, tables):
+def pair_rows(runs, results, test_labels):
     import torch
 
     from common import data, evaluation
@@ -165,7 +164,7 @@ def pair_rows(runs, results, test_labels, tables):
     ]
 
 
-def draw(path, compared, figures, style):
+def draw(path, compared, style):
     figure, axes = figures.plt.subplots(figsize=(9, 0.35 * len(compared) + 1.8), layout="constrained")
     order = sorted(compared, key=lambda run: compared[run][0])
     for place, run in enumerate(order):

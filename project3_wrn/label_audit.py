@@ -17,7 +17,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 from project3_wrn.recipes import SMALL, Recipe
 
 FOLDS = 5
@@ -63,7 +63,7 @@ def report(source, out, options):
     import torch
     import torch.nn.functional as F
 
-    from common import download, figures, tables
+    from common import download
     from project3_wrn import studies
 
     run_json = cli.read_json(source / "run.json")
@@ -85,7 +85,7 @@ def report(source, out, options):
     surest = wrong[margin(test_probabilities, test.labels)[wrong].argsort()]
     for name, part, p, found in (("train", train, probabilities, suspects), ("test", test, test_probabilities, surest)):
         tables.write_csv(out / f"{name}_suspects.csv", rows_of(found, part.labels, p))
-        draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style, figures)
+        draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style)
 
     accuracy = float((probabilities.argmax(1) == train.labels).double().mean() * 100)
     sure = int((test_probabilities[wrong].amax(1) > 0.9).sum())
@@ -147,7 +147,7 @@ def rows_of(indices, labels, probabilities):
     ]
 
 
-def draw(path, indices, images, probabilities, style, figures):
+def draw(path, indices, images, probabilities, style):
     from common.data import CLASSES
 
     figure, grid = figures.plt.subplots(5, 8, figsize=(13, 10), layout="constrained")

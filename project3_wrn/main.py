@@ -26,7 +26,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 from common.problem import Problem
 from project3_wrn.recipes import CHOICES, RECIPES, Recipe, recipe_of
 
@@ -123,7 +123,7 @@ def default_recipe(model):
 
 
 def train(options, device):
-    from common import data, download, tables, training
+    from common import data, download, training
     from common.models import MODELS, forward_flops, parameter_count
     from common.progress import Progress, epoch_counter
     from project3_wrn import outputs, parallel
@@ -212,7 +212,7 @@ def once(path, measure):
 
 def report(source, out, options):
     """Draw tables and figures into `out` from the histories, logits and weights saved in `source`."""
-    from common import download, figures, tables
+    from common import download
     from project3_wrn import outputs
 
     run_json, metrics = cli.read_json(source / "run.json"), cli.read_json(source / "metrics.json")

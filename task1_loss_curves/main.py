@@ -16,7 +16,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 
 # The report does not name its batch size; its losses are those of 4, the PyTorch tutorial's.
 BASE = {
@@ -44,7 +44,7 @@ def main():
 
 
 def train(options):
-    from common import study, tables
+    from common import study
 
     runs = study.configure(RUNS, BASE, options)
     histories = study.study(runs, options)
@@ -58,7 +58,6 @@ def train(options):
 
 def report(source, out, lang="en"):
     """Draw tables and figures into `out` from the histories saved in `source`."""
-    from common import cli, figures, tables
 
     scale = cli.read_json(source / "run.json")["scale"]
     style = figures.Style(lang, scale)

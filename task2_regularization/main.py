@@ -17,7 +17,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 
 BASE = {
     "model": "lenet",
@@ -72,7 +72,7 @@ def main():
 
 
 def train(options):
-    from common import study, tables
+    from common import study
 
     runs = study.configure(RUNS, BASE, options)
     histories = study.study(runs, options, evaluate_train=True)
@@ -112,7 +112,6 @@ def step_costs(runs, options):
 
 def report(source, out, lang="en"):
     """Draw tables and figures into `out` from the histories saved in `source`."""
-    from common import cli, figures, tables
 
     scale = cli.read_json(source / "run.json")["scale"]
     style = figures.Style(lang, scale)
@@ -125,21 +124,21 @@ def report(source, out, lang="en"):
     at_end["seconds"] = tables.per_run(histories, lambda history: history["seconds"].astype(float).mean())
     sections = [
         f"Mean ± standard deviation over {len(at_end['gap']['none'])} seeds, each run's last epoch. {WORDS}",
-        measured_table(at_end, tables),
-        verdict(at_end, tables),
+        measured_table(at_end),
+        verdict(at_end),
         "## L2 and dropout compared",
         CLAIMS_WORDS,
-        claims_table(at_end, cli.read_json(source / "cost.json"), tables),
+        claims_table(at_end, cli.read_json(source / "cost.json")),
         "## Table 2",
         TABLE2_WORDS,
-        table2(at_end, tables),
+        table2(at_end),
     ]
     tables.write_markdown(out / "comparison.md", "Task 2: L2 and dropout", sections, scale)
-    draw_curves(out / "curves.png", histories, figures, style)
-    draw_strengths(out / "strength.png", at_end, tables, figures, style)
+    draw_curves(out / "curves.png", histories, style)
+    draw_strengths(out / "strength.png", at_end, style)
 
 
-def measured_table(at_end, tables):
+def measured_table(at_end):
     rows = []
     for run, change in RUNS.items():
         row = {"run": run, "L2": (BASE | change)["weight_decay"], "dropout": (BASE | change)["dropout"]}
@@ -159,7 +158,7 @@ def measured_table(at_end, tables):
     return rows
 
 
-def claims_table(at_end, cost, tables):
+def claims_table(at_end, cost):
     """The report's six properties, the last three with what was measured of none, L2 0.01 and dropout 0.5."""
 
     def row(words, l2, dropout, measure):
@@ -192,7 +191,7 @@ def claims_table(at_end, cost, tables):
     ]
 
 
-def table2(at_end, tables):
+def table2(at_end):
     rows = []
     for run, (loss, accuracy) in TABLE2.items():
         row = {
@@ -208,7 +207,7 @@ def table2(at_end, tables):
     return rows
 
 
-def verdict(at_end, tables):
+def verdict(at_end):
     """Sentences computed from the numbers, so that they stay true. A run beats `none` if it does by two standard errors, seed by seed."""
     accuracy, gap = at_end["test_accuracy"], at_end["gap"]
     best = max(accuracy, key=lambda run: accuracy[run].mean())
@@ -226,7 +225,7 @@ def verdict(at_end, tables):
     )
 
 
-def draw_curves(path, histories, figures, style):
+def draw_curves(path, histories, style):
     compared = {key: history for key, history in histories.items() if key[0] in COMPARED}
     figure, axes = figures.plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     panels = (
@@ -244,7 +243,7 @@ def draw_curves(path, histories, figures, style):
     style.save(figure, path)
 
 
-def draw_strengths(path, at_end, tables, figures, style):
+def draw_strengths(path, at_end, style):
     figure, axes = figures.plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
     for panel, (name, label) in zip(axes, (("weight_decay", "L2 (weight decay)"), ("dropout", "Dropout"))):
         strengths = STRENGTHS[name]

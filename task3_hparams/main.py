@@ -18,7 +18,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 
 BASE = {
     "model": "lenet",
@@ -76,7 +76,7 @@ def main():
 
 
 def train(options):
-    from common import study, tables
+    from common import study
 
     runs = study.configure(RUNS, BASE, options)
     histories = study.study(runs, options, name="all images")
@@ -90,7 +90,6 @@ def train(options):
 
 def report(source, out, lang="en"):
     """Draw tables and figures into `out` from the histories saved in `source`."""
-    from common import cli, figures, tables
 
     run_json = cli.read_json(source / "run.json")
     scale, runs = run_json["scale"], run_json["runs"]
@@ -104,11 +103,11 @@ def report(source, out, lang="en"):
     sections = [
         f"Mean ± standard deviation over {len(accuracy['baseline'])} seeds, each run's last epoch.",
         "## Table 1: the runs",
-        table1(runs, accuracy, loss, tables),
-        explanation(histories, accuracy, tables),
+        table1(runs, accuracy, loss),
+        explanation(histories, accuracy),
         "## Table 2: regularisation and accuracy",
         sorted(
-            (row for row in table1(runs, accuracy, loss, tables) if row["run"] in TABLE2),
+            (row for row in table1(runs, accuracy, loss) if row["run"] in TABLE2),
             key=lambda row: TABLE2.index(row["run"]),
         ),
         "## What validation would have chosen",
@@ -117,7 +116,7 @@ def report(source, out, lang="en"):
     if (source / "split_history.npz").exists():
         on_split = tables.load_histories(source / "split_history.npz")
         tables.write_csv(out / "split_results.csv", tables.result_rows(on_split, scale))
-        sections += selection(on_split, tables)
+        sections += selection(on_split)
     else:
         sections.append("Not yet run to its end: `python task3_hparams/main.py --scale full` goes on with it.")
     tables.write_markdown(out / "hyperparameters.md", "Task 3: seven runs, and the next step", sections, scale)
@@ -125,10 +124,10 @@ def report(source, out, lang="en"):
     first = min(seed for _, seed in histories)
     for run in RUNS:
         figures.loss_figure(out / f"losses_{run}.png", histories[run, first], style.text(run), style)
-    draw_comparison(out / "comparison.png", histories, accuracy, loss, figures, style)
+    draw_comparison(out / "comparison.png", histories, accuracy, loss, style)
 
 
-def table1(runs, accuracy, loss, tables):
+def table1(runs, accuracy, loss):
     rows = []
     for name, run in runs.items():
         row = {
@@ -157,7 +156,7 @@ def table1(runs, accuracy, loss, tables):
     return rows
 
 
-def explanation(histories, accuracy, tables):
+def explanation(histories, accuracy):
     """What the numbers say of the runs that are not within 3 points, and of two runs that are one."""
     sentences = []
     for run, reported in REPORT_ACCURACY.items():
@@ -182,7 +181,7 @@ def explanation(histories, accuracy, tables):
     )
 
 
-def selection(on_split, tables):
+def selection(on_split):
     """A table of validation and test accuracy on the split, and whether they choose the same run."""
     validation = tables.final(on_split, "val_accuracy")
     test = tables.final(on_split, "test_accuracy")
@@ -209,7 +208,7 @@ def selection(on_split, tables):
     )
 
 
-def draw_comparison(path, histories, accuracy, loss, figures, style):
+def draw_comparison(path, histories, accuracy, loss, style):
     figure, ((losses, accuracies), (final, related)) = figures.plt.subplots(
         2, 2, figsize=(14, 10), layout="constrained"
     )

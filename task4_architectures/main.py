@@ -18,7 +18,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli
+from common import cli, figures, tables
 
 BASE = {
     "model": "lenet",
@@ -68,7 +68,7 @@ def main():
 
 
 def train(options):
-    from common import study, tables
+    from common import study
 
     runs = study.configure(RUNS, BASE, options)
     histories = study.study(runs, options, name="architectures")
@@ -85,7 +85,6 @@ def train(options):
 
 def report(source, out, lang="en"):
     """Draw tables and figures into `out` from the histories saved in `source`."""
-    from common import cli, figures, tables
 
     run_json = cli.read_json(source / "run.json")
     scale = run_json["scale"]
@@ -96,17 +95,17 @@ def report(source, out, lang="en"):
 
     seeds = len({seed for _, seed in histories})
     note = f"Ours: mean ± standard deviation over {seeds} seeds, on {run_json['device']}; seconds are of one training, on one core if on a CPU. The report's seconds are an NVIDIA A10's."
-    sections = ["## Table 3", note, table3(histories, tables)]
+    sections = ["## Table 3", note, table3(histories)]
     if (source / "batch_history.npz").exists():
         batches = tables.load_histories(source / "batch_history.npz")
         tables.write_csv(out / "batch_results.csv", tables.result_rows(batches, scale))
-        sections += ["## The batch size that the report does not name", *batch_sections(batches, histories, tables)]
-        draw_batches(out / "batch_size.png", batches, figures, style)
+        sections += ["## The batch size that the report does not name", *batch_sections(batches, histories)]
+        draw_batches(out / "batch_size.png", batches, style)
     tables.write_markdown(out / "architectures.md", "Task 4: LeNet and LightweightResNet", sections, scale)
-    draw_comparison(out / "comparison.png", histories, tables, figures, style)
+    draw_comparison(out / "comparison.png", histories, style)
 
 
-def table3(histories, tables):
+def table3(histories):
     from common.models import MODELS, forward_flops, parameter_count
 
     final = tables.final(histories, "test_accuracy")
@@ -133,7 +132,7 @@ def table3(histories, tables):
     return rows
 
 
-def batch_sections(batches, histories, tables):
+def batch_sections(batches, histories):
     """A table of accuracies at each batch size, and which of them is nearest to the report's for both networks."""
     everything = batches | {
         ("resnet_batch_64", seed): history for (run, seed), history in histories.items() if run == "lightweight_resnet"
@@ -174,7 +173,7 @@ def batch_sections(batches, histories, tables):
     )
 
 
-def draw_comparison(path, histories, tables, figures, style):
+def draw_comparison(path, histories, style):
     figure, (over_time, final) = figures.plt.subplots(1, 2, figsize=(12, 5), layout="constrained", width_ratios=(2, 1))
     figures.curves(over_time, histories, "test_accuracy", style, "Test accuracy, %")
     over_time.set_title(style.text("Test accuracy after each epoch"))
@@ -189,7 +188,7 @@ def draw_comparison(path, histories, tables, figures, style):
     style.save(figure, path)
 
 
-def draw_batches(path, batches, figures, style):
+def draw_batches(path, batches, style):
     figure, axes = figures.plt.subplots(figsize=(8, 5), layout="constrained")
     lenets = {key: history for key, history in batches.items() if key[0].startswith("lenet")}
     figures.curves(axes, lenets, "test_accuracy", style, "Test accuracy, %")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import data
+from common import cli, data
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("task1_loss_curves", "task2_regularization", "task3_hparams", "task4_architectures")
@@ -21,6 +21,19 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def sample():
     return data.load_sample()
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """here(main, *words): as `run_python`, but in this process, without the seconds that importing torch takes."""
+
+    def start(main, *words):
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            cli.run(main)
+        return subprocess.CompletedProcess(words, end.value.code or 0, *capsys.readouterr())
+
+    return start
 
 
 def run_python(*words, **options):

@@ -22,7 +22,7 @@ from project3_wrn import fast, main, predict, train
 from project3_wrn.recipes import RECIPES, Recipe, recipe_of
 from tests.conftest import ROOT, one_clear_line, run_python
 
-MAIN, PREDICT = ROOT / "project3_wrn" / "main.py", ROOT / "project3_wrn" / "predict.py"
+MAIN = ROOT / "project3_wrn" / "main.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 WRITES = {
     *(
@@ -338,14 +338,14 @@ def test_redraw_makes_all_of_it_again(quick, tmp_path, lang):
             assert (out / name).read_bytes() == content, name
 
 
-def test_nothing_to_resume_is_one_line(tmp_path):
+def test_nothing_to_resume_is_one_line(tmp_path, here):
     words = ("--model", "lenet", "--scale", "quick", "--resume", "--out", tmp_path)
-    one_clear_line(run_python(MAIN, *words), "to go on from", status=1)
+    one_clear_line(here(main.main, *words), "to go on from", status=1)
 
 
 @pytest.mark.parametrize("words", [["--lr", "-1"], ["--weight-decay", "much"], ["--cutout", "-3"], ["--recipe", "x"]])
-def test_wrong_flags_are_usage_errors(words):
-    one_clear_line(run_python(MAIN, *words), words[0], status=2)
+def test_wrong_flags_are_usage_errors(words, here):
+    one_clear_line(here(main.main, *words), words[0], status=2)
 
 
 def test_a_seed_is_measured_once(tmp_path):
@@ -364,14 +364,14 @@ def test_a_fast_recipe_keeps_its_optimiser(monkeypatch):
         main.parse()
 
 
-def test_another_recipe_is_not_resumed(quick):
+def test_another_recipe_is_not_resumed(quick, here):
     words = ("--model", "lenet", "--scale", "quick", "--epochs", "3", "--out", quick.parent, "--resume", "--lr", "0.3")
-    one_clear_line(run_python(MAIN, *words), "recipe was", "0.02", "0.3", "--fresh", status=1)
+    one_clear_line(here(main.main, *words), "recipe was", "0.02", "0.3", "--fresh", status=1)
 
 
-def test_a_layer_that_is_not_there_is_named(quick):
+def test_a_layer_that_is_not_there_is_named(quick, here):
     words = ("--model", "lenet", "--scale", "quick", "--redraw", "--out", quick.parent, "--gradcam-layer", "conv9")
-    one_clear_line(run_python(MAIN, *words), "conv9", status=1)
+    one_clear_line(here(main.main, *words), "conv9", status=1)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"])
@@ -393,14 +393,14 @@ def test_committed_tables_are_those_of_the_committed_logits(name, tmp_path):
 # --- predict.py ---
 
 
-def test_a_photo_of_any_size(quick, tmp_path, sample):
+def test_a_photo_of_any_size(quick, tmp_path, sample, here):
     """A test image, enlarged and with margins left and right, is told as it was in the saved logits."""
     index = 7
     picture = Image.fromarray(sample[1].images[index].permute(1, 2, 0).numpy()).resize((320, 320), Image.NEAREST)
     wide = Image.new("RGB", (500, 320))
     wide.paste(picture, (90, 0))
     wide.save(tmp_path / "photo.png")
-    process = run_python(PREDICT, tmp_path / "photo.png", "--weights", quick / "weights-0.pt")
+    process = here(predict.main, tmp_path / "photo.png", "--weights", quick / "weights-0.pt")
     assert process.returncode == 0, process.stderr
     expected = F.softmax(torch.from_numpy(tables.load_arrays(quick / "logits.npz")["0/test"][index]), 0)
     lines = [line.split() for line in process.stdout.splitlines() if "%" in line]
@@ -448,9 +448,8 @@ def test_weights_that_are_refused(quick, tmp_path, capsys, kind):
     assert capsys.readouterr().out == ""
 
 
-def test_bad_input_on_the_command_line_is_one_line(tmp_path):
+def test_bad_input_on_the_command_line_is_one_line(tmp_path, here):
     (tmp_path / "weights.pt").write_bytes(b"")
     (tmp_path / "photo.png").write_text("none")
-    one_clear_line(
-        run_python(PREDICT, tmp_path / "photo.png", "--weights", tmp_path / "weights.pt"), "no image", status=1
-    )
+    words = (tmp_path / "photo.png", "--weights", tmp_path / "weights.pt")
+    one_clear_line(here(predict.main, *words), "no image", status=1)

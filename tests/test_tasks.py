@@ -145,11 +145,11 @@ def test_tables_and_figures_are_drawn_from_the_saved_history(quick, task, lang, 
         assert path.read_bytes() == (quick(task) / path.name).read_bytes(), path.name
 
 
-def test_redraw_from_the_command_line_trains_nothing(quick):
+def test_redraw_from_the_command_line_trains_nothing(quick, here):
     out = quick("task1_loss_curves")
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.suffix != ".png"}
     (out / "loss_curves.png").unlink()
-    process = run_python(ROOT / "task1_loss_curves" / "main.py", "--scale", "quick", "--redraw", "--out", out)
+    process = here(load_main(TASKS[0]).main, "--scale", "quick", "--redraw", "--out", out)
     assert process.returncode == 0, process.stderr
     assert (out / "loss_curves.png").exists()
     assert before == {name: (out / name).read_bytes() for name in before}
@@ -271,39 +271,30 @@ def test_run_all_starts_each_network_of_project_3(scale, device, models):
         ["--device", "tpu"],
     ],
 )
-def test_wrong_flags_are_usage_errors(task, words):
-    one_clear_line(run_python(ROOT / task / "main.py", *words), words[0], status=2)
+def test_wrong_flags_are_usage_errors(task, words, here):
+    one_clear_line(here(load_main(task).main, *words), words[0], status=2)
 
 
-def test_a_device_that_is_not_there(quick):
-    import torch
-
-    missing = [
-        name
-        for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available()))
-        if not there
-    ]
-    one_clear_line(
-        run_python(ROOT / TASKS[0] / "main.py", "--device", missing[0]), missing[0], "not available", status=2
-    )
+def test_a_device_that_is_not_there(here):
+    devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    missing = next(name for name, there in devices.items() if not there)
+    one_clear_line(here(load_main(TASKS[0]).main, "--device", missing), missing, "not available", status=2)
 
 
-def test_a_damaged_data_folder(tmp_path):
+def test_a_damaged_data_folder(tmp_path, here):
     (tmp_path / "test_batch.bin").write_bytes(b"x" * 100)
-    process = run_python(ROOT / TASKS[0] / "main.py", "--scale", "full", "--data", tmp_path, "--out", tmp_path / "out")
-    one_clear_line(process, "data_batch_1.bin", status=1)
+    words = ("--scale", "full", "--data", tmp_path, "--out", tmp_path / "out")
+    one_clear_line(here(load_main(TASKS[0]).main, *words), "data_batch_1.bin", status=1)
 
 
-def test_an_outputs_folder_that_cannot_be_written(tmp_path):
-    file = tmp_path / "file"
+def test_an_outputs_folder_that_cannot_be_written(tmp_path, here):
+    main, file = load_main(TASKS[0]).main, tmp_path / "file"
     file.write_text("in the way")
-    one_clear_line(run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--out", file / "out"), "file", status=1)
+    one_clear_line(here(main, "--scale", "quick", "--out", file / "out"), "file", status=1)
     if os.name == "posix" and os.geteuid() != 0:
         locked = tmp_path / "read_only"
         locked.mkdir(mode=0o500)
-        one_clear_line(
-            run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--out", locked / "out"), "read_only", status=1
-        )
+        one_clear_line(here(main, "--scale", "quick", "--out", locked / "out"), "read_only", status=1)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such limit there")
@@ -329,15 +320,13 @@ def test_a_file_that_cannot_grow_is_one_line(tmp_path):
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_two_runs_of_one_task_at_once(tmp_path):
+def test_two_runs_of_one_task_at_once(tmp_path, here):
     with cli.alone(tmp_path):
-        one_clear_line(
-            run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--out", tmp_path), "another run", status=1
-        )
+        one_clear_line(here(load_main(TASKS[0]).main, "--scale", "quick", "--out", tmp_path), "another run", status=1)
 
 
 @pytest.mark.parametrize("damage", ["cut", "absent", "of another task"])
-def test_redraw_from_a_damaged_history(quick, tmp_path, damage):
+def test_redraw_from_a_damaged_history(quick, tmp_path, here, damage):
     out = tmp_path / "results"
     shutil.copytree(quick("task1_loss_curves"), out)
     path = out / "loss_history_seeds.npz"
