@@ -131,10 +131,15 @@ def pm(values, digits=2):
 def accuracies(path):
     """{run: float array over its seeds} of a results.csv's test accuracy."""
     values = {}
-    with open(path, encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values.setdefault(row["run"], []).append(float(row["test_accuracy"]))
+    for row in read_csv(path):
+        values.setdefault(row["run"], []).append(float(row["test_accuracy"]))
     return {run: np.array(numbers) for run, numbers in values.items()}
+
+
+def read_csv(path):
+    """A table as a list of dicts of text, one a row."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def write_csv(path, rows):

@@ -52,6 +52,7 @@ class Section:
     state: str = "done"
     why: str = ""
     run: dict = field(default_factory=dict)
+    seconds: str = ""
     html: str = ""
     figures: list = field(default_factory=list)
     sentences: list = field(default_factory=list)
@@ -73,6 +74,7 @@ def section_of(folder, page, en, zh, out):
             raise Problem(f"{folder}/run.json is of an older shape; run the task again")
         text = (path / page).read_text(encoding="utf-8")
         section.sentences = sentences.of(folder)
+        section.seconds = training_seconds(path)
     except (Problem, OSError, ValueError, KeyError) as error:
         section.state, section.why = "damaged", f"{folder}: {error}"
         return section
@@ -86,6 +88,14 @@ def section_of(folder, page, en, zh, out):
         for figure in sorted(path.glob("*.png"))
     ]
     return section
+
+
+def training_seconds(folder):
+    """Of all runs and seeds together, however often they were stopped; empty where nothing was trained."""
+    spent = [row["seconds"] for path in folder.glob("*results.csv") for row in tables.read_csv(path)]
+    if (folder / "metrics.json").exists():
+        spent += [entry["training_seconds"] for entry in cli.read_json(folder / "metrics.json")]
+    return f"{sum(map(float, spent)):,.0f}" if spent else ""
 
 
 def html_of(text):

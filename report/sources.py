@@ -5,7 +5,6 @@ rows to take, an array of a history with run and epoch (-1 the last), or a key o
 """
 
 import ast
-import csv
 import operator
 import re
 
@@ -92,8 +91,7 @@ def parted(term):
 
 
 def from_csv(path):
-    with open(path, encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = tables.read_csv(path)
 
     def value_of(term):
         name, wanted = parted(term)

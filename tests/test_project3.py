@@ -1,6 +1,5 @@
 """Project 3: the recipes, the fast method's parts, what main.py and predict.py write, and what they refuse."""
 
-import csv
 import dataclasses
 import json
 import math
@@ -292,12 +291,13 @@ def test_writes_everything_consistently(quick, sample):
     assert metrics["val_accuracy"] == pytest.approx(history["val_accuracy"].max())
     assert not set(saved["train_indices"]) & set(saved["val_indices"])
     assert metrics["parameters"] == 62_006 and metrics["epochs"] == 3
-    with open(quick / "classification_report.csv", encoding="utf-8") as file:
-        rows = {row["class"]: row for row in csv.DictReader(file)}
+    rows = {row["class"]: row for row in tables.read_csv(quick / "classification_report.csv")}
     assert sum(int(rows[name]["support"]) for name in data.CLASSES) == int(rows["accuracy"]["support"]) == 500
     assert float(rows["accuracy"]["f1"]) * 100 == pytest.approx(metrics["test_accuracy"], abs=0.01)
-    with open(quick / "confusion_matrix.csv", encoding="utf-8") as file:
-        matrix = {row.pop("true"): {name: int(count) for name, count in row.items()} for row in csv.DictReader(file)}
+    matrix = {
+        row.pop("true"): {name: int(count) for name, count in row.items()}
+        for row in tables.read_csv(quick / "confusion_matrix.csv")
+    }
     assert all(sum(row.values()) == 50 for row in matrix.values())  # a row is a true class
     assert matrix["cat"]["cat"] / 50 == pytest.approx(float(rows["cat"]["recall"]))
     assert "**QUICK**" in (quick / "performance.md").read_text(encoding="utf-8")

@@ -1,6 +1,5 @@
 """Every main.py at quick scale, as a user types it; its outputs; bad input; the committed results."""
 
-import csv
 import importlib.util
 import os
 import re
@@ -48,11 +47,6 @@ def load_main(task):
     return module
 
 
-def read_csv(path):
-    with open(path, encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
     """{task: folder of results}: each task at quick scale, started in another working directory.
@@ -86,7 +80,7 @@ def quick(tmp_path_factory):
 def test_quick_writes_everything_finite_and_stamped(quick, task):
     out = quick(task)
     assert OUTPUTS[task] | ALWAYS <= {path.name for path in out.iterdir()}
-    rows = read_csv(out / "results.csv")
+    rows = tables.read_csv(out / "results.csv")
     assert {"run", "seed", "test_accuracy", "train_loss", "epochs", "seconds"} <= rows[0].keys()
     assert [(row["run"], row["seed"]) for row in rows] == [(run, seed) for run in load_main(task).RUNS for seed in "01"]
     for row in rows:
@@ -171,7 +165,7 @@ def test_a_diverged_run_is_drawn_too(quick, tmp_path):
     cut["epoch_losses"], cut["diverged_step"] = np.array([np.nan], np.float32), np.array(101)
     tables.save_histories(source / "loss_history.npz", histories)
     load_main("task3_hparams").report(source, tmp_path)
-    rows = {(row["run"], row["seed"]): row for row in read_csv(tmp_path / "results.csv")}
+    rows = {(row["run"], row["seed"]): row for row in tables.read_csv(tmp_path / "results.csv")}
     assert rows["more_epochs", "0"]["diverged_step"] == "101" and rows["more_epochs", "0"]["train_loss"] == "nan"
 
 
