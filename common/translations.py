@@ -85,4 +85,5 @@ CHINESE = {
     "Epochs": "轮次",
     "Test accuracy less the baseline's, points": "测试准确率与基准之差，百分点",
     "Test images that two members disagree on, %": "两个成员意见不一的测试图像，%",
+    "Red: people have found the label wrong (arXiv 2103.14749)": "红色：人工检查认定标签有误（arXiv 2103.14749）",
 }

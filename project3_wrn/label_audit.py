@@ -28,7 +28,7 @@ BASES = {
 }
 SHOWN = 40
 SEEDS = {"quick": 1, "full": 1}
-PUBLISHED = 54  # label errors that people confirmed in CIFAR-10's test set (Northcutt et al., arXiv 2103.14749)
+FIRST = 100  # of the surest test errors: how many of them people confirmed
 
 
 def main():
@@ -63,7 +63,7 @@ def report(source, out, options):
     import torch
     import torch.nn.functional as F
 
-    from common import download
+    from common import data, download
     from project3_wrn import studies
 
     run_json = cli.read_json(source / "run.json")
@@ -83,9 +83,13 @@ def report(source, out, options):
     suspects = confident_learning(probabilities, train.labels)
     wrong = (test_probabilities.argmax(1) != test.labels).nonzero().flatten()
     surest = wrong[margin(test_probabilities, test.labels)[wrong].argsort()]
-    for name, part, p, found in (("train", train, probabilities, suspects), ("test", test, test_probabilities, surest)):
-        tables.write_csv(out / f"{name}_suspects.csv", rows_of(found, part.labels, p))
-        draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style)
+    confirmed = data.label_errors(test.labels)
+    for name, part, p, found, known in (
+        ("train", train, probabilities, suspects, None),
+        ("test", test, test_probabilities, surest, confirmed),
+    ):
+        tables.write_csv(out / f"{name}_suspects.csv", rows_of(found, part.labels, p, known))
+        draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style, known)
 
     accuracy = float((probabilities.argmax(1) == train.labels).double().mean() * 100)
     sure = int((test_probabilities[wrong].amax(1) > 0.9).sum())
@@ -93,14 +97,26 @@ def report(source, out, options):
     sections = [
         f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}. Out of fold, {accuracy:.2f}% of the training labels are predicted.",
         f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). Many of these are hard images whose label is right: the network is wrong about {100 - accuracy:.1f}% of all, so this count is what is worth looking at, not a count of errors.",
-        f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. People who looked at such suspects confirmed {PUBLISHED} label errors among the 10,000, at least that many then (arXiv 2103.14749).",
+        f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. {published(surest, confirmed, len(test))}",
         f"The {SHOWN} most doubtful: `train_suspects.png` and `test_suspects.png`; all of them: the CSV files.",
         "## Most doubtful training labels",
         rows_of(suspects[:10], train.labels, probabilities) or "none",
         "## Most doubtful test labels",
-        rows_of(surest[:10], test.labels, test_probabilities) or "none",
+        rows_of(surest[:10], test.labels, test_probabilities, confirmed) or "none",
     ]
     tables.write_markdown(out / "audit.md", "Project 3: labels that look wrong", sections, scale)
+
+
+def published(surest, confirmed, count):
+    """How many of the label errors that people found are among the networks' errors, the surest first, of `count` images."""
+    if not confirmed:
+        return "The sample is too small to compare with the label errors that people found (arXiv 2103.14749)."
+    known = [int(index) in confirmed for index in surest]
+    return (
+        f"People who looked at 275 such images found {len(confirmed)} of the labels wrong (arXiv 2103.14749): {sum(known)} of "
+        f"these are among the networks' errors, {sum(known[:FIRST])} among the {FIRST} that they are surest of, where chance "
+        f"would put {FIRST * len(confirmed) / count:.1f}."
+    )
 
 
 def margin(probabilities, labels):
@@ -132,9 +148,13 @@ def suggestion(probabilities, labels, index):
     return int(probabilities[index].scatter(0, labels[index], -1.0).argmax())
 
 
-def rows_of(indices, labels, probabilities):
+def rows_of(indices, labels, probabilities, confirmed=None):
+    """One row an image; `confirmed`: the indices that people found, where that is known."""
     from common.data import CLASSES
 
+    told = lambda index: (
+        {} if confirmed is None else {"found wrong by people": "yes" if int(index) in confirmed else ""}
+    )
     return [
         {
             "index": int(index),
@@ -143,11 +163,12 @@ def rows_of(indices, labels, probabilities):
             "probability of the label": f"{float(probabilities[index, labels[index]]):.4f}",
             "of the suggestion": f"{float(probabilities[index, suggestion(probabilities, labels, index)]):.4f}",
         }
+        | told(index)
         for index in indices
     ]
 
 
-def draw(path, indices, images, probabilities, style):
+def draw(path, indices, images, probabilities, style, confirmed=None):
     from common.data import CLASSES
 
     figure, grid = figures.plt.subplots(5, 8, figsize=(13, 10), layout="constrained")
@@ -157,7 +178,9 @@ def draw(path, indices, images, probabilities, style):
         guess = suggestion(probabilities, images.labels, index)
         axes.imshow(images.images[index].permute(1, 2, 0).numpy())
         words = f"{index}: {style.text(CLASSES[images.labels[index]])}\n→ {style.text(CLASSES[guess])} {100 * float(probabilities[index, guess]):.0f}%"
-        axes.set_title(words, fontsize=8)
+        axes.set_title(words, fontsize=8, color="firebrick" if confirmed and index in confirmed else "black")
+    if confirmed:
+        figure.suptitle(style.text("Red: people have found the label wrong (arXiv 2103.14749)"), color="firebrick")
     style.save(figure, path)
 
 

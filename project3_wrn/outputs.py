@@ -84,6 +84,7 @@ def write_tables(out, name, scale, metrics, logits, labels):
     sections += ["## Gap between training, validation and test (2.7)", gap_rows(metrics), *gap_note(metrics)]
     sections += ["## By class (2.3)", per_class]
     sections += ["## What is taken for what (2.4)", pairs, pair_note(labels, guesses)]
+    sections += label_note(labels, guesses)
     tables.write_markdown(out / "performance.md", f"Project 3: {name}", sections, scale)
 
 
@@ -298,8 +299,23 @@ def most_confident_errors(logits, labels, count=MISCLASSIFIED):
     return wrong[confidence[wrong].argsort(descending=True, stable=True)][:count]
 
 
+def label_note(labels, guesses):
+    """How many of the errors are the label's, as far as people have looked (2.6)."""
+    known = torch.tensor(data.label_errors(labels), dtype=torch.int64)
+    if not len(known):
+        return []
+    wrong = int((guesses != labels).sum())
+    found = int((guesses[known] != labels[known]).sum())
+    return [
+        "## Errors of the labels (2.6)",
+        f"People have found {len(known)} of the {len(labels):,} test labels wrong (arXiv 2103.14749). {found} of these are among "
+        f"the {wrong:,} errors; they are red in misclassified_samples.png. Nothing is left out of the accuracy for them.",
+    ]
+
+
 def draw_misclassified(path, logits, test, style):
     """The most confident errors, each with the probability of what it was taken for and of what it is."""
+    known = data.label_errors(test.labels)
     logits = torch.from_numpy(logits)
     probabilities = F.softmax(logits.double(), -1)
     chosen = most_confident_errors(logits, test.labels)
@@ -313,7 +329,9 @@ def draw_misclassified(path, logits, test, style):
             f"{style.text(word)} {style.text(data.CLASSES[label])} {100 * float(probabilities[index, label]):.2f}%"
             for word, label in (("taken for", guess), ("is", true))
         ]
-        axes.set_title("\n".join(named), fontsize=9)
+        axes.set_title("\n".join(named), fontsize=9, color="firebrick" if index in known else "black")
+    if set(chosen.tolist()) & {*known}:
+        figure.suptitle(style.text("Red: people have found the label wrong (arXiv 2103.14749)"), color="firebrick")
     style.save(figure, path)
 
 

@@ -120,9 +120,11 @@ def test_sentences_on_the_studies_follow_from_their_files(tmp_path):
         '{"best_member": 90, "majority_vote": 90.5, "stacking": 91}', encoding="utf-8"
     )
     assert "`stacking` has most, 91.00% (+1.00 points)" in sentences.ensemble(tmp_path)[0][0]
-    for part, lines in (("train", 4), ("test", 3)):
-        (tmp_path / f"{part}_suspects.csv").write_text("index,label\n" * lines, encoding="utf-8")
-    assert "doubts 3 training labels; of the test labels 2 " in sentences.label_audit(tmp_path)[0][0]
+    for part, known in (("train", ["", "", ""]), ("test", ["yes", ""])):
+        lines = ["index,found wrong by people", *(f"{index},{told}" for index, told in enumerate(known))]
+        (tmp_path / f"{part}_suspects.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    told = sentences.label_audit(tmp_path)[0][0]
+    assert "doubts 3 training labels; of the test labels 2 " in told and " 1 of which people" in told
 
 
 def test_claims_of_another_shape_are_refused(tmp_path):

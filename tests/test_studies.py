@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import cli, tables
+from common import cli, data, tables
 from common.problem import Problem
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, studies
 from project3_wrn.recipes import Recipe
+from tests.conftest import ROOT
 
 LENET = ("lenet", Recipe(lr=0.02, cutout=0))
 
@@ -148,6 +149,21 @@ def test_confident_learning_finds_the_flipped_labels():
     doubt = label_audit.margin(probabilities, labels)
     assert found == sorted(found, key=lambda index: doubt[index])
     assert set(doubt.argsort()[:40].tolist()) == set(flipped.tolist())
+
+
+def test_labels_that_people_found_wrong_are_looked_for_among_the_errors():
+    surest = torch.tensor([5, 165, 7, 792, *range(100), 882])  # two of the first hundred
+    told = label_audit.published(surest, data.LABEL_ERRORS, 10_000)
+    assert "found 54 of" in told and ": 3 of these" in told and " 2 among the 100" in told and "0.5." in told
+    rows = label_audit.rows_of(surest[:2], torch.zeros(10_000, dtype=torch.int64), torch.rand(200, 10), {165})
+    assert [row["found wrong by people"] for row in rows] == ["", "yes"]
+
+
+def test_the_label_errors_are_the_published_ones():
+    """By class as arXiv 2103.14749's votes name them: an index of another numbering would be of any class."""
+    saved = tables.load_arrays(ROOT / "project3_wrn" / "outputs" / "fast94" / "logits.npz")["test_labels"]
+    assert np.bincount(saved[[*data.label_errors(saved)]]).tolist() == [6, 7, 4, 17, 7, 3, 1, 3, 2, 4]
+    assert data.label_errors(saved[:500]) == ()
 
 
 def test_votes_and_their_ties():
