@@ -125,9 +125,9 @@ def default_recipe(model):
 def train(options, device):
     from common import data, download, training
     from common.models import MODELS, forward_flops, parameter_count
-    from common.progress import Progress, epoch_counter
+    from common.progress import Progress
     from project3_wrn import outputs, parallel
-    from project3_wrn.train import logits_of, measured_parts, parts_of, train
+    from project3_wrn.train import logits_of, measured_parts, parts_of
 
     recipe = options.settings
     (train_images, test), options.source = download.images(options.scale, options.data)
@@ -141,39 +141,13 @@ def train(options, device):
     histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
     with Progress(recipe.epochs * len(options.seeds) * parallel.first(), options.model) as progress:
         for seed in options.seeds:
-            checkpoint, measured_before = (
-                options.out / "checkpoints" / f"{seed}{ending}.pt" for ending in ("", "-logits")
-            )
-            if options.fresh and parallel.first():
-                checkpoint.unlink(missing_ok=True)
-            if not checkpoint.exists() and parallel.first():
-                measured_before.unlink(missing_ok=True)
-            settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
-            settings |= {"scale": options.scale, "precision": options.precision}
-            tell = epoch_counter(progress.advance, resumed=checkpoint.exists())
-
-            def on_epoch(epoch, history, seed=seed, tell=tell):
-                chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
-                loss = history["epoch_losses"][-1]
-                tell(epoch, f"seed {seed}, epoch {epoch}/{recipe.epochs}, loss {loss:.3f}{chosen}")
-
-            learner, history = train(
-                options.model,
-                recipe,
-                seed,
-                parts,
-                precision=options.precision,
-                # on a CPU compiling is slower in bf16, and in fp32 no slower to half as fast again
-                compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
-                checkpoint=checkpoint,
-                settings=settings,
-                on_step=tell if parallel.first() else None,
-                on_epoch=on_epoch if parallel.first() else None,
-            )
+            learner, history = train_seed(options, seed, parts, progress)
             if not parallel.first():
                 continue
-            tell(recipe.epochs, "stopped early")
-            logits = once(measured_before, lambda learner=learner: logits_of(learner, recipe, measured, device))
+            logits = once(
+                options.out / "checkpoints" / f"{seed}-logits.pt",
+                lambda learner=learner: logits_of(learner, recipe, measured, device),
+            )
             labels = {name: images.labels for name, images in measured.items()}
             histories[options.model, seed] = history
             metrics.append(outputs.measure(seed, logits, labels, history, size))
@@ -197,6 +171,45 @@ def train(options, device):
     if not options.keep_checkpoints:
         for path in (options.out / "checkpoints").glob("*.pt"):
             path.unlink()
+
+
+def train_seed(options, seed, parts, progress):
+    """(learner with its best weights, history) of one seed, going on from its checkpoint if there is one."""
+    from common.progress import epoch_counter
+    from project3_wrn import parallel
+    from project3_wrn.train import train
+
+    recipe, checkpoint = options.settings, options.out / "checkpoints" / f"{seed}.pt"
+    if parallel.first():
+        if options.fresh:
+            checkpoint.unlink(missing_ok=True)
+        if not checkpoint.exists():
+            checkpoint.with_name(f"{seed}-logits.pt").unlink(missing_ok=True)
+    settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
+    settings |= {"scale": options.scale, "precision": options.precision}
+    tell = epoch_counter(progress.advance, resumed=checkpoint.exists())
+
+    def on_epoch(epoch, history):
+        chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
+        loss = history["epoch_losses"][-1]
+        tell(epoch, f"seed {seed}, epoch {epoch}/{recipe.epochs}, loss {loss:.3f}{chosen}")
+
+    learner, history = train(
+        options.model,
+        recipe,
+        seed,
+        parts,
+        precision=options.precision,
+        # on a CPU compiling is slower in bf16, and in fp32 no slower to half as fast again
+        compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
+        checkpoint=checkpoint,
+        settings=settings,
+        on_step=tell if parallel.first() else None,
+        on_epoch=on_epoch if parallel.first() else None,
+    )
+    if parallel.first():
+        tell(recipe.epochs, "stopped early")
+    return learner, history
 
 
 def once(path, measure):

@@ -89,14 +89,26 @@ def test_only_the_confused_classes_are_moved(sample):
 
 
 @pytest.mark.parametrize("name", policies.POLICIES)
-def test_policies_augment_each_image_by_itself(sample, name):
-    one = sample[0].images[:1].expand(30, -1, -1, -1)
+def test_policies_draw_anew_for_every_few_images(sample, name):
+    one = sample[0].images[:1].expand(30 * policies.TOGETHER, -1, -1, -1)
     torch.manual_seed(0)
     images = policies.policy(name)(one)
     assert images.shape == one.shape and images.dtype == torch.uint8
-    assert len({image.numpy().tobytes() for image in images}) > 10
+    groups = images.view(30, policies.TOGETHER, -1)
+    assert torch.equal(groups, groups[:, :1].expand_as(groups)) and len(groups[:, 0].unique(dim=0)) > 10
     torch.manual_seed(0)
     assert torch.equal(policies.policy(name)(one), images)
+
+
+def test_random_erasing_fills_rectangles_of_half_of_the_images():
+    x = torch.ones(400 * policies.TOGETHER, 3, 32, 32)
+    torch.manual_seed(0)
+    erased = policies.random_erasing(x, None) == 0
+    assert torch.equal(erased, erased[:, :1].expand_as(erased))  # all channels alike
+    hit = erased[:, 0].flatten(1).any(1)
+    assert 0.4 < hit.float().mean() < 0.6
+    rows, columns = erased[hit, 0].any(2).sum(1), erased[hit, 0].any(1).sum(1)
+    assert torch.equal(erased[hit, 0].sum((1, 2)), rows * columns)
 
 
 # --- losses ---
