@@ -127,6 +127,16 @@ def test_sentences_on_the_studies_follow_from_their_files(tmp_path):
     assert "doubts 3 training labels; of the test labels 2 " in told and " 1 of which people" in told
 
 
+def test_seconds_of_training_are_those_of_all_runs(tmp_path):
+    """However often a task was stopped: what its last start took says nothing."""
+    assert build.training_seconds(tmp_path) == ""
+    (tmp_path / "results.csv").write_text("run,seconds\na,600.5\nb,399.5\n", encoding="utf-8")
+    (tmp_path / "split_results.csv").write_text("run,seconds\na,500\n", encoding="utf-8")
+    assert build.training_seconds(tmp_path) == "1,500"
+    (tmp_path / "metrics.json").write_text('[{"training_seconds": 1000.2}]', encoding="utf-8")
+    assert build.training_seconds(tmp_path) == "2,500"
+
+
 def test_claims_of_another_shape_are_refused(tmp_path):
     (tmp_path / "claims.csv").write_text("id,claim\nA1,x\n", encoding="utf-8")
     with pytest.raises(Problem, match="other columns"):
