@@ -171,6 +171,7 @@ def provenance(options, source):
         "command": options.command,
         "scale": options.scale,
         "seeds": list(options.seeds),
+        "device_type": options.device,
         "device": torch.cuda.get_device_name() if options.device == "cuda" else cpu_name(),
         "cores": cores(),
         "precision": options.precision,

@@ -120,6 +120,14 @@ def std(values):
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def half_width(values, confidence=0.95):
+    """Half of the confidence interval of the values' mean, by Student's t; None where there is one value."""
+    from scipy import stats  # which scikit-learn brings
+
+    n = len(values)
+    return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) / n**0.5) if n > 1 else None
+
+
 def pm(values, digits=2):
     """Mean and standard deviation as text: 50.68 ± 0.41; the bare value where there is one seed."""
     values = np.asarray(values, float)

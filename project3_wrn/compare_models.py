@@ -79,7 +79,7 @@ def report(source, out, options):
             row |= {f"report: {part}, %": reported, f"ours: {part}, %": tables.pm(of[part][run])}
         row |= {"parameters": f"{parameters:,}", "MFLOPs": f"{flops / 1e6:,.0f}", "s": tables.pm(seconds[run], 0)}
         rows.append(row)
-    words = f"On {run_json['device']}, {run_json['precision']}; {len(run_json['seeds'])} seed(s). Ours: training accuracy is measured in evaluation mode on 10,000 training images. FLOPs are of one image's forward pass."
+    words = f"On {run_json['device']}, {run_json['precision']}; {len(run_json['seeds'])} seed(s). Training accuracy is that of the kept epoch's augmented batches, as the report's must be: its ViT's is below validation. FLOPs are of one image's forward pass."
     if run_json["scale"] == "full" and any(run["epochs"] < 100 for run in run_json["runs"].values()):
         words += (
             " **Shortened**: the report trains for 100 epochs; these numbers are beside its own for orientation only."

@@ -69,6 +69,9 @@ def report(source, out, options):
     val_labels, test_labels = studies.labels_of(run_json["scale"], options.data)
     results = studies.saved(source, run_json)
     measured = studies.measure(results, test_labels, val_labels)
+    confused = {key: confusions(result, test_labels) for key, result in results.items()}
+    for entry in measured:
+        entry["confusions"] = sum(confused[entry["run"], entry["seed"]].values())
     studies.write_results(out / "results.csv", measured)
     test, val = (studies.of_run(measured, f"{part}_accuracy") for part in ("test", "val"))
     seconds, compared = studies.of_run(measured, "seconds"), differences(measured)
@@ -95,23 +98,21 @@ def report(source, out, options):
     tables.write_markdown(
         out / "improvements.md", "Project 3: what chapter 3 proposes", [words, rows, verdict(compared)], scale
     )
-    pairs = pair_rows(run_json["runs"], results, test_labels)
     tables.write_markdown(
         out / "confusions.md",
         "Project 3: what each change does to the confused pairs",
         [
             "Test images of the one class taken for the other, both ways together; mean ± standard deviation over seeds (section 3.1).",
-            pairs,
+            pair_rows(run_json["runs"], confused),
         ],
         scale,
     )
     draw(out / "improvements.png", compared, style)
 
 
-def differences(measured, confidence=0.95):
-    """{run: (mean difference from the baseline of the same seed, half width of its confidence interval or None)}."""
+def differences(measured):
+    """{run: (mean difference from the baseline of the same seed, half of its 95% confidence interval or None)}."""
     import numpy as np
-    from scipy import stats  # which scikit-learn brings
 
     accuracy = {(entry["run"], entry["seed"]): entry["test_accuracy"] for entry in measured}
     compared = {}
@@ -123,10 +124,7 @@ def differences(measured, confidence=0.95):
         ]
         if run == "baseline" or not pairs:
             continue
-        half = None
-        if len(pairs) > 1:
-            half = float(stats.t.ppf((1 + confidence) / 2, len(pairs) - 1) * np.std(pairs, ddof=1) / len(pairs) ** 0.5)
-        compared[run] = (float(np.mean(pairs)), half)
+        compared[run] = (float(np.mean(pairs)), tables.half_width(pairs))
     return compared
 
 
@@ -146,21 +144,23 @@ def verdict(compared):
     return f"Better than the baseline with 95% confidence: {named(1)}. Worse: {named(-1)}. With {len(compared)} rows, about one in twenty is expected to look so by chance."
 
 
-def pair_rows(runs, results, test_labels):
+def confusions(result, test_labels):
+    """{pair: test images of the one class taken for the other, both ways} of one run."""
     import torch
 
     from common import data, evaluation
 
-    counts = {}
-    for (run, _), result in results.items():
-        matrix = evaluation.confusions(test_labels, torch.from_numpy(result["test_logits"]).float().argmax(1))
-        for pair in PAIRS:
-            one, other = (data.CLASSES.index(name) for name in pair)
-            counts.setdefault(run, {}).setdefault(pair, []).append(int(matrix[one, other] + matrix[other, one]))
+    matrix = evaluation.confusions(test_labels, torch.from_numpy(result["test_logits"]).float().argmax(1))
+    places = {pair: [data.CLASSES.index(name) for name in pair] for pair in PAIRS}
+    return {pair: int(matrix[one, other] + matrix[other, one]) for pair, (one, other) in places.items()}
+
+
+def pair_rows(runs, confused):
+    """One row a run, mean and standard deviation over its seeds, of {(run, seed): confusions}."""
     return [
-        {"row": run} | {f"{one} and {other}": tables.pm(numbers[one, other], 1) for one, other in PAIRS}
+        {"row": run} | {f"{one} and {other}": tables.pm([c[one, other] for c in of_run], 1) for one, other in PAIRS}
         for run in runs
-        if (numbers := counts.get(run))
+        if (of_run := [counts for (name, _), counts in confused.items() if name == run])
     ]
 
 

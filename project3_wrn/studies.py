@@ -141,7 +141,10 @@ def labels_of(scale, folder):
 
 
 def measure(results, test_labels, val_labels):
-    """One row a run and seed: accuracies in per cent, seconds of training."""
+    """One row a run and seed: accuracies in per cent, seconds of training.
+
+    train_accuracy is of the kept epoch's augmented batches, as the report's is; clean_train_accuracy of its weights afterwards.
+    """
     rows = []
     for (row, seed), result in results.items():
         test = torch.from_numpy(result["test_logits"]).float()
@@ -149,8 +152,9 @@ def measure(results, test_labels, val_labels):
         entry["test_loss"] = float(evaluation.cross_entropy(test, test_labels))
         if "val_logits" in result:
             entry["val_accuracy"] = float(evaluation.accuracy(torch.from_numpy(result["val_logits"]), val_labels))
-        entry["train_accuracy"] = float(result["clean_train_accuracy"])
         entry["epochs"], entry["best_epoch"] = len(result["epoch_losses"]), int(result["kept_epoch"])
+        entry["train_accuracy"] = float(result["train_accuracy"][entry["best_epoch"] - 1])
+        entry["clean_train_accuracy"] = float(result["clean_train_accuracy"])
         entry["seconds"] = float(result["seconds"].astype(float).sum())
         rows.append(entry)
     return rows

@@ -133,6 +133,7 @@ def build(out):
     page = environment.get_template("page.html.j2").render(
         claims=claims,
         verdicts=judged,
+        says=verdicts.says,
         counts=verdicts.counts(claims, judged),
         kinds=verdicts.KINDS,
         sections=sections,
@@ -157,13 +158,12 @@ def claims_page(claims, judged):
         for name, claim in claims.items():
             if claim["report"] == report:
                 verdict = judged[name]
-                said = f"{claim['value']} {claim['unit']}".strip()
                 rows.append(
                     {
                         "id": name,
                         "section": claim["section"],
                         "claim": f"{claim['en']}（{claim['zh']}）",
-                        "says": said,
+                        "says": verdicts.says(claim),
                         "verdict": verdict.kind,
                         "measured": verdict.measured,
                         "why": verdict.why[0],

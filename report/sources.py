@@ -52,11 +52,11 @@ def paired(left, right):
     return left, right
 
 
-def measured(file, field):
+def measured(file, field, on_a_gpu=False):
     """Float array of the field's values, one a seed.
 
     Raises:
-        NotRun: there is no such file of a full run.
+        NotRun: there is no such file of a full run, on a GPU where that is asked for.
         Problem: it is damaged.
         ValueError: the file has no such field.
     """
@@ -69,6 +69,8 @@ def measured(file, field):
     run = cli.read_json(folder / "run.json")
     if run.get("scale") != "full" or run.get("shortened"):
         raise NotRun(command(file))
+    if on_a_gpu and run.get("device_type") != "cuda":
+        raise NotRun(command(file).removesuffix(" --device cuda") + " --device cuda")
     read = {".csv": from_csv, ".npz": from_history, ".json": from_json}[path.suffix]
     values = evaluate(field, read(path))
     return np.atleast_1d(values).astype(float)
@@ -186,6 +188,15 @@ def weight_decay_penalty():
     return (1 - weight.item()) / (2 * 0.01)
 
 
+def smoothed_target():
+    """What nn.CrossEntropyLoss(label_smoothing=0.1) wants the true one of ten classes' probability to be, from its gradient."""
+    import torch
+
+    logits = torch.zeros(1, 10, requires_grad=True)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0]), label_smoothing=0.1).backward()
+    return 0.1 - logits.grad[0, 0].item()  # the gradient is softmax less target
+
+
 def parameters(model):
     from common.models import parameter_count
 
@@ -202,6 +213,25 @@ def convolutions(model):
     from torch import nn
 
     return sum(isinstance(module, nn.Conv2d) for module in network(model).modules())
+
+
+def torchvision_resnet18_flops():
+    from torchvision.models import resnet18
+
+    from common.models import forward_flops
+
+    return forward_flops(resnet18())
+
+
+def linear_share(model):
+    """Of a network's parameters, those of its fully connected layers."""
+    from torch import nn
+
+    from common.models import parameter_count
+
+    modules = network(model)
+    linear = [module for module in modules.modules() if isinstance(module, nn.Linear)]
+    return sum(map(parameter_count, linear)) / parameter_count(modules)
 
 
 def stem_ratio():
@@ -227,7 +257,10 @@ FACTS = {
     "validation_images": split_size,
     "dropout_factor": dropout_factor,
     "weight_decay_penalty": weight_decay_penalty,
+    "smoothed_target": smoothed_target,
     "parameters": parameters,
+    "linear_share": linear_share,
+    "torchvision_resnet18_flops": torchvision_resnet18_flops,
     "flops": flops,
     "convolutions": convolutions,
     "head_parameters": lambda model: sum(parameter.numel() for parameter in network(model).fc.parameters()),

@@ -1,6 +1,7 @@
 """Each claim of report/claims.csv beside what was measured. No verdict is typed in: all are computed here."""
 
 import csv
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,7 +55,11 @@ def read_claims(path=CLAIMS):
 def judge(claim, claims):
     """The Verdict on one claim. What is wrong with its source, a damaged file or a field that is not there, is its `problem`."""
     try:
-        values = sources.measured(claim["file"], claim["field"]) if claim["file"] else None
+        values = (
+            sources.measured(claim["file"], claim["field"], "on a GPU" in claim["configuration"])
+            if claim["file"]
+            else None
+        )
         missing, problem = "", ""
     except sources.NotRun as error:
         values, missing, problem = None, str(error), ""
@@ -65,7 +70,7 @@ def judge(claim, claims):
     if claim["check"] == "contradicted":
         other = claims[claim["against"]]
         if differ(claim, other):
-            said = f"{other['value']} {other['unit']}".strip()
+            said = says(other)
             why = (f"{claim['against']} says {said}", f"{claim['against']} 为 {said}")
             return Verdict("contradicted", measured, why, problem)
     if claim["check"] == "computed":
@@ -75,22 +80,46 @@ def judge(claim, claims):
         return Verdict("consistent" if right else "contradicted", "", (why, why))
     if values is None:
         return Verdict("not yet run", "", (missing, missing), problem)
+    if claim["value"][0] in "<>" and margin(claim, values) is None:
+        return Verdict("not yet run", measured, ("one seed says nothing of chance", "单个种子无法排除偶然"))
     return Verdict("reproduced" if agrees(claim, values) else "not reproduced", measured, within(claim, values))
+
+
+def says(claim):
+    """The claim's value, with its unit where it is a number."""
+    return (
+        f"{claim['value']} {claim['unit']}".strip()
+        if re.fullmatch(r"[<>]?[-\d.e]+", claim["value"])
+        else claim["value"]
+    )
 
 
 def differ(claim, other):
     try:
+        if claim["value"].startswith(">"):
+            return float(other["value"]) <= float(claim["value"][1:])
         return abs(float(claim["value"]) - float(other["value"])) > float(claim["tolerance"] or 0)
     except ValueError:
         return claim["value"] != other["value"]
 
 
 def agrees(claim, values):
-    """Within the tolerance of the number; of `>0`, above 0 by more than two standard errors where there are several seeds."""
-    if claim["value"].startswith(">"):
-        error = 2 * tables.std(values) / len(values) ** 0.5
-        return values.mean() - error > float(claim["value"][1:])
-    return abs(values.mean() - float(claim["value"])) <= float(claim["tolerance"]) + 1e-12
+    """Within the tolerance of the number; of `>0` and `<0`, beyond it by more than the margin."""
+    mean, value = values.mean(), claim["value"]
+    if value[0] in "<>":
+        bound, margin_ = float(value[1:]), margin(claim, values)
+        return mean - margin_ > bound if value[0] == ">" else mean + margin_ < bound
+    return abs(mean - float(value)) <= float(claim["tolerance"]) + 1e-12
+
+
+def margin(claim, values):
+    """By how much a mean must be beyond a bound: the claim's tolerance, or half of the 95% confidence interval over the seeds.
+
+    What is taken from the code needs none; of one seed without a tolerance it is None.
+    """
+    if claim["tolerance"]:
+        return float(claim["tolerance"])
+    return 0.0 if claim["file"].startswith("common.") else tables.half_width(values)
 
 
 def within(claim, values):
@@ -98,8 +127,8 @@ def within(claim, values):
     if claim["file"].startswith("common."):
         return "taken from the code", "取自代码"
     seeds = (f"{len(values)} seed{'s' * (len(values) > 1)}", f"{len(values)} 个种子")
-    if claim["value"].startswith(">"):
-        return seeds
+    if claim["value"][0] in "<>" and not claim["tolerance"]:
+        return f"95% confidence, {seeds[0]}", f"95% 置信，{seeds[1]}"
     return f"± {claim['tolerance']} asked, {seeds[0]}", f"要求 ± {claim['tolerance']}，{seeds[1]}"
 
 

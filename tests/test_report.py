@@ -60,8 +60,15 @@ def claim(**changes):
     [
         ({}, [49.0, 52.0], "reproduced"),
         ({}, [53.5, 53.5], "not reproduced"),
-        ({"value": ">0"}, [1.0, 1.2, 0.9], "reproduced"),
-        ({"value": ">0"}, [1.0, -0.9, 0.5], "not reproduced"),  # by chance, for all that is known
+        ({"value": ">0", "tolerance": ""}, [1.0, 1.2, 0.9], "reproduced"),
+        ({"value": ">0", "tolerance": ""}, [1.0, -0.9, 0.5], "not reproduced"),  # by chance, for all that is known
+        ({"value": "<0", "tolerance": ""}, [-1.0, -1.2, -0.9], "reproduced"),
+        ({"value": "<0", "tolerance": ""}, [1.0, 1.2, 0.9], "not reproduced"),
+        ({"value": ">0", "tolerance": ""}, [1.0], "not yet run"),  # one seed says nothing of chance
+        ({"value": ">0", "tolerance": "0.4"}, [0.5], "reproduced"),
+        ({"value": ">0", "tolerance": "0.4"}, [0.3], "not reproduced"),
+        ({"check": "contradicted", "against": "B1", "value": ">70"}, [50.0], "contradicted"),  # 70 is not above 70
+        ({"check": "contradicted", "against": "B1", "value": ">60", "tolerance": "1"}, [62.0], "reproduced"),
         ({"check": "computed", "field": "B1 - 20"}, None, "consistent"),
         ({"check": "computed", "field": "B1 - 10"}, None, "contradicted"),
         ({"check": "contradicted", "against": "B1"}, [50.0], "contradicted"),
@@ -70,7 +77,7 @@ def claim(**changes):
     ],
 )
 def test_verdicts_follow_from_the_numbers(monkeypatch, changes, measured, kind):
-    monkeypatch.setattr(sources, "measured", lambda file, field: np.array(measured))
+    monkeypatch.setattr(sources, "measured", lambda *asked: np.array(measured))
     others = {"B1": claim(id="B1", value="70"), "C1": claim(id="C1", value="b")}
     if changes.get("check") == "computed":
         changes = changes | {"file": "", "tolerance": "0"}
@@ -87,8 +94,10 @@ def test_what_is_not_run_or_quick_or_shortened_is_not_judged(monkeypatch, tmp_pa
             (folder / "run.json").write_text(run)
         with pytest.raises(sources.NotRun, match=r"python task9/main\.py --scale full"):
             sources.measured("task9/outputs/x.json", "a")
-    (folder / "run.json").write_text('{"scale": "full"}')
+    (folder / "run.json").write_text('{"scale": "full", "device_type": "cpu"}')
     assert sources.measured("task9/outputs/x.json", "a").tolist() == [1]
+    with pytest.raises(sources.NotRun, match="--device cuda"):
+        sources.measured("task9/outputs/x.json", "a", on_a_gpu=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "older", "quick"])
