@@ -110,6 +110,7 @@ class Ours:
         for seed in range(count):
             mine, theirs = context.Pipe()
             context.Process(target=_ours, args=(theirs, runs, folder, device, precision, seed), daemon=True).start()
+            theirs.close()  # so that the end of a process that fails is seen here
             self.pipes.append(mine)
         self.ready = [pipe.recv() for pipe in self.pipes]
 

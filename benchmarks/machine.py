@@ -12,7 +12,7 @@ MATRIX = 4096
 def described(device, precision):
     """What the numbers of a benchmark were measured on and with, for its JSON file."""
     return {
-        "machine": cli.cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
+        "machine": torch.cuda.get_device_name() if device == "cuda" else cli.cpu_name(),
         "cores": cli.cores(),
         "torch": torch.__version__,
         "precision": precision,
@@ -33,8 +33,8 @@ def matmul_flops(device, precision):
 
 
 def wait(device):
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if device != "cpu":
+        torch.accelerator.synchronize()
 
 
 def endless(batches):

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
+from common.problem import first_line
+
 
 class Network:
     """One network and its optimiser, in channels_last and, with `precision` bf16, autocast.
@@ -265,7 +267,7 @@ def keep_freed_memory():
 
 
 def _not_compiled(error):
-    print(f"not compiled, so slower: {str(error).strip().splitlines()[0][:200]}", file=sys.stderr, flush=True)
+    print(f"not compiled, so slower: {first_line(error)}", file=sys.stderr, flush=True)
 
 
 def can_compile(device):

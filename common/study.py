@@ -64,9 +64,12 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, na
     shared |= {"precision": options.precision, "on_split": on_split, "evaluate_train": evaluate_train}
     jobs = plan(runs, seeds, processes)
     shared["threads"] = max(1, processes // len(jobs))
-    if options.fresh:
-        for path in Path(shared["folder"]).glob("*.pt"):
+    if (
+        options.fresh
+    ):  # all of the task's, so that a start that is stopped and given again without --fresh finds nothing old
+        for path in (options.out / "checkpoints").rglob("*.pt"):
             path.unlink()
+        options.fresh = False
 
     histories = {}
     with Progress(sum(job["epochs"] * len(job["names"]) * len(job["seeds"]) for job in jobs), name) as progress:
@@ -187,7 +190,7 @@ def train_job(job, shared, say):
     settings = {"runs": dict(zip(job["names"], job["runs"]))}
     settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
     others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
-    tell = epoch_counter(say, members, checkpoint.exists())
+    tell = epoch_counter(say, f"{job['names'][0]}{others}, seed {job['seeds'][0]}", members, checkpoint.exists())
 
     def on_epoch(epochs, history):
         which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}"
@@ -203,7 +206,7 @@ def train_job(job, shared, say):
         on_step=tell,
         on_epoch=on_epoch,
     )
-    tell(run["epochs"])  # epochs that a diverged job did not need
+    tell(run["epochs"], skipped=True)  # epochs that a diverged job did not need
     return dict(member_histories(history, learner.shape, job))
 
 

@@ -8,6 +8,7 @@ A learner (common/learners.py) is what is trained: one network, of shape (), or 
     epoch_losses   (epochs, ...)  mean over the epoch's examples: a short last batch counts by its size
     lr             (epochs,)      the schedule's factor on the learning rate in the epoch's last step
     seconds        (epochs,)      of training, without evaluation
+    compile_seconds (epochs,)     of `prepare`, where there is one, before the first epoch that a start trains; else 0
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
     train_accuracy (epochs,)      of a Network: per cent right of the augmented batches, each before its update
     kept_epoch     ()             the epoch, from 1, whose weights the learner ends with
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from common.files import atomic
-from common.problem import Problem
+from common.problem import Problem, first_line
 
 
 def constant(epoch, epochs):
@@ -87,6 +88,7 @@ def fit(
     early_stopping=None,
     checkpoint=None,
     settings=None,
+    prepare=None,
     on_step=None,
     on_epoch=None,
     writes=True,
@@ -99,6 +101,7 @@ def fit(
     checkpoint: a file, written after each epoch and, if it is there, gone on from. On a CPU what comes out is the same to the
         bit as if nothing had stopped.
     settings: plain values that a checkpoint must agree with to be gone on from.
+    prepare: called before the first epoch that this call trains, if it trains any; the history has its seconds.
     on_step: called with the epochs done, a fraction, after each step but an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
     writes: false in all processes but the first of a data-parallel training: they read the checkpoint and write none.
@@ -113,10 +116,14 @@ def fit(
     if on_epoch and history:
         on_epoch(state["epoch"], history)
 
-    for epoch in range(state["epoch"], epochs):
+    first = state["epoch"]
+    for epoch in range(first, epochs):
         if _finished_early(history, early_stopping):
             break
         started = time.perf_counter()
+        if prepare and epoch == first:
+            prepare()
+        prepared, started = time.perf_counter() - started, time.perf_counter()
         losses, sizes, factor = [], [], None
         for step, (x, y) in enumerate(batches):
             before, factor = factor, schedule(epoch + step / steps, epochs)
@@ -135,6 +142,7 @@ def fit(
             "lr": factor,
             "seconds": seconds,
         }
+        measured |= {"compile_seconds": prepared} if prepare else {}
         measured |= {**learner.measured(), **evaluate()}
         for name, value in measured.items():
             history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
@@ -200,7 +208,7 @@ def save(path, document):
         try:
             torch.save(document, temporary)
         except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            raise Problem(f"cannot write {path}: {str(error).splitlines()[0]}; is the disk full?") from error
+            raise Problem(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
 
 
 def _restore(path, learner, batches, early_stopping, settings):
@@ -220,7 +228,7 @@ def _restore(path, learner, batches, early_stopping, settings):
     try:
         learner.load_state_dict(document["learner"])
     except (RuntimeError, KeyError, ValueError) as error:
-        raise Problem(f"{path} holds another network: {str(error).splitlines()[0]}; start over with --fresh") from error
+        raise Problem(f"{path} holds another network: {first_line(error)}; start over with --fresh") from error
     try:
         batches.load_state_dict(document["batches"])
         torch.set_rng_state(document["rng"])

@@ -67,10 +67,13 @@ def report(source, out, options):
     rows = []
     for (epochs, batch), run in zip(REPORT, RUNS):
         if run in accuracy:
-            row = {"epochs": epochs, "batch size": batch, "trained for": run_json["runs"][run]["epochs"]}
+            trained = run_json["runs"][run]
+            row = {"epochs": epochs, "batch size": batch}
+            row |= {"trained for": f"{trained['epochs']} epochs, batch {trained['batch_size']}"}
             row |= {"report, %": f"{REPORT[epochs, batch]:.2f}", "ours, %": tables.pm(accuracy[run])}
             rows.append(row | {"lowest and highest seed": f"{accuracy[run].min():.2f} to {accuracy[run].max():.2f}"})
-    whole = all(run_json["runs"][run]["epochs"] == epochs for (epochs, _), run in zip(REPORT, RUNS))
+    trained = [(recipe["epochs"], recipe["batch_size"]) for recipe in map(run_json["runs"].get, RUNS)]
+    whole = trained == list(REPORT)
     words = f"DLA-34 with ImageNet strides by the report's recipe, on {run_json['device']}; {len(run_json['seeds'])} seed(s)."
     sections = [
         words,
@@ -102,9 +105,10 @@ def draw(path, accuracy, style):
     named = dict(zip(REPORT, RUNS))
     ours = {key: accuracy[run].mean() if (run := named[key]) in accuracy else np.nan for key in REPORT}
     figure, panels = figures.plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    lowest = np.nanmin([*REPORT.values(), *ours.values()])
     for axes, values, title in zip(panels, (REPORT, ours), ("The report", "Ours, mean over seeds")):
         grid = np.array([[values[e, b] for b in batches] for e in epochs])
-        image = axes.imshow(grid, vmin=50 if np.nanmin(grid) > 50 else None, vmax=95, cmap="viridis")
+        image = axes.imshow(grid, vmin=min(50, lowest), vmax=95, cmap="viridis")
         for (row, column), value in np.ndenumerate(grid):
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 80 else "black")
         axes.set_xticks(range(len(batches)), batches)

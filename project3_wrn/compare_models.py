@@ -92,7 +92,9 @@ def draw(path, accuracy, sizes, style):
     """Test accuracy against FLOPs, one point a network, as large as it has parameters."""
     figure, axes = figures.plt.subplots(figsize=(9, 5.5), layout="constrained")
     for position, (run, (parameters, flops)) in enumerate(sizes.items()):
-        axes.errorbar(flops / 1e6, accuracy[run].mean(), yerr=accuracy[run].std(), capsize=3, color=f"C{position % 10}")
+        axes.errorbar(
+            flops / 1e6, accuracy[run].mean(), yerr=tables.std(accuracy[run]), capsize=3, color=f"C{position % 10}"
+        )
         axes.scatter(flops / 1e6, accuracy[run].mean(), s=20 + parameters / 1e5, alpha=0.5, color=f"C{position % 10}")
         axes.annotate(run, (flops / 1e6, accuracy[run].mean()), xytext=(6, 6), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel=style.text("MFLOPs of a forward pass"), ylabel=style.text("Test accuracy, %"))

@@ -131,6 +131,8 @@ def differences(measured):
 def verdict(compared):
     """Which rows differ from the baseline by more than chance: a sentence computed from the numbers."""
     sure = {run: mean for run, (mean, half) in compared.items() if half is not None and abs(mean) > half}
+    if not compared:
+        return "There is no finished run of the baseline to compare with."
     if not any(half is not None for _, half in compared.values()):
         return "One seed: nothing can be said of chance."
     named = lambda sign: (

@@ -7,7 +7,7 @@ Confident learning (Northcutt et al., arXiv 1911.00068) then counts and ranks th
 suspects are the errors that the mean of the same networks is surest of. The network is ResNet-18 by the report's recipe on CUDA,
 fast_small elsewhere.
 Writes to project3_wrn/outputs/label_audit/: audit.md, train_suspects.csv, test_suspects.csv, train_suspects.png,
-test_suspects.png, probabilities.npz, run.json, runs/.
+test_suspects.png, probabilities.npz, results.csv, run.json, runs/.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
 from common import cli, figures, tables
+from common.problem import Problem
 from project3_wrn.recipes import SMALL, Recipe
 
 FOLDS = 5
@@ -41,7 +42,7 @@ def main():
             rows = studies.configure({f"fold_{fold}": base for fold in range(FOLDS)}, options)
             failed = studies.train_all(rows, options, fold_of=fold_of)
             studies.write_run(options, rows)
-            studies.tell_failed(failed)  # without a fold some images have no probabilities
+            studies.tell_failed(failed, "Without a fold some images have no probabilities")
         report(options.out, options.out, options)
     print(f"results: {options.out}")
 
@@ -72,6 +73,9 @@ def report(source, out, options):
     (train, test), _ = download.images(scale, options.data)
     probabilities, test_probabilities = torch.zeros(len(train), 10, dtype=torch.float64), 0
     results = studies.saved(source, run_json)
+    if len(results) < FOLDS * len(run_json["seeds"]):
+        raise Problem(f"{source / 'runs'} lacks a fold; run label_audit.py without --redraw")
+    studies.write_results(out / "results.csv", studies.measure(results, test.labels))
     for (row, _), result in results.items():
         softmax = lambda name, result=result: F.softmax(torch.from_numpy(result[name]).double(), 1)
         probabilities[fold_of(row, train.labels)[1]] += softmax("val_logits") * FOLDS / len(results)
@@ -86,7 +90,7 @@ def report(source, out, options):
     confirmed = data.label_errors(test.labels)
     for name, part, p, found, known in (
         ("train", train, probabilities, suspects, None),
-        ("test", test, test_probabilities, surest, confirmed),
+        ("test", test, test_probabilities, surest, confirmed or None),
     ):
         tables.write_csv(out / f"{name}_suspects.csv", rows_of(found, part.labels, p, known))
         draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style, known)
@@ -102,7 +106,7 @@ def report(source, out, options):
         "## Most doubtful training labels",
         rows_of(suspects[:10], train.labels, probabilities) or "none",
         "## Most doubtful test labels",
-        rows_of(surest[:10], test.labels, test_probabilities, confirmed) or "none",
+        rows_of(surest[:10], test.labels, test_probabilities, confirmed or None) or "none",
     ]
     tables.write_markdown(out / "audit.md", "Project 3: labels that look wrong", sections, scale)
 

@@ -70,6 +70,8 @@ def parse():
     )
     parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")
     options = parser.parse_args()
+    if options.resume and options.fresh:
+        parser.error("--resume goes on and --fresh starts over: give one of them")
     options.device = cli.choose_device(options.device)
     chosen = choose(options)
     if chosen and not options.redraw:
@@ -138,8 +140,11 @@ def train(options, device):
 
     if options.resume and not list((options.out / "checkpoints").glob("*.pt")):
         raise Problem(f"nothing in {options.out / 'checkpoints'} to go on from; start without --resume")
+    if options.fresh and parallel.first():  # all seeds' at once: a start that is stopped goes on without --fresh
+        for path in (options.out / "checkpoints").glob("*.pt"):
+            path.unlink()
     histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
-    with Progress(recipe.epochs * len(options.seeds) * parallel.first(), options.model) as progress:
+    with Progress(recipe.epochs * len(options.seeds), options.model, quiet=not parallel.first()) as progress:
         for seed in options.seeds:
             learner, history = train_seed(options, seed, parts, progress)
             if not parallel.first():
@@ -154,6 +159,7 @@ def train(options, device):
             saved |= {f"{seed}/{name}": logits[name].numpy() for name in logits if name != "train"}
             weights = {name: value.cpu() for name, value in learner.weights().items()}
             training.save(options.out / f"weights-{seed}.pt", weights)
+    parallel.wait()  # nobody may still be reading a checkpoint that is deleted below
     if not parallel.first():
         return
 
@@ -166,7 +172,8 @@ def train(options, device):
     cli.write_json(options.out / "metrics.json", metrics)
     cli.write_json(
         options.out / "run.json",
-        cli.provenance(options, options.source) | {"model": options.model, "recipe": dataclasses.asdict(recipe)},
+        cli.provenance(options, options.source)
+        | {"model": options.model, "recipe": dataclasses.asdict(recipe), "processes": parallel.count()},
     )
     if not options.keep_checkpoints:
         for path in (options.out / "checkpoints").glob("*.pt"):
@@ -180,14 +187,12 @@ def train_seed(options, seed, parts, progress):
     from project3_wrn.train import train
 
     recipe, checkpoint = options.settings, options.out / "checkpoints" / f"{seed}.pt"
-    if parallel.first():
-        if options.fresh:
-            checkpoint.unlink(missing_ok=True)
-        if not checkpoint.exists():
-            checkpoint.with_name(f"{seed}-logits.pt").unlink(missing_ok=True)
+    if parallel.first() and not checkpoint.exists():
+        checkpoint.with_name(f"{seed}-logits.pt").unlink(missing_ok=True)
     settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
     settings |= {"scale": options.scale, "precision": options.precision}
-    tell = epoch_counter(progress.advance, resumed=checkpoint.exists())
+    settings |= {"processes": parallel.count()} if parallel.count() > 1 else {}  # whose batch statistics differ
+    tell = epoch_counter(progress.advance, f"seed {seed}", resumed=checkpoint.exists())
 
     def on_epoch(epoch, history):
         chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
@@ -204,11 +209,10 @@ def train_seed(options, seed, parts, progress):
         compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
         checkpoint=checkpoint,
         settings=settings,
-        on_step=tell if parallel.first() else None,
-        on_epoch=on_epoch if parallel.first() else None,
+        on_step=tell,
+        on_epoch=on_epoch,
     )
-    if parallel.first():
-        tell(recipe.epochs, "stopped early")
+    tell(recipe.epochs, skipped=True)  # where it stopped early
     return learner, history
 
 

@@ -35,7 +35,7 @@ def measure(seed, logits, labels, history, also):
     entry["best_epoch"] = int(history["kept_epoch"])
     entry["epochs"] = len(history["epoch_losses"])
     entry["training_seconds"] = round(float(history["seconds"].astype(float).sum()), 1)
-    entry["compile_seconds"] = round(float(history["compile_seconds"]), 1)
+    entry["compile_seconds"] = round(float(np.sum(history.get("compile_seconds", 0.0), dtype=float)), 1)
     return entry | also
 
 
@@ -103,7 +103,7 @@ def overall_rows(metrics):
     rows = [
         {"quantity": name, "value": tables.pm([entry[field] for entry in metrics], digits)}
         for name, (field, digits) in fields.items()
-        if field in metrics[0]
+        if field in metrics[0] and (field != "best_epoch" or "val_accuracy" in metrics[0])  # else none is chosen
     ]
     rows += [{"quantity": "parameters", "value": f"{metrics[0]['parameters']:,}"}]
     return [*rows, {"quantity": "FLOPs of an image, forward", "value": f"{metrics[0]['flops']:,}"}]
@@ -309,7 +309,7 @@ def label_note(labels, guesses):
     return [
         "## Errors of the labels (2.6)",
         f"People have found {len(known)} of the {len(labels):,} test labels wrong (arXiv 2103.14749). {found} of these are among "
-        f"the {wrong:,} errors; they are red in misclassified_samples.png. Nothing is left out of the accuracy for them.",
+        f"the {wrong:,} errors; those of them that misclassified_samples.png shows are red. Nothing is left out of the accuracy.",
     ]
 
 

@@ -37,6 +37,17 @@ def first():
     return int(os.environ.get("RANK", 0)) == 0
 
 
+def count():
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def wait():
+    """Until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def agreed(measured):
     """{name: tensor}, the first process's for all: they must stop early at the same epoch, whatever a device rounds."""
     if dist.is_initialized():

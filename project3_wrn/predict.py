@@ -25,7 +25,10 @@ def main():
     )
     parser.add_argument("photo", type=Path, metavar="PHOTO")
     parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a state_dict as main.py writes it (the newest here)"
+        "--weights",
+        type=Path,
+        metavar="FILE",
+        help="a state_dict as main.py writes it (the newest that main.py has written)",
     )
     parser.add_argument("--model", metavar="NAME", help="its network (the name of the folder the weights are in)")
     parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")

@@ -12,7 +12,7 @@ import torch
 
 from common import cli, data, download, evaluation, tables
 from common.models import MODELS, forward_flops, parameter_count
-from common.problem import Problem
+from common.problem import Problem, first_line
 from common.progress import Progress, epoch_counter
 from project3_wrn.train import logits_of, measured_parts, parts_of, train
 
@@ -27,9 +27,9 @@ def main(description, task, study, seeds, rows_of, report):
             failed = train_all(rows, options)
             write_run(options, rows)
             if len(failed) == len(rows) * len(options.seeds):
-                tell_failed(failed)  # there is nothing to report on
+                tell_failed(failed, "There is nothing to report on")
         report(options.out, options.out, options)
-    tell_failed(failed)
+    tell_failed(failed, "The tables have the others")
     print(f"results: {options.out}")
 
 
@@ -58,39 +58,47 @@ def train_all(rows, options, fold_of=None):
     images, options.source = download.images(options.scale, options.data)
     runs = [(row, seed) for seed in options.seeds for row in rows]
     failed = []
+    if options.fresh:  # all before the first is trained: a start that is stopped goes on without --fresh
+        for path in (file_of(options.out, row, seed) for row, seed in runs):
+            path.unlink(missing_ok=True)
+            checkpoint_of(path).unlink(missing_ok=True)
     with Progress(sum(rows[row][1].epochs for row, _ in runs), Path(options.out).name) as progress:
         for row, seed in runs:
             model, recipe = rows[row]
-            path = options.out / "runs" / f"{row}-{seed}.npz"
+            path = file_of(options.out, row, seed)
             settings = settings_of(model, dataclasses.asdict(recipe), seed, options.scale, options.precision)
-            if options.fresh:
-                path.unlink(missing_ok=True)
+            tell = epoch_counter(progress.advance, path.stem, resumed=checkpoint_of(path).exists())
             try:
                 if path.exists():
                     if not made_with(tables.load_arrays(path), settings):
                         raise Problem(
                             f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
                         )
-                    progress.advance(recipe.epochs, f"{row}, seed {seed}: done before", before=True)
                 else:
-                    train_one(path, settings, model, recipe, images, options, progress, fold_of)
+                    train_one(path, settings, model, recipe, images, options, tell, fold_of)
             except (Problem, RuntimeError) as error:
-                failed.append(f"{row} with seed {seed} ({str(error).strip().splitlines()[0][:200]})")
+                failed.append(f"{row} with seed {seed} ({first_line(error)})")
                 print(f"failed, and left out: {failed[-1]}", flush=True)
+            tell(recipe.epochs, skipped=True)  # done before, stopped early, or failed
     return failed
 
 
-def train_one(path, settings, model, recipe, images, options, progress, fold_of):
+def file_of(folder, row, seed):
+    return Path(folder) / "runs" / f"{row}-{seed}.npz"
+
+
+def checkpoint_of(path):
+    return path.parents[1] / "checkpoints" / f"{path.stem}.pt"
+
+
+def train_one(path, settings, model, recipe, images, options, tell, fold_of):
     (train_images, test), device = images, torch.device(options.device)
     parts = parts_of(recipe, train_images)
     if fold_of:
         kept, held_out = fold_of(path.stem.rsplit("-", 1)[0], train_images.labels)
         parts = {"train": train_images[kept], "val": train_images[held_out]}
     measured = measured_parts(parts, test, options.scale)
-    checkpoint = options.out / "checkpoints" / f"{path.stem}.pt"
-    if options.fresh:
-        checkpoint.unlink(missing_ok=True)
-    tell = epoch_counter(progress.advance, resumed=checkpoint.exists())
+    checkpoint = checkpoint_of(path)
     learner, history = train(
         model,
         recipe,
@@ -103,7 +111,6 @@ def train_one(path, settings, model, recipe, images, options, progress, fold_of)
         on_step=tell,
         on_epoch=lambda epoch, history: tell(epoch, f"{path.stem}, epoch {epoch}/{recipe.epochs}"),
     )
-    tell(recipe.epochs, f"{path.stem}: stopped early")
     logits = logits_of(learner, recipe, measured, device)
     result = {f"{name}_logits": logits[name].numpy() for name in logits if name != "train"}
     result |= {name: values for name, values in history.items() if not name.startswith("batch_")}
@@ -127,7 +134,7 @@ def saved(folder, run_json):
     """{(row, seed): result} of the finished runs of the rows and seeds that run.json names, trained as it says."""
     results = {}
     for row, seed in [(row, seed) for row in run_json["runs"] for seed in run_json["seeds"]]:
-        path, recipe = Path(folder) / "runs" / f"{row}-{seed}.npz", dict(run_json["runs"][row])
+        path, recipe = file_of(folder, row, seed), dict(run_json["runs"][row])
         settings = settings_of(recipe.pop("model"), recipe, seed, run_json["scale"], run_json["precision"])
         if path.exists() and made_with(result := tables.load_arrays(path), settings):
             results[row, seed] = result
@@ -140,7 +147,7 @@ def labels_of(scale, folder):
     return train_images.labels[data.split(train_images.labels)[1]], test.labels
 
 
-def measure(results, test_labels, val_labels):
+def measure(results, test_labels, val_labels=None):
     """One row a run and seed: accuracies in per cent, seconds of training.
 
     train_accuracy is of the kept epoch's augmented batches, as the report's is; clean_train_accuracy of its weights afterwards.
@@ -150,7 +157,7 @@ def measure(results, test_labels, val_labels):
         test = torch.from_numpy(result["test_logits"]).float()
         entry = {"run": row, "seed": seed, "test_accuracy": float(evaluation.accuracy(test, test_labels))}
         entry["test_loss"] = float(evaluation.cross_entropy(test, test_labels))
-        if "val_logits" in result:
+        if "val_logits" in result and val_labels is not None:
             entry["val_accuracy"] = float(evaluation.accuracy(torch.from_numpy(result["val_logits"]), val_labels))
         entry["epochs"], entry["best_epoch"] = len(result["epoch_losses"]), int(result["kept_epoch"])
         entry["train_accuracy"] = float(result["train_accuracy"][entry["best_epoch"] - 1])
@@ -187,9 +194,7 @@ def size_of(model):
     return parameter_count(network), forward_flops(network)
 
 
-def tell_failed(failed):
-    """Raises Problem that names the runs that failed, if any have."""
+def tell_failed(failed, then):
+    """Raises Problem that names the runs that failed, if any have; `then`: what that means for the tables."""
     if failed:
-        raise Problem(
-            f"{len(failed)} failed: {'; '.join(failed)}. The tables have the others; run again to try these again"
-        )
+        raise Problem(f"{len(failed)} failed: {'; '.join(failed)}. {then}; run again to try these again")

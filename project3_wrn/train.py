@@ -2,7 +2,6 @@
 
 import functools
 
-import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -77,18 +76,17 @@ def train(
     on_step=None,
     on_epoch=None,
 ):
-    """(learner with its best weights, history as of common/training.py and `compile_seconds`) of `parts` (`parts_of`), on their device.
+    """(learner with its best weights, history as of common/training.py) of `parts` (`parts_of`), on their device.
 
     Started by torchrun, all processes train together and the first alone writes the checkpoint (project3_wrn/parallel.py).
     """
-    if len(parts["train"]) % recipe.batch_size == 1:
+    if len(parts["train"]) % recipe.batch_size == 1 or recipe.batch_size == 1:
         raise Problem(
             f"batches of {recipe.batch_size} leave a last one of one image, which has no batch statistics; choose another"
         )
     learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision)
     if dist.is_initialized() or recipe.loss == "contrastive":  # whose steps call the network in ways of their own
         compiled = False
-    compile_seconds = learner.compile(*batches.example()) if compiled else 0.0
 
     def evaluate():
         if "val" not in parts:
@@ -106,15 +104,18 @@ def train(
         early_stopping=EarlyStopping(recipe.patience, recipe.min_delta) if recipe.patience else None,
         checkpoint=checkpoint,
         settings=settings,
+        prepare=(lambda: learner.compile(*batches.example())) if compiled else None,
         on_step=on_step,
         on_epoch=on_epoch,
         writes=not dist.is_initialized() or dist.get_rank() == 0,
     )
     if step := int(history["diverged_step"]):
+        if checkpoint:
+            checkpoint.unlink(missing_ok=True)  # there is nothing to go on from
         raise Problem(
-            f"{model} with seed {seed} diverged at step {step}: its loss is no number; lower --lr and give --fresh"
+            f"{model} with seed {seed} diverged at step {step}: its loss is no number; lower the learning rate"
         )
-    return learner, history | {"compile_seconds": np.array(compile_seconds)}
+    return learner, history
 
 
 def build(model, recipe, seed, images, *, precision="fp32"):

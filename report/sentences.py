@@ -119,7 +119,7 @@ def ensemble(path):
 
 def label_audit(path):
     train, test = (tables.read_csv(path / f"{part}_suspects.csv") for part in ("train", "test"))
-    known = sum(row["found wrong by people"] == "yes" for row in test)
+    known = sum(row.get("found wrong by people") == "yes" for row in test)
     return [
         (
             f"Confident learning doubts {len(train):,} training labels; of the test labels {len(test):,} are not what the networks say, {known} of which people have found wrong.",

@@ -73,6 +73,7 @@ def train(options):
     runs = study.configure(RUNS, BASE, options)
     histories = study.study(runs, options, name="architectures")
     tables.save_histories(options.out / "loss_history.npz", histories)
+    (options.out / "batch_history.npz").unlink(missing_ok=True)  # of another --batch-size, perhaps
     if not options.batch_size:
         lenets, resnets = (study.configure(changes, BASE, options) for changes in (LENET_BATCHES, RESNET_BATCHES))
         seeds = LENET_BATCH_SEEDS if options.scale == "full" else options.seeds

@@ -44,24 +44,33 @@ def test_history_defines_batch_indices_and_epoch_losses(sample):
 
 
 def test_progress_is_told_within_an_epoch(sample, capsys, monkeypatch):
-    """Every step counts once, and one that is resumed says so without counting towards the time left."""
+    """Every step counts once. What was done before, and what stopping early leaves out, say nothing of the time left."""
     told, clock = [], [0.0]
-    training.fit(
-        network(), batches(sample, batch_size=30), 2, on_step=told.append, on_epoch=lambda *_: told.append(_[0])
+    steps = training.fit(
+        network(), batches(sample, batch_size=30), 2, on_step=told.append, on_epoch=lambda epoch, _: told.append(epoch)
     )
-    assert told == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2]
+    assert told == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2] and len(steps["batch_losses"]) == len(told)
 
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    with progress.Progress(5, "lenet") as bar:
-        progress.epoch_counter(bar.advance, resumed=True)(3, "seed 0, epoch 3/3")
-        tell = progress.epoch_counter(bar.advance)
+    with progress.Progress(9, "lenet") as bar:
+        before = progress.epoch_counter(bar.advance, "seed 0", resumed=True)
+        before(2, "seed 0, epoch 2/3")
+        before(3, skipped=True)
+        tell = progress.epoch_counter(bar.advance, "seed 1")
         for epochs in told:
             clock[0] += 8.0
-            tell(epochs, f"epoch {epochs}/2" if epochs == int(epochs) else "")
+            tell(epochs, f"seed 1, epoch {epochs}/3" if epochs == int(epochs) else "")
+        tell(3, skipped=True)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "lenet: 3/5 epoch, 0 s, done before; seed 0, epoch 3/3"
-    assert lines[1] == "lenet: 3.5/5 epoch, 16 s, about 48 s to go; seed 0, epoch 3/3"
-    assert lines[-1] == "lenet: 5/5 epoch, 64 s, about 0 s to go; epoch 2/2" and len(lines) == 5
+    assert lines == [
+        "lenet: 2/9 epoch, 0 s, done before; seed 0, epoch 2/3",
+        "lenet: 3/9 epoch, 0 s, done before; seed 0, epoch 2/3",
+        "lenet: 3.5/9 epoch, 16 s, about 176 s to go; seed 1",
+        "lenet: 4/9 epoch, 32 s, about 160 s to go; seed 1, epoch 1/3",
+        "lenet: 4.5/9 epoch, 48 s, about 144 s to go; seed 1, epoch 1/3",
+        "lenet: 5/9 epoch, 64 s, about 128 s to go; seed 1, epoch 2/3",
+        "lenet: 6/9 epoch, 64 s, about 96 s to go; seed 1, epoch 2/3",
+    ]
 
 
 def test_the_warm_cosine_rises_then_falls():
