@@ -78,6 +78,10 @@ class Progress:
         line = f"{self.description}: {plainly(self.done / self.scale)}/{plainly(self.total / self.scale)} {unit}, {elapsed:.0f} s, {left}"
         print(f"{line}; {text}" if text else line, file=sys.stderr, flush=True)
 
+    def note(self, line):
+        """Tell what is done beside the counting."""
+        tqdm.write(f"{self.description}: {line}", file=sys.stderr)
+
     def __enter__(self):
         return self
 

@@ -149,6 +149,10 @@ def train(options, device):
             learner, history = train_seed(options, seed, parts, progress)
             if not parallel.first():
                 continue
+            images = sum(map(len, measured.values()))
+            progress.note(
+                f"seed {seed}: measuring {images:,} images, {recipe.views} view{'s' * (recipe.views > 1)} of each"
+            )
             logits = once(
                 options.out / "checkpoints" / f"{seed}-logits.pt",
                 lambda learner=learner: logits_of(learner, recipe, measured, device),
