@@ -180,10 +180,12 @@ def test_without_a_chinese_font_figures_are_english_and_say_so(monkeypatch, caps
 
 def test_every_label_of_every_run_is_translated():
     from common.translations import CHINESE
+    from project3_wrn import improvements
 
     for task in TASKS:
         for run in load_main(task).RUNS:
-            assert run in CHINESE or run.startswith(("l2_", "dropout_", "strong")), run
+            assert run in CHINESE or run.startswith(("l2_", "dropout_")), run
+    assert not improvements.rows_of("cpu").keys() - CHINESE.keys()
     drawn = (ROOT / "project3_wrn" / "outputs.py").read_text(encoding="utf-8")
     labels = re.findall(r'style\.text\("([^"]+)"\)', drawn)
     assert len(labels) > 20 and not {*labels, *CLASSES, "is", "taken for"} - CHINESE.keys()
