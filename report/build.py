@@ -165,7 +165,7 @@ def claims_page(claims, judged):
                         "claim": f"{claim['en']}（{claim['zh']}）",
                         "says": verdicts.says(claim),
                         "verdict": verdict.kind,
-                        "measured": verdict.measured,
+                        "measured": f"{verdict.measured} ({claim['configuration']})" if verdict.measured else "",
                         "why": verdict.why[0],
                     }
                 )
