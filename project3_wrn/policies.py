@@ -35,19 +35,19 @@ def in_groups(transform, images):
     return torch.cat([transform(group) for group in images.split(TOGETHER)])
 
 
-def for_confused(x, y, generator, degrees=15.0, scale=0.1, colour=0.2):
-    """Turn, scale and recolour the images of the classes in CONFUSED, and only those (section 3.1)."""
-    n = len(x)
-    turn, size, contrast, light = (torch.rand(4, n, generator=generator, device=x.device) * 2 - 1).unbind()
+def for_confused(x, y, generator, degrees=15.0, scale=0.1, colour=0.2, others=0.2):
+    """Turn, scale and recolour the images of the classes in CONFUSED, and all others by the share `others` of that (section 3.1).
+
+    Were the others left as they are, the marks that interpolation leaves would tell the class in training, and mislead in the test.
+    """
+    strength = torch.where(torch.isin(y, _confused(x.device)), 1.0, others)
+    turn, size, contrast, light = (torch.rand(4, len(x), generator=generator, device=x.device) * 2 - 1) * strength
     angle, size = torch.deg2rad(turn * degrees), 1 + size * scale
     zero = torch.zeros_like(angle)
-    theta = torch.stack((angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero), 1).view(n, 2, 3) / size.view(
-        -1, 1, 1
-    )
-    moved = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False)
-    recoloured = moved * (1 + colour * contrast.view(-1, 1, 1, 1)) + colour * light.view(-1, 1, 1, 1)
-    chosen = torch.isin(y, _confused(x.device))
-    return torch.where(chosen.view(-1, 1, 1, 1), recoloured, x), y
+    theta = torch.stack((angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero), 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta / size.view(-1, 1, 1), x.shape, align_corners=False)
+    moved = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    return moved * (1 + colour * contrast.view(-1, 1, 1, 1)) + colour * light.view(-1, 1, 1, 1), y
 
 
 def weights_of_confused(labels, weight=1.5):
