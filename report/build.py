@@ -8,6 +8,7 @@ the tasks wrote them) and report/claims.md, and fills the READMEs' result table;
 
 import argparse
 import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +104,9 @@ def html_of(text):
     body = "\n".join(line for line in text.splitlines() if not line.startswith("# "))
     html = markdown.markdown(body, extensions=["tables"]).replace("<h2>", "<h4>").replace("</h2>", "</h4>")
     html = html.replace("<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>')
+    html = re.sub(
+        r"(?<=<td>)\w+_\w+(?=</td>)", lambda name: name[0].replace("_", "_<wbr>"), html
+    )  # long names may break there
     return html.replace("</table>", "</table></div>")
 
 

@@ -206,6 +206,17 @@ def test_the_page_in_a_browser(browser, lang, width, claims):
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+def test_nothing_is_cut_off_in_print(browser):
+    wide(browser, 720)  # a sheet's width
+    browser.get((ROOT / "report" / "index.html").as_uri())
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        right = "return Math.max(...[...document.querySelectorAll('table, img, p')].map(e => e.getBoundingClientRect().right))"
+        assert browser.execute_script(right) <= 720
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
 def test_filters_language_and_enlarging(browser, claims):
     wide(browser, 1280)
     browser.get((ROOT / "report" / "index.html").as_uri())
