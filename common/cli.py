@@ -107,7 +107,7 @@ def settle(options, task, seeds=SEEDS, altered=False):
                 if options.scale == "full"
                 else "there is no CUDA; --scale full trains on all of CIFAR-10"
             )
-            print(f"scale: {options.scale} ({why})")
+            print(f"scale: {options.scale} ({why})", flush=True)
     folder = "outputs_quick" if options.scale == "quick" else "outputs_custom" if altered else "outputs"
     options.out = options.out or task / folder
     options.seeds = range(options.seeds or seeds[options.scale])

@@ -74,7 +74,7 @@ class Progress:
 
     def _say(self, elapsed, text):
         unit, new = "M" * (self.scale > 1) + self.unit, self.done - self.before
-        left = f"about {elapsed / new * (self.total - self.done):.0f} s to go" if new > 0 else "done before"
+        left = f"about {elapsed / new * max(0, self.total - self.done):.0f} s to go" if new > 0 else "done before"
         line = f"{self.description}: {plainly(self.done / self.scale)}/{plainly(self.total / self.scale)} {unit}, {elapsed:.0f} s, {left}"
         print(f"{line}; {text}" if text else line, file=sys.stderr, flush=True)
 

@@ -75,7 +75,7 @@ def parse():
     options.device = cli.choose_device(options.device)
     chosen = choose(options)
     if chosen and not options.redraw:
-        print(chosen)
+        print(chosen, flush=True)
     overrides = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     another = options.recipe != default_recipe(options.model)
     cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
