@@ -5,6 +5,7 @@ import time
 import torch
 
 from common import cli
+from common.models import MODELS, forward_flops
 
 MATRIX = 4096
 
@@ -30,6 +31,11 @@ def matmul_flops(device, precision):
         (a @ b)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - started)
     return 2 * MATRIX**3 / best
+
+
+def training_flops(model):
+    """Floating-point operations that training a network by one image takes: backward is twice forward."""
+    return 3 * forward_flops(MODELS[model]())
 
 
 def wait(device):

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 from torchvision import datasets, transforms
 
-from benchmarks.machine import MATRIX, described, endless, matmul_flops, wait
+from benchmarks.machine import MATRIX, described, endless, matmul_flops, training_flops, wait
 from common import cli, data, download, learners, tables
-from common.models import MODELS, forward_flops
+from common.models import MODELS
 from project3_wrn.recipes import RECIPES, Recipe
 from project3_wrn.train import build, preparation
 
@@ -177,7 +177,7 @@ def main():
     document["augmentation"] = augmentation_rate(data.load(folder)[0], device)
     document["fast94"] = measure("kept", "given back")
     document["matmul_flops"] = matmul_flops(device, precision)
-    document["fast94_flops_per_image"] = 3 * forward_flops(MODELS["fast94"]())  # backward is twice forward
+    document["fast94_flops_per_image"] = training_flops("fast94")
     cli.write_json(HERE / "project3.json", document)
     page(document)
 

@@ -18,9 +18,8 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.machine import MATRIX, described, endless, matmul_flops, wait
+from benchmarks.machine import MATRIX, described, endless, matmul_flops, training_flops, wait
 from common import cli, data, download, study, tables
-from common.models import MODELS, forward_flops
 from project3_wrn import train as project3
 from project3_wrn.recipes import RECIPES, recipe_of
 from task3_hparams.main import BASE, RUNS
@@ -88,7 +87,7 @@ def measure(model, train, device, precision, steps):
         for _ in range(max(1, steps // 5)):
             learner.step(*next(batches))
         wait(device.type)
-    flops = forward_flops(MODELS[model]()) * 3  # backward is twice forward
+    flops = training_flops(model)
     return {"images_per_second": images, "flops_per_second": images * flops, "spent": shares_of(profiled, device)}
 
 

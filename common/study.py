@@ -64,9 +64,8 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, na
     shared |= {"precision": options.precision, "on_split": on_split, "evaluate_train": evaluate_train}
     jobs = plan(runs, seeds, processes)
     shared["threads"] = max(1, processes // len(jobs))
-    if (
-        options.fresh
-    ):  # all of the task's, so that a start that is stopped and given again without --fresh finds nothing old
+    if options.fresh:
+        # all of the task's, so that a start that is stopped and given again without --fresh finds nothing old
         for path in (options.out / "checkpoints").rglob("*.pt"):
             path.unlink()
         options.fresh = False
@@ -190,11 +189,12 @@ def train_job(job, shared, say):
     settings = {"runs": dict(zip(job["names"], job["runs"]))}
     settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
     others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
-    tell = epoch_counter(say, f"{job['names'][0]}{others}, seed {job['seeds'][0]}", members, checkpoint.exists())
+    which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}"
+    tell = epoch_counter(say, which, members, checkpoint.exists())
 
     def on_epoch(epochs, history):
-        which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}, epoch {epochs}/{job['epochs']}"
-        tell(epochs, f"{which}, test {history['test_accuracy'][-1].mean():.1f}%")
+        accuracy = history["test_accuracy"][-1].mean()
+        tell(epochs, f"{which}, epoch {epochs}/{job['epochs']}, test {accuracy:.1f}%")
 
     history = fit(
         learner,

@@ -101,7 +101,7 @@ def fit(
     checkpoint: a file, written after each epoch and, if it is there, gone on from. On a CPU what comes out is the same to the
         bit as if nothing had stopped.
     settings: plain values that a checkpoint must agree with to be gone on from.
-    prepare: called before the first epoch that this call trains, if it trains any; the history has its seconds.
+    prepare: () -> the seconds it took, for the history; called before the first epoch that this call trains, if it trains any.
     on_step: called with the epochs done, a fraction, after each step but an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
     writes: false in all processes but the first of a data-parallel training: they read the checkpoint and write none.
@@ -120,10 +120,8 @@ def fit(
     for epoch in range(first, epochs):
         if _finished_early(history, early_stopping):
             break
+        prepared = prepare() if prepare and epoch == first else 0.0
         started = time.perf_counter()
-        if prepare and epoch == first:
-            prepare()
-        prepared, started = time.perf_counter() - started, time.perf_counter()
         losses, sizes, factor = [], [], None
         for step, (x, y) in enumerate(batches):
             before, factor = factor, schedule(epoch + step / steps, epochs)

@@ -29,7 +29,7 @@ BASES = {
 }
 SHOWN = 40
 SEEDS = {"quick": 1, "full": 1}
-FIRST = 100  # of the surest test errors: how many of them people confirmed
+FIRST = 100  # of the surest test errors: how many of these labels people found wrong
 
 
 def main():
@@ -87,10 +87,10 @@ def report(source, out, options):
     suspects = confident_learning(probabilities, train.labels)
     wrong = (test_probabilities.argmax(1) != test.labels).nonzero().flatten()
     surest = wrong[margin(test_probabilities, test.labels)[wrong].argsort()]
-    confirmed = data.label_errors(test.labels)
+    confirmed = data.label_errors(test.labels) or None
     for name, part, p, found, known in (
         ("train", train, probabilities, suspects, None),
-        ("test", test, test_probabilities, surest, confirmed or None),
+        ("test", test, test_probabilities, surest, confirmed),
     ):
         tables.write_csv(out / f"{name}_suspects.csv", rows_of(found, part.labels, p, known))
         draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style, known)
@@ -106,7 +106,7 @@ def report(source, out, options):
         "## Most doubtful training labels",
         rows_of(suspects[:10], train.labels, probabilities) or "none",
         "## Most doubtful test labels",
-        rows_of(surest[:10], test.labels, test_probabilities, confirmed or None) or "none",
+        rows_of(surest[:10], test.labels, test_probabilities, confirmed) or "none",
     ]
     tables.write_markdown(out / "audit.md", "Project 3: labels that look wrong", sections, scale)
 

@@ -149,14 +149,12 @@ def train(options, device):
             learner, history = train_seed(options, seed, parts, progress)
             if not parallel.first():
                 continue
-            images = sum(map(len, measured.values()))
-            progress.note(
-                f"seed {seed}: measuring {images:,} images, {recipe.views} view{'s' * (recipe.views > 1)} of each"
-            )
-            logits = once(
-                options.out / "checkpoints" / f"{seed}-logits.pt",
-                lambda learner=learner: logits_of(learner, recipe, measured, device),
-            )
+            measured_before = options.out / "checkpoints" / f"{seed}-logits.pt"
+            if not measured_before.exists():
+                images = sum(map(len, measured.values()))
+                views = f"{recipe.views} view{'s' * (recipe.views > 1)} of each"
+                progress.note(f"seed {seed}: measuring {images:,} images, {views}")
+            logits = once(measured_before, lambda learner=learner: logits_of(learner, recipe, measured, device))
             labels = {name: images.labels for name, images in measured.items()}
             histories[options.model, seed] = history
             metrics.append(outputs.measure(seed, logits, labels, history, size))

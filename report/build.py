@@ -104,9 +104,8 @@ def html_of(text):
     body = "\n".join(line for line in text.splitlines() if not line.startswith("# "))
     html = markdown.markdown(body, extensions=["tables"]).replace("<h2>", "<h4>").replace("</h2>", "</h4>")
     html = html.replace("<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>')
-    html = re.sub(
-        r"(?<=<td>)\w+_\w+(?=</td>)", lambda name: name[0].replace("_", "_<wbr>"), html
-    )  # long names may break there
+    # long names may break at their underscores
+    html = re.sub(r"(?<=<td>)\w+_\w+(?=</td>)", lambda name: name[0].replace("_", "_<wbr>"), html)
     return html.replace("</table>", "</table></div>")
 
 
