@@ -146,8 +146,11 @@ def accuracies(path):
 
 def read_csv(path):
     """A table as a list of dicts of text, one a row."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError as error:
+        raise Problem(f"there is no {path}; run the task without --redraw first") from error
 
 
 def write_csv(path, rows):

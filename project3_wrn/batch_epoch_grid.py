@@ -55,14 +55,12 @@ def rows_of(options):
     }
 
 
-def report(source, out, options):
+def report(folder, options):
     from project3_wrn import studies
 
-    run_json = cli.read_json(source / "run.json")
+    run_json = cli.read_json(folder / "run.json")
     style = figures.Style(options.lang, run_json["scale"])
-    val_labels, test_labels = studies.labels_of(run_json["scale"], options.data)
-    measured = studies.measure(studies.saved(source, run_json), test_labels, val_labels)
-    studies.write_results(out / "results.csv", measured)
+    measured = studies.read_results(folder)
     accuracy = studies.of_run(measured, "test_accuracy")
     rows = []
     for (epochs, batch), run in zip(REPORT, RUNS):
@@ -82,8 +80,8 @@ def report(source, out, options):
         if whole
         else "**Shortened**: not the report's epochs, so nothing here says whether its numbers hold.",
     ]
-    tables.write_markdown(out / "grid.md", "Project 3: batch size and epochs", sections, run_json["scale"])
-    draw(out / "grid.png", accuracy, style)
+    tables.write_markdown(folder / "grid.md", "Project 3: batch size and epochs", sections, run_json["scale"])
+    draw(folder / "grid.png", accuracy, style)
 
 
 def accidents(accuracy):

@@ -60,14 +60,12 @@ def rows_of(options):
     }
 
 
-def report(source, out, options):
+def report(folder, options):
     from project3_wrn import studies
 
-    run_json = cli.read_json(source / "run.json")
+    run_json = cli.read_json(folder / "run.json")
     style = figures.Style(options.lang, run_json["scale"])
-    val_labels, test_labels = studies.labels_of(run_json["scale"], options.data)
-    measured = studies.measure(studies.saved(source, run_json), test_labels, val_labels)
-    studies.write_results(out / "results.csv", measured)
+    measured = studies.read_results(folder)
     of = {field: studies.of_run(measured, f"{field}_accuracy") for field in ("train", "val", "test")}
     seconds, sizes, rows = studies.of_run(measured, "seconds"), {}, []
     for run, description in run_json["runs"].items():
@@ -84,8 +82,8 @@ def report(source, out, options):
         words += (
             " **Shortened**: the report trains for 100 epochs; these numbers are beside its own for orientation only."
         )
-    tables.write_markdown(out / "comparison.md", "Project 3: the networks", [words, rows], run_json["scale"])
-    draw(out / "accuracy_cost.png", of["test"], sizes, style)
+    tables.write_markdown(folder / "comparison.md", "Project 3: the networks", [words, rows], run_json["scale"])
+    draw(folder / "accuracy_cost.png", of["test"], sizes, style)
 
 
 def draw(path, accuracy, sizes, style):

@@ -60,22 +60,16 @@ def rows_of(device):
 def main():
     from project3_wrn import studies
 
-    studies.main(__doc__, TASK, "improvements", SEEDS, lambda options: rows_of(options.device), report)
+    studies.main(__doc__, TASK, "improvements", SEEDS, lambda options: rows_of(options.device), report, confusions)
 
 
-def report(source, out, options):
+def report(folder, options):
     from project3_wrn import studies
 
-    run_json = cli.read_json(source / "run.json")
+    run_json = cli.read_json(folder / "run.json")
     scale, base = run_json["scale"], run_json["runs"]["baseline"]
     style = figures.Style(options.lang, scale)
-    val_labels, test_labels = studies.labels_of(run_json["scale"], options.data)
-    results = studies.saved(source, run_json)
-    measured = studies.measure(results, test_labels, val_labels)
-    confused = {key: confusions(result, test_labels) for key, result in results.items()}
-    for entry in measured:
-        entry["confusions"] = sum(confused[entry["run"], entry["seed"]].values())
-    studies.write_results(out / "results.csv", measured)
+    measured = studies.read_results(folder)
     test, val = (studies.of_run(measured, f"{part}_accuracy") for part in ("test", "val"))
     seconds, compared = studies.of_run(measured, "seconds"), differences(measured)
 
@@ -99,18 +93,18 @@ def report(source, out, options):
             f" **A small budget**: {base['epochs']} epochs, not the report's recipe; regularisers pay later than that."
         )
     tables.write_markdown(
-        out / "improvements.md", "Project 3: what chapter 3 proposes", [words, rows, verdict(compared)], scale
+        folder / "improvements.md", "Project 3: what chapter 3 proposes", [words, rows, verdict(compared)], scale
     )
     tables.write_markdown(
-        out / "confusions.md",
+        folder / "confusions.md",
         "Project 3: what each change does to the confused pairs",
         [
             "Test images of the one class taken for the other, both ways together; mean ± standard deviation over seeds (section 3.1).",
-            pair_rows(run_json["runs"], confused),
+            pair_rows(measured),
         ],
         scale,
     )
-    draw(out / "improvements.png", compared, style)
+    draw(folder / "improvements.png", compared, style)
 
 
 def differences(measured):
@@ -149,24 +143,23 @@ def verdict(compared):
     return f"Better than the baseline with 95% confidence: {named(1)}. Worse: {named(-1)}. With {len(compared)} rows, about one in twenty is expected to look so by chance."
 
 
-def confusions(result, test_labels):
-    """{pair: test images of the one class taken for the other, both ways} of one run."""
-    import torch
-
+def confusions(logits, labels):
+    """Test images of the one class of a pair taken for the other, both ways, pair by pair and of all pairs together."""
     from common import data, evaluation
 
-    matrix = evaluation.confusions(test_labels, torch.from_numpy(result["test_logits"]).float().argmax(1))
+    matrix = evaluation.confusions(labels, logits.argmax(1))
     places = {pair: [data.CLASSES.index(name) for name in pair] for pair in PAIRS}
-    return {pair: int(matrix[one, other] + matrix[other, one]) for pair, (one, other) in places.items()}
+    counts = {"_".join(pair): int(matrix[one, other] + matrix[other, one]) for pair, (one, other) in places.items()}
+    return counts | {"confusions": sum(counts.values())}
 
 
-def pair_rows(runs, confused):
-    """One row a run, mean and standard deviation over its seeds, of {(run, seed): confusions}."""
-    return [
-        {"row": run} | {f"{one} and {other}": tables.pm([c[one, other] for c in of_run], 1) for one, other in PAIRS}
-        for run in runs
-        if (of_run := [counts for (name, _), counts in confused.items() if name == run])
-    ]
+def pair_rows(measured):
+    """One row a run, mean and standard deviation over its seeds."""
+    from project3_wrn import studies
+
+    counts = {" and ".join(pair): studies.of_run(measured, "_".join(pair)) for pair in PAIRS}
+    runs = dict.fromkeys(entry["run"] for entry in measured)
+    return [{"row": run} | {pair: tables.pm(of_run[run], 1) for pair, of_run in counts.items()} for run in runs]
 
 
 def draw(path, compared, style):

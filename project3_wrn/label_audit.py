@@ -18,7 +18,6 @@ TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
 from common import cli, figures, tables
-from common.problem import Problem
 from project3_wrn.recipes import SMALL, Recipe
 
 FOLDS = 5
@@ -43,7 +42,8 @@ def main():
             failed = studies.train_all(rows, options, fold_of=fold_of)
             studies.write_run(options, rows)
             studies.tell_failed(failed, "Without a fold some images have no probabilities")
-        report(options.out, options.out, options)
+            write_probabilities(options)
+        report(options.out, options)
     print(f"results: {options.out}")
 
 
@@ -60,30 +60,36 @@ def fold_of(row, labels):
     return (folds != number).nonzero().flatten(), (folds == number).nonzero().flatten()
 
 
-def report(source, out, options):
+def write_probabilities(options):
+    """probabilities.npz: train (50000, 10), of each image by networks that were not trained on it, and test, by all of them."""
     import torch
     import torch.nn.functional as F
 
-    from common import data, download
+    from common import download
     from project3_wrn import studies
 
-    run_json = cli.read_json(source / "run.json")
+    (train, test), _ = download.images(options.scale, options.data)
+    results = studies.saved(options.out, cli.read_json(options.out / "run.json"))
+    out_of_fold, mean = torch.zeros(len(train), 10), torch.zeros(len(test), 10)
+    for (row, _), result in results.items():
+        val, test_logits = (torch.from_numpy(result[f"{part}_logits"]).float() for part in ("val", "test"))
+        out_of_fold[fold_of(row, train.labels)[1]] += F.softmax(val, 1) * FOLDS / len(results)
+        mean += F.softmax(test_logits, 1) / len(results)
+    tables.save_arrays(options.out / "probabilities.npz", {"train": out_of_fold.numpy(), "test": mean.numpy()})
+    studies.write_results(options.out / "results.csv", studies.measure(results, test.labels))
+
+
+def report(folder, options):
+    import torch
+
+    from common import data, download
+
+    run_json = cli.read_json(folder / "run.json")
     scale = run_json["scale"]
     style = figures.Style(options.lang, scale)
     (train, test), _ = download.images(scale, options.data)
-    probabilities, test_probabilities = torch.zeros(len(train), 10, dtype=torch.float64), 0
-    results = studies.saved(source, run_json)
-    if len(results) < FOLDS * len(run_json["seeds"]):
-        raise Problem(f"{source / 'runs'} lacks a fold; run label_audit.py without --redraw")
-    studies.write_results(out / "results.csv", studies.measure(results, test.labels))
-    for (row, _), result in results.items():
-        softmax = lambda name, result=result: F.softmax(torch.from_numpy(result[name]).double(), 1)
-        probabilities[fold_of(row, train.labels)[1]] += softmax("val_logits") * FOLDS / len(results)
-        test_probabilities = test_probabilities + softmax("test_logits") / len(results)
-    tables.save_arrays(
-        out / "probabilities.npz", {"train": probabilities.float().numpy(), "test": test_probabilities.float().numpy()}
-    )
-
+    saved = tables.load_arrays(folder / "probabilities.npz")
+    probabilities, test_probabilities = (torch.from_numpy(saved[part]).double() for part in ("train", "test"))
     suspects = confident_learning(probabilities, train.labels)
     wrong = (test_probabilities.argmax(1) != test.labels).nonzero().flatten()
     surest = wrong[margin(test_probabilities, test.labels)[wrong].argsort()]
@@ -92,8 +98,8 @@ def report(source, out, options):
         ("train", train, probabilities, suspects, None),
         ("test", test, test_probabilities, surest, confirmed),
     ):
-        tables.write_csv(out / f"{name}_suspects.csv", rows_of(found, part.labels, p, known))
-        draw(out / f"{name}_suspects.png", found[:SHOWN], part, p, style, known)
+        tables.write_csv(folder / f"{name}_suspects.csv", rows_of(found, part.labels, p, known))
+        draw(folder / f"{name}_suspects.png", found[:SHOWN], part, p, style, known)
 
     accuracy = float((probabilities.argmax(1) == train.labels).double().mean() * 100)
     sure = int((test_probabilities[wrong].amax(1) > 0.9).sum())
@@ -108,7 +114,7 @@ def report(source, out, options):
         "## Most doubtful test labels",
         rows_of(surest[:10], test.labels, test_probabilities, confirmed) or "none",
     ]
-    tables.write_markdown(out / "audit.md", "Project 3: labels that look wrong", sections, scale)
+    tables.write_markdown(folder / "audit.md", "Project 3: labels that look wrong", sections, scale)
 
 
 def published(surest, confirmed, count):

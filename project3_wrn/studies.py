@@ -17,8 +17,11 @@ from common.progress import Progress, epoch_counter
 from project3_wrn.train import logits_of, measured_parts, parts_of, train
 
 
-def main(description, task, study, seeds, rows_of, report):
-    """A study from its command line to its tables. rows_of: (options) -> rows; report: (source, out, options)."""
+def main(description, task, study, seeds, rows_of, report, more=None):
+    """A study from its command line to its tables, which are drawn from its results.csv and run.json alone.
+
+    rows_of: (options) -> rows. report: (folder, options). more: (test logits, test labels) -> further columns of results.csv.
+    """
     options = parse(description, task, study, seeds)
     failed = []
     with cli.alone(options.out):
@@ -28,7 +31,10 @@ def main(description, task, study, seeds, rows_of, report):
             write_run(options, rows)
             if len(failed) == len(rows) * len(options.seeds):
                 tell_failed(failed, "There is nothing to report on")
-        report(options.out, options.out, options)
+            val_labels, test_labels = labels_of(options.scale, options.data)
+            results = saved(options.out, cli.read_json(options.out / "run.json"))
+            write_results(options.out / "results.csv", measure(results, test_labels, val_labels, more))
+        report(options.out, options)
     tell_failed(failed, "The tables have the others")
     print(f"results: {options.out}")
 
@@ -147,8 +153,8 @@ def labels_of(scale, folder):
     return train_images.labels[data.split(train_images.labels)[1]], test.labels
 
 
-def measure(results, test_labels, val_labels=None):
-    """One row a run and seed: accuracies in per cent, seconds of training.
+def measure(results, test_labels, val_labels=None, more=None):
+    """One row a run and seed: accuracies in per cent, seconds of training, and what `more` adds.
 
     train_accuracy is of the kept epoch's augmented batches, as the report's is; clean_train_accuracy of its weights afterwards.
     """
@@ -163,13 +169,19 @@ def measure(results, test_labels, val_labels=None):
         entry["train_accuracy"] = float(result["train_accuracy"][entry["best_epoch"] - 1])
         entry["clean_train_accuracy"] = float(result["clean_train_accuracy"])
         entry["seconds"] = float(result["seconds"].astype(float).sum())
-        rows.append(entry)
+        rows.append(entry | (more(test, test_labels) if more else {}))
     return rows
 
 
 def write_results(path, measured):
     rounded = [{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in entry.items()} for entry in measured]
     tables.write_csv(path, rounded)
+
+
+def read_results(folder):
+    """The rows of a results.csv: run as text, the rest as numbers."""
+    rows = tables.read_csv(folder / "results.csv")
+    return [{name: value if name == "run" else float(value) for name, value in row.items() if value} for row in rows]
 
 
 def of_run(measured, field):

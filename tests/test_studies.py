@@ -1,6 +1,7 @@
 """The studies beside project3_wrn/main.py, with LeNet in every row, at quick scale."""
 
 import dataclasses
+import shutil
 import sys
 
 import numpy as np
@@ -28,6 +29,16 @@ def start(script, monkeypatch, folder, *words):
     monkeypatch.setattr(sys, "argv", [f"{study}.py", *words])
     script.main()
     return folder / study
+
+
+def assert_redrawn_without_runs(script, monkeypatch, out):
+    """As in a clone, which has the tables and figures of a study and not its runs."""
+    shutil.rmtree(out / "runs")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    for path in (*out.glob("*.md"), *out.glob("*.png")):
+        path.unlink()
+    start(script, monkeypatch, out.parent, "--redraw")
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
 def with_lenet(rows):
@@ -106,7 +117,7 @@ def test_accidents_are_those_far_from_our_seeds():
     assert "90.69" not in batch_epoch_grid.accidents(far)
 
 
-def test_improvements(monkeypatch, folder):
+def test_improvements(monkeypatch, folder, sample):
     rows = with_lenet(improvements.rows_of("cuda"))
     assert len(rows) == 18
     monkeypatch.setattr(improvements, "rows_of", lambda device: rows)
@@ -114,11 +125,16 @@ def test_improvements(monkeypatch, folder):
     page = (out / "improvements.md").read_text(encoding="utf-8")
     for row in rows:
         assert f"| {row} |" in page
+    for row in tables.read_csv(out / "results.csv"):
+        test = tables.load_arrays(out / "runs" / f"{row['run']}-{row['seed']}.npz")["test_logits"].argmax(1)
+        swapped = sum({data.CLASSES[a], data.CLASSES[b]} == {"cat", "dog"} for a, b in zip(test, sample[1].labels))
+        assert int(row["cat_dog"]) == swapped
     entries = [
         {"run": run, "seed": seed, "test_accuracy": value}
         for run, values in {"baseline": (90.0, 91.0, 92.0), "better": (91.0, 92.1, 92.9)}.items()
         for seed, value in enumerate(values)
     ]
+    assert_redrawn_without_runs(improvements, monkeypatch, out)
     mean, half = improvements.differences(entries)["better"]
     assert mean == pytest.approx(1.0) and half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-4)  # t of 2 degrees
     assert "`better` (+1.00)" in improvements.verdict({"better": (mean, half)})
@@ -133,6 +149,7 @@ def test_label_audit(monkeypatch, folder, sample):
         [label_audit.fold_of(f"fold_{fold}", sample[0].labels)[1] for fold in range(label_audit.FOLDS)]
     )
     assert torch.equal(held_out.sort().values, torch.arange(1400))
+    assert_redrawn_without_runs(label_audit, monkeypatch, out)
     kept, held_out = label_audit.fold_of("fold_3", sample[0].labels)
     assert not set(kept.tolist()) & set(held_out.tolist()) and len(kept) + len(held_out) == 1400
 
