@@ -23,7 +23,7 @@ from common import cli, tables
 from common.problem import Problem
 from common.translations import CHINESE
 from report import readme, sentences, verdicts
-from report.words import WORDS
+from report.words import WORDS, in_chinese
 
 SECTIONS = (  # folder of outputs, its page, title in English and Chinese
     ("task1_loss_curves/outputs", "loss_table.md", "Task 1: loss curves", "任务一：损失曲线"),
@@ -137,6 +137,7 @@ def build(out):
         claims=claims,
         verdicts=judged,
         says=verdicts.says,
+        in_chinese=in_chinese,
         counts=verdicts.counts(claims, judged),
         kinds=verdicts.KINDS,
         sections=sections,

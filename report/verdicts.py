@@ -8,6 +8,7 @@ from pathlib import Path
 from common import tables
 from common.problem import Problem
 from report import sources
+from report.words import in_chinese
 
 CLAIMS = Path(__file__).parent / "claims.csv"
 COLUMNS = (
@@ -71,7 +72,7 @@ def judge(claim, claims):
         other = claims[claim["against"]]
         if differ(claim, other):
             said = says(other)
-            why = (f"{claim['against']} says {said}", f"{claim['against']} 为 {said}")
+            why = (f"{claim['against']} says {said}", f"{claim['against']} 为 {in_chinese(said)}")
             return Verdict("contradicted", measured, why, problem)
     if claim["check"] == "computed":
         computed = float(sources.evaluate(claim["field"], lambda term: float(claims[term]["value"])))

@@ -6,9 +6,34 @@ import shutil
 import numpy as np
 import pytest
 
+from common.models import MODELS
 from common.problem import Problem
 from report import build, sentences, sources, verdicts
+from report.words import in_chinese
 from tests.conftest import ROOT, run_python
+
+NAMES = {
+    "CIFAR",
+    "LeNet",
+    "ResNet",
+    "VGG",
+    "Wide",
+    "Dropout",
+    "Focal",
+    "Loss",
+    "AutoAugment",
+    "RandAugment",
+    "MixUp",
+    "CutMix",
+    "CBAM",
+    "SE",
+    "L2",
+    "GPU",
+    "NVIDIA",
+    "A10",
+    "nat",
+    "torchvision",
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +51,15 @@ def test_every_claim_names_fields_that_are_there(claims):
         assert re.fullmatch(r"[AP]\d+", name) and claim["zh"] and claim["en"] and claim["section"], name
         assert (claim["report"] == "assignment") == (name[0] == "A")
         assert claim["field"] or claim["check"] == "contradicted", name
+
+
+def test_what_claims_say_is_in_chinese_too(claims):
+    """All but numbers, names of networks and code: whatever else has no translation is found here."""
+    for text in {text for claim in claims.values() for text in (verdicts.says(claim), claim["configuration"])}:
+        for english in re.findall(r"\b[A-Za-z]\w*", re.sub(r"nn\.\S+", "", in_chinese(text)), re.ASCII):
+            assert english in MODELS or english in NAMES, f"{text}: {english}"
+    assert in_chinese("lenet, 10 epochs; batch 64, the report names none") == "LeNet，10 轮，批次 64，报告未写明"
+    assert in_chinese("chapter 2's model, cat for dog") == "第二章的模型，猫误判为狗"
 
 
 def test_fields_are_expressions_over_terms():
