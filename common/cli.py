@@ -90,7 +90,10 @@ def settle(options, task, seeds=SEEDS, altered=False):
             *sys.argv[1:],
         ]
     )
-    options.started = time.time()
+    options.started, options.git_commit = (
+        time.time(),
+        git_commit(),
+    )  # of the code that runs, whatever is committed meanwhile
     if options.deterministic:
         be_deterministic()
     fewer_seeds = options.seeds is not None and options.seeds < seeds["full"]
@@ -176,7 +179,7 @@ def provenance(options, source):
         "cores": cores(),
         "precision": options.precision,
         "data": source,
-        "git_commit": git_commit(),
+        "git_commit": options.git_commit,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(options.started)),
         "seconds": round(time.time() - options.started, 1),
         "peak_memory_gb": peak_memory_gb(options.device),

@@ -35,19 +35,22 @@ def in_groups(transform, images):
     return torch.cat([transform(group) for group in images.split(TOGETHER)])
 
 
-def for_confused(x, y, generator, degrees=15.0, scale=0.1, colour=0.2, others=0.2):
-    """Turn, scale and recolour the images of the classes in CONFUSED, and all others by the share `others` of that (section 3.1).
+def for_confused(x, y, generator, degrees=15.0, scale=0.1, colour=0.2, chance=0.5, others=0.5):
+    """Turn, scale and recolour some images: of the classes in CONFUSED by this chance, of the others by the share `others` of it.
 
-    Were the others left as they are, the marks that interpolation leaves would tell the class in training, and mislead in the test.
+    Section 3.1 proposes it for the confused classes only. But what marks an image as moved then tells its class in training, and
+    every image of the test, being unmoved, is taken for one of the others. So images of all classes are moved, and of all left.
     """
-    strength = torch.where(torch.isin(y, _confused(x.device)), 1.0, others)
-    turn, size, contrast, light = (torch.rand(4, len(x), generator=generator, device=x.device) * 2 - 1) * strength
+    chances = torch.where(torch.isin(y, _confused(x.device)), chance, chance * others)
+    picked, turn, size, contrast, light = torch.rand(5, len(x), generator=generator, device=x.device)
+    turn, size, contrast, light = (value * 2 - 1 for value in (turn, size, contrast, light))
     angle, size = torch.deg2rad(turn * degrees), 1 + size * scale
     zero = torch.zeros_like(angle)
     theta = torch.stack((angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero), 1).view(-1, 2, 3)
     grid = F.affine_grid(theta / size.view(-1, 1, 1), x.shape, align_corners=False)
     moved = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-    return moved * (1 + colour * contrast.view(-1, 1, 1, 1)) + colour * light.view(-1, 1, 1, 1), y
+    moved = moved * (1 + colour * contrast.view(-1, 1, 1, 1)) + colour * light.view(-1, 1, 1, 1)
+    return torch.where((picked < chances).view(-1, 1, 1, 1), moved, x), y
 
 
 def weights_of_confused(labels, weight=1.5):

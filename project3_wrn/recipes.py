@@ -30,7 +30,7 @@ class Recipe:
     policy: str = ""
     mix: str = ""
     erasing: bool = False
-    targeted: bool = False  # turn, scale and recolour the confusable classes, and the others a little
+    targeted: bool = False  # turn, scale and recolour images of the confusable classes more often
     weighted: bool = False  # draw the confusable classes more often
     loss: str = "cross_entropy"
     ema: float = 0.0  # decay a step of an average of the weights, which is then what is measured

@@ -58,7 +58,7 @@ def train_all(rows, options, fold_of=None):
     """Train what is not there yet; the list of what has failed.
 
     A run's file holds `test_logits` (10000, 10) and `val_logits` of the kept weights, `epoch_losses` and the other values an
-    epoch of common/training.py, `clean_train_accuracy` and `clean_train_loss`, and the `settings` it was made with.
+    epoch of common/training.py, `clean_train_accuracy` and `clean_train_loss`, and the `settings` and code it was made with.
     fold_of: (row, labels) -> indices to train on and indices to hold out instead, whose logits are then `val_logits`.
     """
     images, options.source = download.images(options.scale, options.data)
@@ -122,7 +122,7 @@ def train_one(path, settings, model, recipe, images, options, tell, fold_of):
     result |= {name: values for name, values in history.items() if not name.startswith("batch_")}
     result["clean_train_accuracy"] = evaluation.accuracy(logits["train"], measured["train"].labels).numpy()
     result["clean_train_loss"] = evaluation.cross_entropy(logits["train"], measured["train"].labels).numpy()
-    result["settings"] = np.array(repr(settings))
+    result["settings"], result["git_commit"] = np.array(repr(settings)), np.array(options.git_commit or "none")
     tables.save_arrays(path, result)
     checkpoint.unlink(missing_ok=True)
 

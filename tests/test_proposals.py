@@ -82,10 +82,14 @@ def test_the_confused_classes_are_moved_most(sample):
     x, y = data.normalise(sample[0].images[:400], data.PIXEL), sample[0].labels[:400]
     named = torch.tensor([data.CLASSES[label] in policies.CONFUSED for label in y])
     moved, labels = policies.for_confused(x, y, generator())
-    change = (moved - x).abs().flatten(1).mean(1)
-    assert torch.equal(labels, y) and change[named].mean() > 2 * change[~named].mean() and change.min() > 0
+    changed = (moved != x).flatten(1).any(1)
+    assert (
+        torch.equal(labels, y)
+        and 0.4 < changed[named].float().mean() < 0.6
+        and 0.15 < changed[~named].float().mean() < 0.35
+    )
     alone, _ = policies.for_confused(x, y, generator(), others=0.0)
-    assert torch.allclose(alone[~named], x[~named], atol=1e-4) and torch.equal(alone[named], moved[named])
+    assert torch.equal(alone[~named], x[~named]) and torch.equal(alone[named], moved[named])
     still, _ = policies.for_confused(x, y, generator(), degrees=0.0, scale=0.0, colour=0.0)
     assert torch.allclose(still, x, atol=1e-4)
 
