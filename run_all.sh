@@ -97,11 +97,15 @@ for task in "${tasks[@]}"; do
 done
 
 # The page shows what is there at full scale; a Python that was found and not made here may lack what it is written with.
-if "$PYTHON" -c 'import jinja2, markdown' 2>/dev/null; then
-    "$PYTHON" report/build.py || failed+=(report)
-else
-    echo "no page: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python report/build.py)"
-fi
+page=''
+for candidate in "$PYTHON" .venv/bin/python; do
+    if "$candidate" -c 'import jinja2, markdown' 2>/dev/null; then
+        page=yes
+        "$candidate" report/build.py || failed+=(report)
+        break
+    fi
+done
+[ -n "$page" ] || echo "no page: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python report/build.py)"
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (the lines above say why); the others are done" >&2
@@ -116,7 +120,7 @@ for task in "${tasks[@]}"; do
 done
 if [ "$scale" = quick ]; then
     scale=full
-    echo "the report's own experiment: bash run_all.sh --scale full. It goes on where it stopped; --plan lists it"
+    echo "on all of CIFAR-10: bash run_all.sh --scale full. It goes on where it stopped; --plan lists it"
     planned "${tasks[@]}" | "$PYTHON" benchmarks/plan.py | tail -n 1
 fi
 echo "done: ${tasks[*]}"

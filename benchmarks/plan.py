@@ -74,9 +74,9 @@ def rows_of(task, options):
     if task == "project3_wrn":
         return [project3_row(main, options)]
     seeds = options.seeds or getattr(main, "SEEDS", cli.SEEDS)[options.scale]
-    studies = [(main.RUNS, seeds, False)]
+    studies, apart = [(main.RUNS, seeds, False)], task == "task4_architectures"  # whose seconds are compared
     if hasattr(main, "SPLIT_SEEDS"):
-        studies.append((main.RUNS, len(main.SPLIT_SEEDS), True))
+        studies.append((main.RUNS, min(seeds, main.SPLIT_SEEDS), True))
     if hasattr(main, "LENET_BATCHES"):
         full = options.scale == "full"
         studies.append((main.LENET_BATCHES, len(main.LENET_BATCH_SEEDS) if full else seeds, False))
@@ -89,7 +89,7 @@ def rows_of(task, options):
         evaluated = TEST[options.scale] + held_out
         if task == "task2_regularization":  # measures training images too
             evaluated += min(train, study.EVALUATE_TRAIN)
-        for job in study.plan(runs, range(count), 1):
+        for job in study.plan(runs, range(count), 1, apart and changes is main.RUNS):
             run, others = job["runs"][0], len(job["names"]) - 1
             row = {key: run[key] for key in ("model", "epochs", "batch_size")} | {
                 "task": task,

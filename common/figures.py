@@ -131,7 +131,7 @@ def loss_figure(path, history, title, style, window=100):
     style.save(figure, path)
 
 
-def curves(axes, histories, field, style, ylabel, dashed=()):
+def curves(axes, histories, field, style, ylabel):
     """One line a run over the epochs: the mean over its seeds, in a band of one standard deviation."""
     for position, run in enumerate(dict.fromkeys(run for run, _ in histories)):
         trainings = [history[field].astype(float) for (name, _), history in histories.items() if name == run]
@@ -142,7 +142,6 @@ def curves(axes, histories, field, style, ylabel, dashed=()):
         axes.plot(
             epochs,
             values.mean(0),
-            "--" if run in dashed else "-",
             marker="o",
             markersize=3,
             color=color,

@@ -40,12 +40,13 @@ def configure(runs, base, options):
     return {name: {**run, "epochs": max(1, run["epochs"] // 5)} for name, run in full.items()}
 
 
-def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, name="runs"):
+def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, apart=False, name="runs"):
     """Train `runs`, {name: run}, with each of `seeds` (`options.seeds` if none); {(name, seed): history} as in common/training.py.
 
     on_split: train on the 45,000 of the 9:1 split and measure the 5,000 as val_loss and val_accuracy after each epoch;
         otherwise train on everything. Either way test_loss and test_accuracy are measured, and nothing is chosen by them.
     evaluate_train: measure clean_train_loss and clean_train_accuracy too, in evaluation mode, on 10,000 training images.
+    apart: each run and seed by itself, where its seconds are compared with another's.
 
     `seconds` of a run are its share of its stack's.
     """
@@ -62,7 +63,7 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, na
         "device": options.device,
     }
     shared |= {"precision": options.precision, "on_split": on_split, "evaluate_train": evaluate_train}
-    jobs = plan(runs, seeds, processes)
+    jobs = plan(runs, seeds, processes, apart)
     shared["threads"] = max(1, processes // len(jobs))
     if options.fresh:
         # all of the task's, so that a start that is stopped and given again without --fresh finds nothing old
@@ -77,16 +78,16 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, na
     return {(run, seed): histories[run, seed] for run in runs for seed in seeds}
 
 
-def plan(runs, seeds, processes):
+def plan(runs, seeds, processes, apart=False):
     """Group runs and seeds into jobs for `processes`, the longest first. A single process takes all seeds of a stack at once."""
     groups = {}
     for name, run in runs.items():
         alike = tuple((key, run[key]) for key in sorted(run) if key not in PER_MEMBER)
-        groups.setdefault(alike if stackable(run["model"]) else (*alike, name), []).append(name)
+        groups.setdefault((*alike, name) if apart or not stackable(run["model"]) else alike, []).append(name)
     jobs = []
     for names in groups.values():
         first, at_once = runs[names[0]], 1
-        if stackable(first["model"]):
+        if stackable(first["model"]) and not apart:
             at_once = -(-len(seeds) // processes)
             if processes > 1:
                 at_once = min(at_once, -(-FULL_STACK // len(names)))
@@ -100,6 +101,11 @@ def plan(runs, seeds, processes):
 def _length(job):
     """A guess at how long a job takes: a convolutional network with batch statistics is some fifty LeNets."""
     return job["epochs"] * len(job["names"]) * len(job["seeds"]) * (1 if stackable(job["runs"][0]["model"]) else 50)
+
+
+def precision_of(model, precision):
+    """What a network is trained in: stacks always in fp32, for their batches are too small for bf16 to pay."""
+    return "fp32" if stackable(model) else precision
 
 
 def stackable(model):
@@ -187,7 +193,9 @@ def train_job(job, shared, say):
 
     checkpoint = Path(shared["folder"]) / f"{job['names'][0]}-{'-'.join(map(str, job['seeds']))}.pt"
     settings = {"runs": dict(zip(job["names"], job["runs"]))}
-    settings |= {key: shared[key] for key in ("scale", "on_split", "precision")}
+    settings |= {key: shared[key] for key in ("scale", "on_split")} | {
+        "precision": precision_of(run["model"], shared["precision"])
+    }
     others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
     which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}"
     tell = epoch_counter(say, which, members, checkpoint.exists())
@@ -230,7 +238,7 @@ def make(run, seed, device):
 
 
 def stack(job, batches, device, precision):
-    """A Stack of all of the job's runs and seeds, and their batches side by side. Always fp32: batches are too small for bf16 to pay."""
+    """A Stack of all of the job's runs and seeds, and their batches side by side, in fp32."""
     runs, steps = job["runs"], len(batches[0]) * job["runs"][0]["epochs"]
     hyperparameters = {name: [run[name] for run in runs] for name in ("lr", "momentum", "weight_decay")}
     models = [[make(run, seed, device) for run in runs] for seed in job["seeds"]]
@@ -259,7 +267,9 @@ def split_indices(options):
 
 
 def write_provenance(runs, options):
-    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | {"runs": runs})
+    document = cli.provenance(options, options.source)
+    document["precision"] = " and ".join({precision_of(run["model"], options.precision): run for run in runs.values()})
+    cli.write_json(options.out / "run.json", document | {"runs": runs})
 
 
 def finish(runs, options):

@@ -6,6 +6,7 @@
 import csv
 import io
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def load_arrays(path):
             return dict(file)
     except FileNotFoundError as error:
         raise Problem(f"there is no {path}; run the task without --redraw first") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise Problem(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
 
 

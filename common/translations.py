@@ -23,7 +23,7 @@ CHINESE = {
     "L2 (weight decay)": "L2（权重衰减）",
     "Dropout": "Dropout",
     "LeNet, the baseline": "LeNet 基准配置",
-    "LeNet's ten epochs at five batch sizes": "五种批次大小下 LeNet 的十个轮次",
+    "LeNet at five batch sizes": "五种批次大小下的 LeNet",
     "the report's task 3": "报告的任务三",
     "the report's task 4": "报告的任务四",
     "none": "无",

@@ -90,9 +90,12 @@ def accidents(accuracy):
     for key, run in zip(REPORT, RUNS):
         if run in accuracy and abs(REPORT[key] - accuracy[run].mean()) > ACCIDENT:
             far.append(f"{REPORT[key]:.2f}% at {key[0]} epochs and batch {key[1]} (ours {accuracy[run].mean():.2f}%)")
-    if not far:
-        return f"All of the report's numbers lie within {ACCIDENT:g} points of the mean of our seeds."
-    return f"More than {ACCIDENT:g} points from the mean of our seeds: {'; '.join(far)}. The others are within."
+    missing = [
+        f"{epochs} epochs and batch {batch}" for (epochs, batch), run in zip(REPORT, RUNS) if run not in accuracy
+    ]
+    told = f"Of the {len(accuracy)} numbers compared, {len(far) or 'none'} lie more than {ACCIDENT:g} points from the mean of our seeds"
+    told += f": {'; '.join(far)}." if far else "."
+    return told + (f" Not run: {', '.join(missing)}." if missing else "")
 
 
 def draw(path, accuracy, style):

@@ -67,12 +67,13 @@ def report(folder, options):
     style = figures.Style(options.lang, run_json["scale"])
     measured = studies.read_results(folder)
     of = {field: studies.of_run(measured, f"{field}_accuracy") for field in ("train", "val", "test")}
-    seconds, sizes, rows = studies.of_run(measured, "seconds"), {}, []
+    seconds, epochs = studies.of_run(measured, "seconds"), studies.of_run(measured, "epochs")
+    sizes, rows = {}, []
     for run, description in run_json["runs"].items():
         if run not in of["test"]:
             continue
         sizes[run] = parameters, flops = studies.size_of(description["model"])
-        row = {"run": run, "epochs": description["epochs"]}
+        row = {"run": run, "epochs": tables.pm(epochs[run], 0)}
         for part, reported in zip(("train", "val", "test"), REPORT.get(run, ("", "", ""))):
             row |= {f"report: {part}, %": reported, f"ours: {part}, %": tables.pm(of[part][run])}
         row |= {"parameters": f"{parameters:,}", "MFLOPs": f"{flops / 1e6:,.0f}", "s": tables.pm(seconds[run], 0)}

@@ -25,21 +25,24 @@ WITHIN = {"quick": 100.0, "full": 5.0}  # points of validation accuracy that a m
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=("quick", "full"), default="full")
-    parser.add_argument("--members", type=Path, metavar="FOLDER", help="a study's folder of outputs")
+    parser.add_argument(
+        "--members", type=Path, metavar="FOLDER", help="a study's folder of outputs, of whatever scale it is"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder that holds CIFAR-10 (data/)")
     parser.add_argument("--lang", choices=("en", "zh"), default="en", help="language of the figures (en)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where results go (beside the members)")
     options = parser.parse_args()
     options.started = time.time()
     outputs = TASK / ("outputs_quick" if options.scale == "quick" else "outputs")
-    options.out = options.out or outputs / "ensemble"
-
     folders = [options.members] if options.members else [outputs / study for study in STUDIES]
-    folder = next((folder for folder in folders if len(list(folder.glob("runs/*.npz"))) > 1), None)
+    ended = [folder for folder in folders if (folder / "run.json").exists()]
+    folder = next((folder for folder in ended if len(list(folder.glob("runs/*.npz"))) > 1), None)
     if folder is None:
         raise Problem(
             f"no two finished runs in {' or '.join(map(str, folders))}; run project3_wrn/compare_models.py first"
         )
+    options.scale = cli.read_json(folder / "run.json")["scale"]
+    options.out = options.out or folder.resolve().parent / "ensemble"
     with cli.alone(options.out):
         combine(folder, options)
     print(f"results: {options.out}")
@@ -51,6 +54,7 @@ def combine(folder, options):
 
     from project3_wrn import studies
 
+    shortened = cli.read_json(folder / "run.json").get("shortened", False)
     val_labels, test_labels = studies.labels_of(options.scale, options.data)
     members, validation = members_of(folder, val_labels, WITHIN[options.scale])
     val, test = (torch.stack([member[part] for member in members.values()]) for part in ("val", "test"))  # (M, N, 10)
@@ -84,7 +88,7 @@ def combine(folder, options):
     ]
     sections = [
         f"{len(members)} members: the finished runs of `{folder.name}` that are within {WITHIN[options.scale]:g} points of "
-        "the best on the validation set.",
+        f"the best on the validation set.{' **Shortened** ones: not at the scale of the report.' if shortened else ''}",
         rows,
         "## The members",
         single,
@@ -102,7 +106,7 @@ def combine(folder, options):
     document = {
         "command": "python project3_wrn/ensemble.py " + " ".join(sys.argv[1:]),
         "scale": options.scale,
-        "shortened": cli.read_json(folder / "run.json").get("shortened", False),
+        "shortened": shortened,
         "members": folder.name,
         "weights": np.round(weights.tolist(), 4).tolist(),
         "git_commit": cli.git_commit(),
@@ -128,6 +132,8 @@ def members_of(folder, val_labels, within):
         }
         for (run, seed), result in results.items()
     }
+    if any(len(member["val"]) != len(val_labels) for member in members.values()):
+        raise Problem(f"the runs in {folder} hold out other images than the 9:1 split's; an ensemble needs those")
     validation = {name: accuracy(member["val"], val_labels) for name, member in members.items()}
     least = max(validation.values(), default=0.0) - within
     members = {name: member for name, member in members.items() if validation[name] >= least}

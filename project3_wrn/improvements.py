@@ -88,10 +88,11 @@ def report(folder, options):
         )
         rows.append(row | {"s": tables.pm(seconds[run], 0)})
     words = f"{base['model']}, {base['epochs']} epochs on {'45,000 images' if scale == 'full' else 'the sample'}, {len(run_json['seeds'])} seed(s), on {run_json['device']} in {run_json['precision']}. Difference in test accuracy from the baseline of the same seed; ± is half of the 95% confidence interval (Student's t over the seeds)."
-    if scale == "full" and base["fast"]:
+    if scale == "full" and run_json["shortened"]:
         words += (
             f" **A small budget**: {base['epochs']} epochs, not the report's recipe; regularisers pay later than that."
         )
+    words += " Seconds are of training; `contrastive` is not compiled on CUDA, and `mirror` measures twice."
     tables.write_markdown(
         folder / "improvements.md", "Project 3: what chapter 3 proposes", [words, rows, verdict(compared)], scale
     )

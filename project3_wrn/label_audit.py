@@ -41,9 +41,8 @@ def main():
             base = BASES["cuda" if options.device == "cuda" else "cpu"]
             rows = studies.configure({f"fold_{fold}": base for fold in range(FOLDS)}, options)
             failed = studies.train_all(rows, options, fold_of=fold_of)
-            studies.write_run(options, rows)
             studies.tell_failed(failed, "Without a fold some images have no probabilities")
-            write_probabilities(options)
+            write_probabilities(options, studies.finish(options, rows))
         report(options.out, options)
     print(f"results: {options.out}")
 
@@ -61,7 +60,7 @@ def fold_of(row, labels):
     return (folds != number).nonzero().flatten(), (folds == number).nonzero().flatten()
 
 
-def write_probabilities(options):
+def write_probabilities(options, results):
     """probabilities.npz: train (50000, 10), of each image by networks that were not trained on it, and test, by all of them."""
     import torch
     import torch.nn.functional as F
@@ -70,7 +69,6 @@ def write_probabilities(options):
     from project3_wrn import studies
 
     (train, test), _ = download.images(options.scale, options.data)
-    results = studies.saved(options.out, cli.read_json(options.out / "run.json"))
     out_of_fold, mean = torch.zeros(len(train), 10), torch.zeros(len(test), 10)
     for (row, _), result in results.items():
         val, test_logits = (torch.from_numpy(result[f"{part}_logits"]).float() for part in ("val", "test"))
@@ -105,8 +103,9 @@ def report(folder, options):
     accuracy = float((probabilities.argmax(1) == train.labels).double().mean() * 100)
     sure = int((test_probabilities[wrong].amax(1) > 0.9).sum())
     some = next(iter(run_json["runs"].values()))
+    budget = " **A small budget**, not the report's network." if run_json["shortened"] else ""
     sections = [
-        f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}. Out of fold, {accuracy:.2f}% of the training labels are predicted.",
+        f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}.{budget} Out of fold, {accuracy:.2f}% of the training labels are predicted.",
         f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). Many of these are hard images whose label is right: the network is wrong about {100 - accuracy:.1f}% of all, so this count is what is worth looking at, not a count of errors.",
         f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. {published(surest, confirmed, len(test))}",
         f"The {SHOWN} most doubtful: `train_suspects.png` and `test_suspects.png`; all of them: the CSV files.",

@@ -28,11 +28,10 @@ def main(description, task, study, seeds, rows_of, report, more=None):
         if not options.redraw:
             rows = configure(rows_of(options), options)
             failed = train_all(rows, options)
-            write_run(options, rows)
             if len(failed) == len(rows) * len(options.seeds):
                 tell_failed(failed, "There is nothing to report on")
+            results = finish(options, rows)
             val_labels, test_labels = labels_of(options.scale, options.data)
-            results = saved(options.out, cli.read_json(options.out / "run.json"))
             write_results(options.out / "results.csv", measure(results, test_labels, val_labels, more))
         report(options.out, options)
     tell_failed(failed, "The tables have the others")
@@ -65,9 +64,8 @@ def train_all(rows, options, fold_of=None):
     runs = [(row, seed) for seed in options.seeds for row in rows]
     failed = []
     if options.fresh:  # all before the first is trained: a start that is stopped goes on without --fresh
-        for path in (file_of(options.out, row, seed) for row, seed in runs):
-            path.unlink(missing_ok=True)
-            checkpoint_of(path).unlink(missing_ok=True)
+        for path in (*options.out.glob("runs/*.npz"), *options.out.glob("checkpoints/*.pt")):
+            path.unlink()
     with Progress(sum(rows[row][1].epochs for row, _ in runs), Path(options.out).name) as progress:
         for row, seed in runs:
             model, recipe = rows[row]
@@ -75,12 +73,7 @@ def train_all(rows, options, fold_of=None):
             settings = settings_of(model, dataclasses.asdict(recipe), seed, options.scale, options.precision)
             tell = epoch_counter(progress.advance, path.stem, resumed=checkpoint_of(path).exists())
             try:
-                if path.exists():
-                    if not made_with(tables.load_arrays(path), settings):
-                        raise Problem(
-                            f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
-                        )
-                else:
+                if not finished(path, settings):
                     train_one(path, settings, model, recipe, images, options, tell, fold_of)
             except (Problem, RuntimeError) as error:
                 failed.append(f"{row} with seed {seed} ({first_line(error)})")
@@ -91,6 +84,23 @@ def train_all(rows, options, fold_of=None):
 
 def file_of(folder, row, seed):
     return Path(folder) / "runs" / f"{row}-{seed}.npz"
+
+
+def finished(path, settings):
+    """Whether this run is done. One whose file is damaged is not. Raises Problem where it was made with other settings."""
+    if not path.exists():
+        return False
+    try:
+        result = tables.load_arrays(path)
+    except Problem as problem:
+        print(f"trained again: {problem}", flush=True)
+        path.unlink()
+        return False
+    if not made_with(result, settings):
+        raise Problem(
+            f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
+        )
+    return True
 
 
 def checkpoint_of(path):
@@ -193,11 +203,17 @@ def of_run(measured, field):
     return {run: np.array(numbers) for run, numbers in values.items()}
 
 
-def write_run(options, rows):
-    """run.json. Without CUDA a study is a shortened one, and says so."""
-    described = {row: {"model": model} | dataclasses.asdict(recipe) for row, (model, recipe) in rows.items()}
-    shortened = {"shortened": options.device != "cuda"}
-    cli.write_json(options.out / "run.json", cli.provenance(options, options.source) | shortened | {"runs": described})
+def finish(options, rows):
+    """Write run.json, which names the code of every run: a study may have been gone on with by another. Its finished runs.
+
+    Without CUDA a study is a shortened one, and says so.
+    """
+    document = cli.provenance(options, options.source) | {"shortened": options.device != "cuda"}
+    document["runs"] = {row: {"model": model} | dataclasses.asdict(recipe) for row, (model, recipe) in rows.items()}
+    results = saved(options.out, document)
+    document["trained_by"] = sorted({str(result.get("git_commit", "not recorded")) for result in results.values()})
+    cli.write_json(options.out / "run.json", document)
+    return results
 
 
 def size_of(model):

@@ -1,4 +1,4 @@
-"""The grader's page: every output, and every claim of the two reports beside what was measured.
+"""The grader's page: every output, and the two reports' claims beside what was measured.
 
     python report/build.py [--out FOLDER]
 
@@ -152,7 +152,7 @@ def build(out):
 def claims_page(claims, judged):
     """All claims as Markdown, the reports apart."""
     lines = [
-        "# Every claim of the two reports, and what was measured",
+        "# The claims of the two reports, and what was measured",
         "",
         "Made by `python report/build.py` from report/claims.csv and the outputs.",
         "",

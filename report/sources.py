@@ -32,7 +32,7 @@ def evaluate(expression, value_of):
 
     def of(node):
         if isinstance(node, ast.BinOp) and type(node.op) in OPERATIONS:
-            return OPERATIONS[type(node.op)](*paired(of(node.left), of(node.right)))
+            return OPERATIONS[type(node.op)](of(node.left), of(node.right))
         if isinstance(node, ast.Name):
             return values[node.id]
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
@@ -45,15 +45,8 @@ def evaluate(expression, value_of):
         raise ValueError(f"{expression!r} cannot be read") from error
 
 
-def paired(left, right):
-    """Two terms seed by seed, or their means where a seed of one has failed."""
-    if np.size(left) > 1 and np.size(right) > 1 and np.size(left) != np.size(right):
-        return np.mean(left), np.mean(right)
-    return left, right
-
-
 def measured(file, field, on_a_gpu=False):
-    """Float array of the field's values, one a seed.
+    """Float array of the field's values, one a seed that all of its terms have.
 
     Raises:
         NotRun: there is no such file of a full run, on a GPU where that is asked for.
@@ -71,9 +64,12 @@ def measured(file, field, on_a_gpu=False):
         raise NotRun(command(file))
     if on_a_gpu and run.get("device_type") != "cuda":
         raise NotRun(command(file).removesuffix(" --device cuda") + " --device cuda")
-    read = {".csv": from_csv, ".npz": from_history, ".json": from_json}[path.suffix]
-    values = evaluate(field, read(path))
-    return np.atleast_1d(values).astype(float)
+    read = {".csv": from_csv, ".npz": from_history, ".json": from_json}[path.suffix](path)
+    of_term = {term: read(term) for term in TERM.findall(field)}
+    seeds = set.intersection(*map(set, of_term.values()))
+    if not seeds:
+        raise ValueError(f"{path.name} has no seed with all of {field}")
+    return evaluate(field, lambda term: np.array([of_term[term][seed] for seed in sorted(seeds)], float))
 
 
 def command(file):
@@ -93,6 +89,7 @@ def parted(term):
 
 
 def from_csv(path):
+    """term -> {seed: value}; so are the others below. Where no seed is named, its place stands for it."""
     rows = tables.read_csv(path)
 
     def value_of(term):
@@ -100,7 +97,7 @@ def from_csv(path):
         found = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
         if not found or name not in found[0]:
             raise ValueError(f"{path.name} has no {term}")
-        return np.array([float(row[name]) for row in found])
+        return {row.get("seed", place): float(row[name]) for place, row in enumerate(found)}
 
     return value_of
 
@@ -111,17 +108,18 @@ def from_history(path):
     def value_of(term):
         name, wanted = parted(term)
         epoch = int(wanted["epoch"])
-        of_run = [history for (run, _), history in histories.items() if run == wanted["run"] and name in history]
+        of_run = {
+            seed: history[name]
+            for (run, seed), history in histories.items()
+            if run == wanted["run"] and name in history
+        }
         if not of_run:
             raise ValueError(f"{path.name} has no {term}")
         # a training that stopped early has no such epoch: not a number, so nothing is reproduced
-        return np.array(
-            [
-                history[name][epoch - 1 if epoch > 0 else epoch] if epoch <= len(history[name]) else np.nan
-                for history in of_run
-            ],
-            float,
-        )
+        return {
+            seed: values[epoch - 1 if epoch > 0 else epoch] if epoch <= len(values) else np.nan
+            for seed, values in of_run.items()
+        }
 
     return value_of
 
@@ -132,7 +130,7 @@ def from_json(path):
 
     def value_of(term):
         try:
-            return np.array([entry[term] for entry in entries], float)
+            return {entry.get("seed", place): float(entry[term]) for place, entry in enumerate(entries)}
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path.name} has no {term}") from error
 

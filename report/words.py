@@ -8,15 +8,15 @@ from common.translations import CHINESE
 WORDS = {
     "title": ("CIFAR-10 coursework: what was measured", "CIFAR-10 课程实验：实测结果"),
     "lead": (
-        "The experiments of two lab reports, run again: every output, and every claim of the reports beside what was measured. What has not been run at full scale says so.",
-        "两份实验报告的实验重跑结果：所有输出，以及报告的每一条论断与实测结果的对照。尚未以完整规模运行的部分均有标明。",
+        "The experiments of two lab reports, run again: every output, and the reports' claims beside what was measured. What has not been run at full scale says so.",
+        "两份实验报告的实验重跑结果：所有输出，以及报告各条论断与实测结果的对照。尚未以完整规模运行的部分均有标明。",
     ),
     "summary": ("The reports' numbers and ours", "报告的数字与我们的数字"),
     "task": ("Task", "任务"),
     "run": ("Run", "实验"),
     "ours": ("Ours: test accuracy, %", "我们的测试准确率，%"),
     "verdicts": ("Verdicts", "判定汇总"),
-    "claims": ("Every claim", "逐条论断"),
+    "claims": ("The claims", "逐条论断"),
     "runs": ("What was run", "运行记录"),
     "report": ("Report", "报告"),
     "assignment": ("The assignment", "第一次作业"),
@@ -80,6 +80,7 @@ PHRASES = {
     "next to nothing": "几乎为零",
     "not said which": "未写明哪一种",
     "on 32x32": "以 32x32 输入",
+    "on a GPU": "在 GPU 上",
     "on a GPU (the report's is an NVIDIA A10)": "在 GPU 上（报告用 NVIDIA A10）",
     "one network alone": "仅一个网络",
     "post-activation": "后激活",
@@ -88,6 +89,7 @@ PHRASES = {
     "table": "表格",
     "text": "正文",
     "text of 2.3": "2.3 正文",
+    "table 1.7's WideResNet 28-10": "表 1.7 的 WideResNet 28-10",
     "the report names none": "报告未写明",
     "the same members": "相同的成员",
     "the text's Wide ResNet": "正文的 Wide ResNet",
@@ -97,7 +99,7 @@ PHRASES = {
     "without VGG-16": "不含 VGG-16",
 }
 JOINTS = {", ": "，", "; ": "，", " and ": " 与 "}
-COUNTED = {"points": "个百分点", "epochs": "轮", "images": "张", "ms": "毫秒", "nats": "nat"}
+COUNTED = {"points": "个百分点", "epochs": "轮", "images": "张", "ms": "毫秒", "s": "秒", "nats": "nat"}
 
 
 def in_chinese(text):

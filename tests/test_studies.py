@@ -66,6 +66,24 @@ def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, cap
         start(compare_models, monkeypatch, folder / "failing")
     page = (out / "comparison.md").read_text(encoding="utf-8")
     assert "| other |" in page and "| good |" not in page  # what was refused is not shown as the new run either
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    monkeypatch.setattr(compare_models, "RUNS", {"good": ("lenet", Recipe(lr=0.7)), "other": ("lenet", Recipe(lr=0.7))})
+    with pytest.raises(Problem, match="nothing to report on"):
+        start(compare_models, monkeypatch, folder / "failing")
+    assert before == {
+        path.name: path.read_bytes() for path in out.iterdir() if path.is_file()
+    }  # no new name for old results
+
+
+def test_a_damaged_run_is_trained_again(monkeypatch, folder, capsys):
+    monkeypatch.setattr(compare_models, "RUNS", {"good": LENET})
+    out = start(compare_models, monkeypatch, folder / "damaged")
+    path, before = out / "runs" / "good-0.npz", (out / "results.csv").read_text(encoding="utf-8")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    start(compare_models, monkeypatch, folder / "damaged")
+    assert "trained again: " in capsys.readouterr().out
+    accuracy = lambda text: text.splitlines()[1].split(",")[2]
+    assert accuracy((out / "results.csv").read_text(encoding="utf-8")) == accuracy(before)
 
 
 def test_a_study_of_which_nothing_ran_is_one_line(monkeypatch, tmp_path):
@@ -111,10 +129,13 @@ def test_accidents_are_those_far_from_our_seeds():
     near = {
         run: np.array([value, value + 1]) for value, run in zip(batch_epoch_grid.REPORT.values(), batch_epoch_grid.RUNS)
     }
-    assert "All of the report's numbers" in batch_epoch_grid.accidents(near)
+    assert batch_epoch_grid.accidents(near).startswith("Of the 9 numbers compared, none lie more than 5 points")
     far = near | {"epochs_100_batch_128": np.array([89.0, 90.0])}
     assert "52.11% at 100 epochs and batch 128 (ours 89.50%)" in batch_epoch_grid.accidents(far)
     assert "90.69" not in batch_epoch_grid.accidents(far)
+    del far["epochs_20_batch_256"]
+    told = batch_epoch_grid.accidents(far)
+    assert told.startswith("Of the 8 numbers compared, 1 lie") and told.endswith("Not run: 20 epochs and batch 256.")
 
 
 def test_improvements(monkeypatch, folder, sample):
@@ -220,6 +241,15 @@ def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
     assert "3 members" in (tmp_path / "out" / "ensemble.md").read_text(encoding="utf-8")
     with pytest.raises(AssertionError, match="were touched"):
         real(torch.randn(400, 10), Untouched())
+
+
+def test_an_ensemble_of_other_splits_is_one_line(monkeypatch, folder, tmp_path):
+    """The folds of label_audit.py hold out other images than the split."""
+    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(split=False, patience=0, lr=0.02))})
+    out = start(label_audit, monkeypatch, folder / "folds")
+    monkeypatch.setattr(sys, "argv", ["ensemble.py", "--members", str(out), "--out", str(tmp_path)])
+    with pytest.raises(Problem, match="other images than the 9:1 split's"):
+        ensemble.main()
 
 
 def test_an_ensemble_of_nothing_is_one_line(monkeypatch, tmp_path):
