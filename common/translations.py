@@ -78,6 +78,7 @@ CHINESE = {
     "horse": "马",
     "ship": "船",
     "truck": "卡车",
+    "Least possible with smoothed labels": "标签平滑下的最小可能值",
     "MFLOPs of a forward pass": "一次前向计算的 MFLOPs",
     "The report": "报告",
     "Ours, mean over seeds": "我们的结果，种子均值",

@@ -239,12 +239,12 @@ def report(source, out, options):
     histories, saved = tables.load_histories(source / "loss_history.npz"), tables.load_arrays(source / "logits.npz")
     style = figures.Style(options.lang, scale)
     first = metrics[0]["seed"]
-    history, lr = histories[model, first], run_json["recipe"]["lr"]
+    history, recipe = histories[model, first], run_json["recipe"]
     logits, labels = saved[f"{first}/test"], saved["test_labels"]
 
-    cli.write_json(out / "training_history.json", outputs.training_history(history, lr))
+    cli.write_json(out / "training_history.json", outputs.training_history(history, recipe["lr"]))
     outputs.write_tables(out, model, scale, metrics, logits, labels)
-    outputs.draw(out, history, lr, logits, labels, style)
+    outputs.draw(out, history, recipe, logits, labels, style)
 
     (_, test), _ = download.images(scale, options.data)
     outputs.draw_misclassified(out / "misclassified_samples.png", logits, test, style)

@@ -11,6 +11,7 @@ from sklearn.metrics import classification_report
 from common import data, evaluation, figures, tables
 from common.figures import plt
 from project3_wrn import gradcam
+from project3_wrn.losses import smoothing_floor
 
 MISCLASSIFIED = 20
 CAM_SAMPLES = (6, 3)  # right ones, wrong ones
@@ -168,21 +169,29 @@ def pair_note(labels, guesses):
     return "The report's pairs: " + "; ".join(words) + "."
 
 
-def draw(out, history, lr, logits, labels, style):
+def draw(out, history, recipe, logits, labels, style):
     """The figures that need no images."""
     test, labels = torch.from_numpy(logits), torch.from_numpy(labels)
     guesses = test.argmax(1)
-    draw_training(out / "training_curves.png", history, lr, style)
+    draw_training(out / "training_curves.png", history, recipe, style)
     draw_confusion(out / "confusion_matrix.png", evaluation.confusions(labels, guesses), style)
     draw_classes(out / "per_class_accuracy.png", labels, guesses, style)
     draw_pairs(out / "top_confusion_pairs.png", labels, guesses, style)
     draw_confidence(out / "confidence.png", test, labels, style)
 
 
-def draw_training(path, history, lr, style):
+def draw_training(path, history, recipe, style):
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 4.2), layout="constrained")
     epochs, best = np.arange(1, len(history["epoch_losses"]) + 1), int(history["kept_epoch"])
     marker = "o-" if len(epochs) < 20 else "-"
+    if recipe["label_smoothing"] and recipe["loss"] == "cross_entropy":
+        floor = smoothing_floor(recipe["label_smoothing"])
+        left.axhline(
+            floor,
+            color="grey",
+            linestyle=":",
+            label=f"{style.text('Least possible with smoothed labels')}: {floor:.2f}",
+        )
     for axes, training, validation in (
         (left, "epoch_losses", "val_loss"),
         (middle, "train_accuracy", "val_accuracy"),
@@ -195,7 +204,7 @@ def draw_training(path, history, lr, style):
         axes.legend()
     left.set(title=style.text("Loss"), ylabel=style.text("Loss, nats"))
     middle.set(title=style.text("Accuracy"), ylabel=style.text("Accuracy, %"))
-    right.plot(epochs, history["lr"] * lr, marker)
+    right.plot(epochs, history["lr"] * recipe["lr"], marker)
     right.set(title=style.text("Learning rate in the epoch's last step"), ylabel=style.text("Learning rate"))
     for axes in (left, middle, right):
         axes.set_xlabel(style.text("Epoch"))

@@ -141,7 +141,7 @@ def build(out):
         counts=verdicts.counts(claims, judged),
         kinds=verdicts.KINDS,
         sections=sections,
-        summary=readme.result_rows(),
+        summary=list(zip(readme.result_rows("en"), readme.result_rows("zh"))),
         chinese=CHINESE,
         words=WORDS,
     )
