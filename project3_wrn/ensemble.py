@@ -67,17 +67,15 @@ def combine(folder, options):
     }
     reached = {way: accuracy(probabilities, test_labels) for way, probabilities in ways.items()}
     best = max(members, key=validation.get)
-    best_test = accuracy(members[best]["test"], test_labels)
     disagreement = (test.argmax(-1)[:, None] != test.argmax(-1)).double().mean(-1) * 100
     mean_disagreement = float(disagreement.sum() / (len(members) * (len(members) - 1)))
+    groups = seeds_of(members)
 
+    measured = {name: accuracy(member["test"], test_labels) for name, member in members.items()}
+    best_test = measured[best]
     single = [
-        {
-            "member": name,
-            "val_accuracy": f"{validation[name]:.2f}",
-            "test_accuracy": f"{accuracy(member['test'], test_labels):.2f}",
-        }
-        for name, member in members.items()
+        {"member": name, "val_accuracy": f"{validation[name]:.2f}", "test_accuracy": f"{measured[name]:.2f}"}
+        for name in members
     ]
     rows = [
         {"way": f"best member by validation: {best}", "test, %": f"{best_test:.2f}", "against it, points": ""},
@@ -91,16 +89,23 @@ def combine(folder, options):
         f"the best on the validation set.{' **Shortened** ones: not at the scale of the report.' if shortened else ''}",
         rows,
         "## The members",
-        single,
-        "## Complementarity: recall by class, %",
-        class_rows(members, test, ways["mean probability"], test_labels),
+        [
+            {"run": run, "seeds": len(places)}
+            | {
+                f"{part}, %": tables.pm([accuracies[list(members)[place]] for place in places])
+                for part, accuracies in (("validation", validation), ("test", measured))
+            }
+            for run, places in groups.items()
+        ],
+        "## Complementarity: recall by class, %, mean over seeds",
+        class_rows(groups, test, ways["mean probability"], test_labels),
         f"Two members disagree on {mean_disagreement:.2f}% of the test images on average. At least one is right on "
         f"{oracle(test, test_labels):.2f}%: no vote among them can go beyond that.",
     ]
     tables.write_markdown(options.out / "ensemble.md", "Project 3: the networks together", sections, options.scale)
     tables.write_csv(options.out / "members.csv", single)
     style = figures.Style(options.lang, options.scale)
-    draw(options.out / "diversity.png", list(members), disagreement.numpy(), style)
+    draw(options.out / "diversity.png", list(groups), between(groups, disagreement).numpy(), style)
     found = {way.split(" (")[0].replace(" ", "_"): value for way, value in reached.items()}
     cli.write_json(options.out / "ensemble.json", {"best_member": best_test} | found)
     document = {
@@ -174,27 +179,46 @@ def oracle(test, labels):
     return float((test.argmax(-1) == labels).any(0).double().mean() * 100)
 
 
-def class_rows(members, test, mean, labels):
-    """Recall by class of each member and of their mean; the best member of a class in bold."""
+def seeds_of(names):
+    """{run: the places of its seeds among the members}."""
+    groups = {}
+    for place, name in enumerate(names):
+        groups.setdefault(name.rsplit(", seed ", 1)[0], []).append(place)
+    return groups
+
+
+def between(groups, disagreement):
+    """Mean disagreement (runs, runs) of two different members, one of each run; 0 of a run of one seed with itself."""
+    import torch
+
+    pairs = lambda a, b: [disagreement[i, j] for i in a for j in b if i != j]
+    rows = [
+        [sum(found) / len(found) if (found := pairs(a, b)) else 0.0 for b in groups.values()] for a in groups.values()
+    ]
+    return torch.tensor(rows)
+
+
+def class_rows(groups, test, mean, labels):
+    """Recall by class of each run, a mean over its seeds, and of all members together; the best run of a class in bold."""
+    import torch
+
     from common.data import CLASSES
 
-    recall = lambda p, c: float((p.argmax(-1) == labels)[labels == c].double().mean() * 100)
-    best = {c: max(range(len(members)), key=lambda i: recall(test[i], c)) for c in range(10)}
+    right = (torch.cat((test, mean[None])).argmax(-1) == labels).double() * 100
+    recall = torch.stack([right[:, labels == c].mean(1) for c in range(len(CLASSES))], 1)
+    means = torch.stack([recall[places].mean(0) for places in groups.values()])
     rows = []
-    for i, name in enumerate(members):
-        shown = {
-            CLASSES[c]: f"**{recall(test[i], c):.1f}**" if best[c] == i else f"{recall(test[i], c):.1f}"
-            for c in range(10)
-        }
-        rows.append({"member": name} | shown)
-    return [*rows, {"member": "mean probability"} | {CLASSES[c]: f"{recall(mean, c):.1f}" for c in range(10)}]
+    for run, values, best in zip(groups, means, means == means.amax(0)):
+        shown = [f"**{value:.1f}**" if top else f"{value:.1f}" for value, top in zip(values, best)]
+        rows.append({"run": run} | dict(zip(CLASSES, shown)))
+    return [*rows, {"run": "mean probability"} | {name: f"{value:.1f}" for name, value in zip(CLASSES, recall[-1])}]
 
 
 def draw(path, names, disagreement, style):
-    """How many per cent of the test images two members disagree on."""
+    """How many per cent of the test images two members disagree on, run by run."""
     figure, axes = figures.plt.subplots(figsize=(0.45 * len(names) + 4, 0.45 * len(names) + 3), layout="constrained")
     image = axes.imshow(disagreement, cmap="viridis")
-    if len(names) <= 16:
+    if len(names) <= 20:
         for row in range(len(names)):
             for column in range(len(names)):
                 axes.text(

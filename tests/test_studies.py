@@ -210,6 +210,17 @@ def test_votes_and_their_ties():
     assert ensemble.vote(three[[0, 0, 1]]).argmax(-1).tolist() == [0]
 
 
+def test_disagreement_of_runs_is_that_of_their_different_seeds():
+    groups = ensemble.seeds_of(["a, seed 0", "a, seed 1", "b, seed 0"])
+    assert groups == {"a": [0, 1], "b": [2]}
+    disagreement = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 8.0], [4.0, 8.0, 0.0]])
+    assert ensemble.between(groups, disagreement).tolist() == [[2.0, 6.0], [6.0, 0.0]]
+    labels = torch.tensor([0, 0, 1])
+    test = F.one_hot(torch.tensor([[0, 1, 1], [0, 0, 1], [1, 1, 1]]), 10).double()
+    rows = ensemble.class_rows(groups, test, test.mean(0), labels)
+    assert [row["airplane"] for row in rows] == ["**75.0**", "0.0", "50.0"] and rows[0]["automobile"] == "**100.0**"
+
+
 class Untouched:
     """Labels that nobody may look at."""
 
