@@ -216,6 +216,7 @@ def class_rows(groups, test, mean, labels):
 
 def draw(path, names, disagreement, style):
     """How many per cent of the test images two members disagree on, run by run."""
+    names = [style.text(name) for name in names]
     figure, axes = figures.plt.subplots(figsize=(0.45 * len(names) + 4, 0.45 * len(names) + 3), layout="constrained")
     image = axes.imshow(disagreement, cmap="viridis")
     if len(names) <= 20:
@@ -228,7 +229,9 @@ def draw(path, names, disagreement, style):
                     ha="center",
                     va="center",
                     fontsize=7,
-                    color="white" if disagreement[row, column] < disagreement.max() * 0.6 else "black",
+                    color="white"
+                    if disagreement[row, column] < (disagreement.min() + disagreement.max()) / 2
+                    else "black",
                 )
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
