@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import jinja2
 import markdown
+import markupsafe  # which jinja2 brings
 
 from common import cli, tables
 from common.problem import Problem
@@ -99,6 +100,11 @@ def training_seconds(folder):
     return f"{sum(map(float, spent)):,.0f}" if spent else ""
 
 
+def code(sentence):
+    """A sentence as HTML, what stands between backticks as code."""
+    return markupsafe.Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(sentence))))
+
+
 def html_of(text):
     """The page of a task as HTML: its title left out, its headings two levels lower, its tables able to scroll."""
     body = "\n".join(line for line in text.splitlines() if not line.startswith("# "))
@@ -133,6 +139,7 @@ def build(out):
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["code"] = code
     page = environment.get_template("page.html.j2").render(
         claims=claims,
         verdicts=judged,

@@ -205,6 +205,7 @@ def test_a_stopped_task_goes_on_where_it_stopped(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
     )
     checkpoint = tmp_path / "checkpoints" / "runs" / "baseline-0.pt"
     while child.poll() is None and not checkpoint.exists():
