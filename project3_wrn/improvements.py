@@ -4,7 +4,7 @@
 
 On CUDA the baseline is ResNet-18 by the report's recipe; elsewhere it is fast_small, on the same 45,000 images, for the few epochs of
 CPU_EPOCHS: a small budget, which the tables state. All rows are trained alike; nothing is chosen by the test set.
-Writes to project3_wrn/outputs/improvements/: improvements.md, confusions.md, results.csv, improvements.png, run.json, runs/.
+Writes to project3_wrn/outputs/improvements/: improvements.md, results.csv, improvements.png, run.json, runs/.
 """
 
 import dataclasses
@@ -93,18 +93,15 @@ def report(folder, options):
             f" **A small budget**: {base['epochs']} epochs, not the report's recipe; regularisers pay later than that."
         )
     words += " Seconds are of training; `contrastive` is not compiled on CUDA, and `mirror` measures twice."
-    tables.write_markdown(
-        folder / "improvements.md", "Project 3: what chapter 3 proposes", [words, rows, verdict(compared)], scale
-    )
-    tables.write_markdown(
-        folder / "confusions.md",
-        "Project 3: what each change does to the confused pairs",
-        [
-            "Test images of the one class taken for the other, both ways together; mean ± standard deviation over seeds (section 3.1).",
-            pair_rows(measured),
-        ],
-        scale,
-    )
+    page = [
+        words,
+        rows,
+        verdict(compared),
+        "## What each change does to the confused pairs",
+        "Test images of the one class taken for the other, both ways together; mean ± standard deviation over seeds (section 3.1).",
+        pair_rows(measured),
+    ]
+    tables.write_markdown(folder / "improvements.md", "Project 3: what chapter 3 proposes", page, scale)
     draw(folder / "improvements.png", compared, style)
 
 
