@@ -74,22 +74,22 @@ def rows_of(task, options):
     if task == "project3_wrn":
         return [project3_row(main, options)]
     seeds = options.seeds or getattr(main, "SEEDS", cli.SEEDS)[options.scale]
-    studies, apart = [(main.RUNS, seeds, False)], task == "task4_architectures"  # whose seconds are compared
+    studies = [(main.RUNS, seeds, False, task == "task4_architectures")]  # whose seconds are compared
     if hasattr(main, "SPLIT_SEEDS"):
-        studies.append((main.RUNS, min(seeds, main.SPLIT_SEEDS), True))
+        studies.append((main.RUNS, min(seeds, main.SPLIT_SEEDS), True, False))
     if hasattr(main, "LENET_BATCHES"):
         full = options.scale == "full"
-        studies.append((main.LENET_BATCHES, len(main.LENET_BATCH_SEEDS) if full else seeds, False))
-        studies.append((main.RESNET_BATCHES, len(main.RESNET_BATCH_SEEDS), False))
+        studies.append((main.LENET_BATCHES, len(main.LENET_BATCH_SEEDS) if full else seeds, False, False))
+        studies.append((main.RESNET_BATCHES, len(main.RESNET_BATCH_SEEDS), False, False))
     rows = []
     settings = argparse.Namespace(epochs=None, batch_size=None, scale=options.scale)
-    for changes, count, on_split in studies:
+    for changes, count, on_split, apart in studies:
         runs = study.configure(changes, main.BASE, settings)
         train, held_out = TRAIN[options.scale], HELD_OUT[options.scale] if on_split else 0
         evaluated = TEST[options.scale] + held_out
         if task == "task2_regularization":  # measures training images too
             evaluated += min(train, study.EVALUATE_TRAIN)
-        for job in study.plan(runs, range(count), 1, apart and changes is main.RUNS):
+        for job in study.plan(runs, range(count), 1, apart):
             run, others = job["runs"][0], len(job["names"]) - 1
             row = {key: run[key] for key in ("model", "epochs", "batch_size")} | {
                 "task": task,

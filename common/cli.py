@@ -90,10 +90,8 @@ def settle(options, task, seeds=SEEDS, altered=False):
             *sys.argv[1:],
         ]
     )
-    options.started, options.git_commit = (
-        time.time(),
-        git_commit(),
-    )  # of the code that runs, whatever is committed meanwhile
+    options.started = time.time()
+    options.git_commit = git_commit()  # of the code that runs, whatever is committed meanwhile
     if options.deterministic:
         be_deterministic()
     fewer_seeds = options.seeds is not None and options.seeds < seeds["full"]

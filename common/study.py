@@ -80,14 +80,15 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, ap
 
 def plan(runs, seeds, processes, apart=False):
     """Group runs and seeds into jobs for `processes`, the longest first. A single process takes all seeds of a stack at once."""
+    by_itself = lambda run: apart or not stackable(run["model"])
     groups = {}
     for name, run in runs.items():
         alike = tuple((key, run[key]) for key in sorted(run) if key not in PER_MEMBER)
-        groups.setdefault((*alike, name) if apart or not stackable(run["model"]) else alike, []).append(name)
+        groups.setdefault((*alike, name) if by_itself(run) else alike, []).append(name)
     jobs = []
     for names in groups.values():
         first, at_once = runs[names[0]], 1
-        if stackable(first["model"]) and not apart:
+        if not by_itself(first):
             at_once = -(-len(seeds) // processes)
             if processes > 1:
                 at_once = min(at_once, -(-FULL_STACK // len(names)))

@@ -41,22 +41,23 @@ def main():
         raise Problem(
             f"no two finished runs in {' or '.join(map(str, folders))}; run project3_wrn/compare_models.py first"
         )
-    options.scale = cli.read_json(folder / "run.json")["scale"]
+    run_json = cli.read_json(folder / "run.json")
+    options.scale = run_json["scale"]
     options.out = options.out or folder.resolve().parent / "ensemble"
     with cli.alone(options.out):
-        combine(folder, options)
+        combine(folder, run_json, options)
     print(f"results: {options.out}")
 
 
-def combine(folder, options):
+def combine(folder, run_json, options):
     import numpy as np
     import torch
 
     from project3_wrn import studies
 
-    shortened = cli.read_json(folder / "run.json").get("shortened", False)
+    shortened = run_json.get("shortened", False)
     val_labels, test_labels = studies.labels_of(options.scale, options.data)
-    members, validation = members_of(folder, val_labels, WITHIN[options.scale])
+    members, validation = members_of(folder, run_json, val_labels, WITHIN[options.scale])
     val, test = (torch.stack([member[part] for member in members.values()]) for part in ("val", "test"))  # (M, N, 10)
     weights = (val.argmax(-1) == val_labels).double().mean(1)
     ways = {
@@ -120,7 +121,7 @@ def combine(folder, options):
     cli.write_json(options.out / "run.json", document)
 
 
-def members_of(folder, val_labels, within):
+def members_of(folder, run_json, val_labels, within):
     """({member: {"val": (N, 10), "test": (N, 10)}}, {member: validation accuracy}) of a study's runs, as probabilities.
 
     Those within `within` points of the best by validation. Raises Problem where these are fewer than two.
@@ -130,7 +131,7 @@ def members_of(folder, val_labels, within):
 
     from project3_wrn import studies
 
-    results = studies.saved(folder, cli.read_json(folder / "run.json"))
+    results = studies.saved(folder, run_json)
     members = {
         f"{run}, seed {seed}": {
             part: F.softmax(torch.from_numpy(result[f"{part}_logits"]).double(), 1) for part in ("val", "test")

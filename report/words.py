@@ -92,7 +92,6 @@ PHRASES = {
     "table 1.7's WideResNet 28-10": "表 1.7 的 WideResNet 28-10",
     "the report names none": "报告未写明",
     "the same members": "相同的成员",
-    "the text's Wide ResNet": "正文的 Wide ResNet",
     "torchvision's resnet18": "torchvision 的 resnet18",
     "underfitting": "欠拟合",
     "with VGG-16": "含 VGG-16",
