@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from common import data
 from common.models import MODELS, forward_flops, parameter_count
 from common.models.dropout import Dropout
 from common.models.fast import Whitening
-from common.models.wrn import WideResNet
+from common.models.wrn import WideBlock, WideResNet
 
 FACTS = {  # parameters, FLOPs of a forward pass, shape of the last feature maps
     "lenet": (62_006, 1_303_440, (16, 5, 5)),
@@ -128,6 +130,35 @@ def test_wide_resnet_has_dropout_and_refuses_other_depths():
     assert [module.p for module in MODELS["wrn16_8"]().modules() if isinstance(module, nn.Dropout)] == [0.3] * 6
     with pytest.raises(ValueError, match="6n"):
         WideResNet(18, 8, 0.3, 10)
+
+
+@pytest.mark.parametrize(("channels_in", "stride"), [(16, 1), (8, 2)])
+def test_the_wide_block_drops_out_between_its_convolutions(channels_in, stride):
+    """The order of the paper and of its code (szagoruyko/wide-residual-networks, models/wide-resnet.lua), written out by hand."""
+    torch.manual_seed(0)
+    block, x = WideBlock(channels_in, 16, stride, dropout=0.3).train(), torch.randn(8, channels_in, 16, 16)
+    weights = {name: value.clone() for name, value in block.state_dict().items()}
+
+    def normalised(x, name):
+        mean, variance = (weights[f"{name}.running_{kind}"] for kind in ("mean", "var"))
+        return F.batch_norm(x, mean, variance, weights[f"{name}.weight"], weights[f"{name}.bias"], training=True)
+
+    torch.manual_seed(1)
+    active = F.relu(normalised(x, "bn1"))
+    residual = F.conv2d(active, weights["conv1.weight"], stride=stride, padding=1)
+    residual = F.dropout(F.relu(normalised(residual, "bn2")), 0.3, training=True)
+    residual = F.conv2d(residual, weights["conv2.weight"], padding=1)
+    shortcut = x if channels_in == 16 else F.conv2d(active, weights["shortcut.weight"], stride=stride)
+    torch.manual_seed(1)
+    assert torch.equal(block(x), shortcut + residual)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_docstrings_name_the_number_of_parameters(name):
+    told = re.findall(r"([\d,]+) parameters", MODELS[name].__doc__)
+    if not told and MODELS[name].__module__ == "common.models.fast":
+        pytest.skip("a variant of fast_small, told by its difference")
+    assert told == [f"{parameter_count(MODELS[name]()):,}"]
 
 
 def test_whitening_whitens(sample):

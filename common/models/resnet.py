@@ -56,12 +56,12 @@ def attentive(attention):
 
 
 def resnet18_se(classes=10):
-    """ResNet-18 with squeeze-and-excitation in every block."""
+    """ResNet-18 with squeeze-and-excitation in every block. 11,263,042 parameters."""
     return ResNet(attentive(squeeze_excitation), (2, 2, 2, 2), classes)
 
 
 def resnet18_cbam(classes=10):
-    """ResNet-18 with channel and spatial attention in every block."""
+    """ResNet-18 with channel and spatial attention in every block. 11,263,826 parameters."""
     return ResNet(attentive(CBAM), (2, 2, 2, 2), classes)
 
 
@@ -75,5 +75,5 @@ class BilinearResNet(ResNet):
 
 
 def resnet18_bilinear(classes=10):
-    """ResNet-18 with bilinear pooling for the mean."""
+    """ResNet-18 with bilinear pooling for the mean. 11,242,634 parameters."""
     return BilinearResNet(resnet.BasicBlock, (2, 2, 2, 2), classes)

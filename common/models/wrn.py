@@ -13,8 +13,8 @@ class WideBlock(nn.Module):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
-        self.dropout = nn.Dropout(dropout)
         self.bn2 = nn.BatchNorm2d(channels)
+        self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         same = stride == 1 and channels_in == channels
         self.shortcut = None if same else nn.Conv2d(channels_in, channels, 1, stride, bias=False)
@@ -22,8 +22,9 @@ class WideBlock(nn.Module):
     def forward(self, x):
         active = F.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active)
-        residual = self.dropout(self.conv1(active))
-        return shortcut + self.conv2(F.relu(self.bn2(residual)))
+        # between the convolutions, as the paper's own code has it: before bn2 it would change the variance that bn2 learns
+        residual = self.dropout(F.relu(self.bn2(self.conv1(active))))
+        return shortcut + self.conv2(residual)
 
 
 class WideResNet(nn.Module):
