@@ -8,15 +8,24 @@ import torch
 import torch.nn.functional as F
 
 
-def random_crop(x, generator, padding=4, mode="constant"):
-    """Pad on every side, with zeros or another of F.pad's modes, and cut the old size out, anywhere (project 3, section 1.2)."""
+def random_crop(x, generator, padding=4, mode="constant", fill=None):
+    """Pad `padding` pixels on every side and cut the old size out, anywhere (project 3, section 1.2).
+
+    mode: one of F.pad's: "constant" pads with 0, the mean colour of normalised images.
+    fill: pad with this colour instead, a tensor (C, 1, 1) on the images' device; `mode` is then not read.
+    """
     n, channels, height, width = x.shape
     top, left = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator, device=x.device)
     rows = (top + torch.arange(height, device=x.device))[:, None, :, None]
     columns = (left + torch.arange(width, device=x.device))[:, None, None, :]
     images = torch.arange(n, device=x.device)[:, None, None, None]
     planes = torch.arange(channels, device=x.device)[None, :, None, None]
-    return F.pad(x, (padding,) * 4, mode)[images, planes, rows, columns]
+    if fill is None:
+        padded = F.pad(x, (padding,) * 4, mode)
+    else:  # F.pad takes one value for all channels
+        padded = fill.expand(n, -1, height + 2 * padding, width + 2 * padding).clone()
+        padded[..., padding : padding + height, padding : padding + width] = x
+    return padded[images, planes, rows, columns]
 
 
 def random_flip(x, generator):

@@ -140,9 +140,10 @@ def build(model, recipe, seed, images, *, precision="fp32"):
 
 
 def preparation(recipe, images):
-    """What the recipe does to images and labels, as Batches takes it."""
-    mode = "reflect" if recipe.fast else "constant"
-    steps = [functools.partial(augment.random_crop, padding=recipe.crop, mode=mode)] if recipe.crop else []
+    """Return what the recipe does to images and labels, as Batches takes it."""
+    # the report crops the picture, as torchvision's RandomCrop does: what it pads with is black, not the mean colour
+    pads = {"mode": "reflect"} if recipe.fast else {"fill": data.black(data.PIXEL, images.images.device)}
+    steps = [functools.partial(augment.random_crop, padding=recipe.crop, **pads)] if recipe.crop else []
     steps += [] if recipe.fast else [augment.random_flip]
     steps += [augment.Cutout(recipe.cutout)] if recipe.cutout else []
     steps += [policies.random_erasing] if recipe.erasing else []

@@ -2,8 +2,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
+from torchvision.transforms import functional as tv
 
-from common import augment
+from common import augment, data
+from project3_wrn.recipes import RECIPES, Recipe
+from project3_wrn.train import preparation
 
 
 def generators():
@@ -51,6 +55,32 @@ def test_crop_is_pad_and_slice(images):
     padded = F.pad(images, (4, 4, 4, 4))
     expected = torch.stack([image[:, y : y + 32, x : x + 32] for image, y, x in zip(padded, top, left)])
     assert torch.equal(cropped, expected)
+
+
+def test_the_reports_crop_is_torchvisions_on_the_picture(sample):
+    """RandomCrop(32, padding=4), ToTensor, Normalize of PIL images with the same offsets, to the bit."""
+    generator, reference = generators()
+    pictures = sample[0][slice(40)]
+    steps = preparation(Recipe(), pictures)["augment"]
+    cropped = steps[0](data.normalise(pictures.images, data.PIXEL), generator)
+    top, left = torch.randint(0, 9, (2, 40, 1), generator=reference).squeeze(-1).tolist()
+    expected = []
+    for image, y, x in zip(pictures.images, top, left):
+        picture = tv.crop(tv.pad(Image.fromarray(image.permute(1, 2, 0).numpy()), 4), y, x, 32, 32)
+        expected.append(tv.normalize(tv.to_tensor(picture), *data.PIXEL))
+    assert torch.equal(cropped, torch.stack(expected))
+    assert torch.equal(generator.get_state(), reference.get_state())
+    assert len({*zip(top, left)}) > 20
+
+
+def test_a_fast_recipe_still_pads_with_the_mirrored_picture(images):
+    steps = preparation(RECIPES["fast96"], data.Images(torch.zeros(0, 3, 32, 32), torch.zeros(0)))["augment"]
+    (generator, reference), offsets = generators(), torch.Generator().manual_seed(5)
+    top, left = torch.randint(0, 9, (2, 40, 1), generator=offsets).squeeze(-1).tolist()
+    padded = F.pad(images, (4, 4, 4, 4), "reflect")
+    expected = torch.stack([image[:, y : y + 32, x : x + 32] for image, y, x in zip(padded, top, left)])
+    assert torch.equal(steps[0](images, generator), expected)
+    assert torch.equal(augment.random_crop(images, reference, mode="reflect"), expected)
 
 
 def test_crop_draws_all_offsets_for_each_image():
