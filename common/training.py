@@ -50,9 +50,10 @@ def warm_cosine(warmup):
 
 @dataclass
 class EarlyStopping:
-    """Stop when accuracy, a fraction, has not risen by more than `min_delta` for `patience` epochs (project 3, section 1.6).
+    """Choose the best epoch, and stop when accuracy has not risen by more than `min_delta` for `patience` epochs.
 
-    The best epoch is the one of the highest accuracy, by however little; only patience asks for `min_delta`.
+    Project 3, section 1.6. Accuracies are fractions. The best epoch is the one of the highest accuracy, by however little; only
+    patience asks for `min_delta`. With a patience of 0 training never stops early, and the best epoch is chosen all the same.
     A value that is not a number is never best.
     """
 
@@ -75,7 +76,20 @@ class EarlyStopping:
 
     @property
     def stop(self):
-        return self.waited >= self.patience
+        return 0 < self.patience <= self.waited
+
+
+def stopped_after(accuracies, patience=EarlyStopping.patience, min_delta=EarlyStopping.min_delta):
+    """Return the epoch, from 1, after which early stopping would have ended a training; None where it would not have.
+
+    accuracies: (epochs,) of validation, in per cent, as the history has them; the training itself may have gone on.
+    """
+    watch = EarlyStopping(patience, min_delta)
+    for epoch, accuracy in enumerate(accuracies):
+        watch.update(epoch, float(accuracy) / 100)
+        if watch.stop:
+            return epoch + 1
+    return None
 
 
 def fit(
@@ -97,7 +111,8 @@ def fit(
 
     schedule: (epochs done, epochs) -> factor on the learning rate, asked before every step; 2.5 is half-way through the third.
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
-    early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end.
+    early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end, also with a
+        patience of 0, which stops nothing.
     checkpoint: a file, written after each epoch and, if it is there, gone on from. On a CPU what comes out is the same to the
         bit as if nothing had stopped.
     settings: plain values that a checkpoint must agree with to be gone on from.

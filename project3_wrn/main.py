@@ -4,8 +4,9 @@
     torchrun --nproc_per_node=N project3_wrn/main.py ...        data-parallel
 
 Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhere the network and recipe made for speed, fast94.
-The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. The fast recipes
-choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but for a fast one's optimiser.
+The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. --patience 0 trains
+to the end and still keeps the best epoch; either way the outputs tell where the report's patience of 15 would have stopped.
+The fast recipes choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but for a fast one's optimiser.
 Writes to project3_wrn/outputs/<model>/:
     metrics.json                one entry a seed
     performance.md              test accuracy, gap, classes, confusions; classification_report.csv,

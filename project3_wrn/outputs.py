@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import classification_report
 
-from common import data, evaluation, figures, tables
+from common import data, evaluation, figures, tables, training
 from common.figures import plt
 from project3_wrn import gradcam
 from project3_wrn.losses import smoothing_floor
@@ -20,7 +20,8 @@ CAM_SAMPLES = (6, 3)  # right ones, wrong ones
 def measure(seed, logits, labels, history, also):
     """The entry of one seed in metrics.json. Accuracies in per cent, losses in nats, ECE a fraction.
 
-    logits, labels: {"test": ..., "val": ..., "train": ...} as tensors, those there are.
+    logits, labels: {"test": ..., "val": ..., "train": ...} as tensors, those there are. Where there is a validation part,
+    `early_stopping_epoch` is the epoch after which the report's patience would have ended the training, null where it would not.
     """
     entry = {
         "seed": seed,
@@ -37,6 +38,8 @@ def measure(seed, logits, labels, history, also):
     entry["epochs"] = len(history["epoch_losses"])
     entry["training_seconds"] = round(float(history["seconds"].astype(float).sum()), 1)
     entry["compile_seconds"] = round(float(np.sum(history.get("compile_seconds", 0.0), dtype=float)), 1)
+    if "val_accuracy" in history:
+        entry["early_stopping_epoch"] = training.stopped_after(history["val_accuracy"])
     return entry | also
 
 
@@ -44,6 +47,8 @@ def training_history(history, lr):
     """What the report calls training_history.json: one list a quantity, one value an epoch.
 
     Losses are in nats, accuracies in per cent; `lr` is the learning rate in the epoch's last step (of a fast recipe: the filters').
+    Where there is a validation accuracy, `early_stopping` tells the report's rule and the epoch, from 1, after which it would have
+    ended the training, null where it would not; the training itself may have had another patience, or none.
     """
     fields = {
         "train_loss": "epoch_losses",
@@ -54,7 +59,11 @@ def training_history(history, lr):
         "seconds": "seconds",
     }
     history = history | {"lr": history["lr"] * lr}
-    return {name: [float(v) for v in history[field]] for name, field in fields.items() if field in history}
+    document = {name: [float(v) for v in history[field]] for name, field in fields.items() if field in history}
+    if "val_accuracy" in history:
+        rule = {"patience": training.EarlyStopping.patience, "min_delta": training.EarlyStopping.min_delta}
+        document["early_stopping"] = rule | {"stops_after": training.stopped_after(history["val_accuracy"])}
+    return document
 
 
 def write_tables(out, name, scale, metrics, logits, labels):
@@ -82,6 +91,7 @@ def write_tables(out, name, scale, metrics, logits, labels):
     wrong = int((guesses != labels).sum())
     sections = [f"## Performance: {seeds}", overall_rows(metrics)]
     sections += [f"Seed {metrics[0]['seed']}: {len(labels) - wrong:,} of {len(labels):,} right, {wrong:,} wrong."]
+    sections += stopping_note(metrics)
     sections += ["## Gap between training, validation and test (2.7)", gap_rows(metrics), *gap_note(metrics)]
     sections += ["## By class (2.3)", per_class]
     sections += ["## What is taken for what (2.4)", pairs, pair_note(labels, guesses)]
@@ -108,6 +118,19 @@ def overall_rows(metrics):
     ]
     rows += [{"quantity": "parameters", "value": f"{metrics[0]['parameters']:,}"}]
     return [*rows, {"quantity": "FLOPs of an image, forward", "value": f"{metrics[0]['flops']:,}"}]
+
+
+def stopping_note(metrics):
+    """Tell after which epoch the report's early stopping would have ended each seed's training (1.6); nothing without validation."""
+    ends = []
+    for entry in metrics:
+        if "early_stopping_epoch" in entry:
+            epoch = entry["early_stopping_epoch"]
+            told = f"after epoch {epoch}" if epoch else f"not within its {entry['epochs']} epochs"
+            ends.append(f"seed {entry['seed']} {told}")
+    rule = f"patience {training.EarlyStopping.patience}, min_delta {training.EarlyStopping.min_delta}"
+    words = f"The best epoch is that of the highest validation accuracy. Early stopping by the report's rule ({rule}) ends a training"
+    return [f"{words}: {'; '.join(ends)}."] if ends else []
 
 
 def gap_rows(metrics):
@@ -192,11 +215,11 @@ def draw_training(path, history, recipe, style):
             linestyle=":",
             label=f"{style.text('Least possible with smoothed labels')}: {floor:.2f}",
         )
-    for axes, training, validation in (
+    for axes, train, validation in (
         (left, "epoch_losses", "val_loss"),
         (middle, "train_accuracy", "val_accuracy"),
     ):
-        axes.plot(epochs, history[training], marker, label=style.text("Training (augmented batches)"))
+        axes.plot(epochs, history[train], marker, label=style.text("Training (augmented batches)"))
         if validation in history:
             axes.plot(epochs, history[validation], marker, label=style.text("Validation"))
             value = history[validation][best - 1]

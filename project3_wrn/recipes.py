@@ -24,7 +24,7 @@ class Recipe:
     crop: int = 4  # pixels of padding
     cutout: int = 12  # pixels; 0 for none
     split: bool = True  # keep 5,000 images back for validation
-    patience: int = 15  # epochs; 0 for no early stopping
+    patience: int = 15  # epochs; 0 to never stop early. With a split the best epoch is kept either way
     min_delta: float = 0.001
     # what chapter 3 proposes and improvements.py tries, one at a time
     policy: str = ""

@@ -58,7 +58,7 @@ def check(model, recipe):
     if recipe.views not in (1, 2, 6):
         raise Problem(f"predictions are from 1, 2 or 6 views, not {recipe.views}")
     if recipe.patience and not recipe.split:
-        raise Problem("early stopping needs a validation set; give --patience 0")
+        raise Problem("early stopping needs a validation set; give --patience 0, or --split")
     if recipe.mix and recipe.loss in ("hardest", "contrastive"):
         raise Problem(f"the {recipe.loss} loss needs whole labels, and {recipe.mix} mixes them; leave one out")
 
@@ -76,7 +76,9 @@ def train(
     on_step=None,
     on_epoch=None,
 ):
-    """(learner with its best weights, history as of common/training.py) of `parts` (`parts_of`), on their device.
+    """Return (learner, history as of common/training.py) of `parts` (`parts_of`), trained on their device.
+
+    Where the recipe keeps a validation split, the learner has the weights of its best epoch, whatever the patience.
 
     Started by torchrun, all processes train together and the first alone writes the checkpoint (project3_wrn/parallel.py).
     """
@@ -101,7 +103,7 @@ def train(
         recipe.epochs,
         schedule=schedule,
         evaluate=evaluate,
-        early_stopping=EarlyStopping(recipe.patience, recipe.min_delta) if recipe.patience else None,
+        early_stopping=EarlyStopping(recipe.patience, recipe.min_delta) if recipe.split else None,
         checkpoint=checkpoint,
         settings=settings,
         prepare=(lambda: learner.compile(*batches.example())) if compiled else None,

@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix
 from common import cli, data, evaluation, tables
 from common.models.fast import FastNet
 from common.problem import Problem
-from project3_wrn import fast, main, predict, train
+from project3_wrn import fast, main, outputs, predict, train
 from project3_wrn.recipes import RECIPES, Recipe, recipe_of
 from tests.conftest import ROOT, one_clear_line, run_python
 
@@ -101,6 +101,37 @@ def test_models_and_recipes_that_do_not_fit():
             train.check("fast94", dataclasses.replace(Recipe(), **change))
     for name, recipe in RECIPES.items():
         train.check("resnet18" if name == "report" else name, recipe)
+
+
+def test_without_patience_the_best_validation_epoch_is_kept(sample):
+    """Validation measured again on the returned network is the highest of all epochs, which are all trained."""
+    parts = train.parts_of(Recipe(), sample[0])
+    recipe = Recipe(lr=0.05, epochs=6, batch_size=64, patience=0)
+    learner, history = train.train("lenet", recipe, 1, parts)
+    accuracies = history["val_accuracy"]
+    assert len(accuracies) == 6 and history["kept_epoch"] == accuracies.argmax() + 1
+    logits = evaluation.predict(learner.logits, parts["val"], data.PIXEL)
+    assert float(evaluation.accuracy(logits, parts["val"].labels)) == pytest.approx(accuracies.max(), abs=1e-4)
+    assert accuracies.argmax() != 5, "the last epoch is the best one, so this test shows nothing: choose another seed"
+
+
+def test_a_held_out_fold_chooses_nothing(sample):
+    """label_audit.py measures images that it must not choose by: without a split the last epoch is kept."""
+    parts = train.parts_of(Recipe(), sample[0])
+    recipe = Recipe(lr=0.05, epochs=6, batch_size=64, patience=0, split=False)
+    assert train.train("lenet", recipe, 1, parts)[1]["kept_epoch"] == 6
+
+
+def test_what_the_outputs_tell_of_early_stopping():
+    entry = {"seed": 0, "epochs": 100}
+    assert outputs.stopping_note([entry]) == []  # of a training without validation
+    (told,) = outputs.stopping_note([entry | {"early_stopping_epoch": 53}, entry | {"early_stopping_epoch": None}])
+    assert "seed 0 after epoch 53; seed 0 not within its 100 epochs" in told and "patience 15, min_delta 0.001" in told
+    history = {"epoch_losses": [1.0] * 20, "lr": np.ones(20), "val_accuracy": np.full(20, 90.0)}
+    told = outputs.training_history(history, 0.1)["early_stopping"]
+    assert told == {"patience": 15, "min_delta": 0.001, "stops_after": 16}
+    del history["val_accuracy"]
+    assert "early_stopping" not in outputs.training_history(history, 0.1)
 
 
 def test_a_training_that_diverges_is_no_success(sample):
@@ -274,7 +305,8 @@ def quick(tmp_path_factory):
     """Folder of a quick run of LeNet by the report's recipe, started by torchrun in two processes."""
     out = tmp_path_factory.mktemp("project3")
     words = ("--model", "lenet", "--scale", "quick", "--device", "cpu", "--lr", "0.02", "--epochs", "3", "--out", out)
-    words += ("--keep-checkpoints",)
+    # in bf16, the default where the CPU has it, the saved logits would be the weights' to three digits only
+    words += ("--keep-checkpoints", "--precision", "fp32")
     process = run_python(*TORCHRUN, MAIN, *words, OMP_NUM_THREADS="1")
     assert process.returncode == 0, process.stderr
     return out / "lenet"
@@ -303,6 +335,8 @@ def test_writes_everything_consistently(quick, sample):
     assert "**QUICK**" in (quick / "performance.md").read_text(encoding="utf-8")
     run_json = cli.read_json(quick / "run.json")
     assert run_json["recipe"]["lr"] == 0.02 and run_json["model"] == "lenet"
+    assert metrics["early_stopping_epoch"] is None  # of three epochs
+    assert "seed 0 not within its 3 epochs" in (quick / "performance.md").read_text(encoding="utf-8")
     rates = json.loads((quick / "training_history.json").read_text())["lr"]
     assert rates == pytest.approx([0.02, 0.015, 0.005])  # 0.02 (1 + cos(pi e / 3)) / 2 in epoch e + 1
 
@@ -379,8 +413,6 @@ def test_committed_tables_are_those_of_the_committed_logits(name, tmp_path):
     committed = ROOT / "project3_wrn" / "outputs" / name
     if not committed.exists():
         pytest.skip("no full run of this network is committed")
-    from project3_wrn import outputs
-
     saved, metrics = tables.load_arrays(committed / "logits.npz"), cli.read_json(committed / "metrics.json")
     for entry in metrics:
         logits, labels = (torch.from_numpy(saved[key]) for key in (f"{entry['seed']}/test", "test_labels"))

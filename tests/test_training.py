@@ -169,6 +169,51 @@ def test_early_stopping_table(accuracies, min_delta, stops_after, best, killed_a
     assert (stopped, watch.best_epoch + 1) == (stops_after, best)
 
 
+def test_stopped_after_is_the_rule_written_as_a_loop():
+    """No accuracy of the last `patience` epochs lies more than min_delta over what was the reference before them."""
+    generator = np.random.default_rng(0)
+    ends = set()
+    for _ in range(300):
+        epochs, patience = generator.integers(1, 40), generator.integers(1, 8)
+        # whole images of 5,000, so that rises of just min_delta occur
+        curve = np.cumsum(generator.integers(-8, 10, epochs)).astype(np.float32) * 0.02 + 50
+        reference, since, expected = -math.inf, 0, None
+        for epoch, accuracy in enumerate(curve.astype(float) / 100, start=1):
+            rose = accuracy > reference + 0.001
+            reference, since = (accuracy, epoch) if rose else (reference, since)
+            if epoch - since == patience:
+                expected = epoch
+                break
+        assert training.stopped_after(curve, patience, 0.001) == expected
+        ends.add(expected)
+        watch = training.EarlyStopping(0, 0.001)
+        for epoch, accuracy in enumerate(curve):
+            watch.update(epoch, float(accuracy))
+            assert not watch.stop
+        assert watch.best_epoch == curve.argmax()
+    assert None in ends and len(ends) > 10
+    # the report's rule: the first epoch sets the mark, then 15 do not pass it
+    assert training.stopped_after([90.0] * 16) == 16
+    assert training.stopped_after([90.0] * 15) is None
+
+
+@pytest.mark.parametrize("values", [[30.0, 60.0, 50.0, 40.0, 45.0], [30.0, 60.0, 50.0, 60.0, 90.0], [math.nan] * 5])
+def test_without_patience_the_best_epoch_is_kept_and_nothing_stops(sample, values):
+    learner, told, seen = network(), iter(values), []
+
+    def evaluate():
+        seen.append(learner.weights())
+        return {"val_accuracy": torch.tensor(next(told))}
+
+    history = training.fit(
+        learner, batches(sample), 5, evaluate=evaluate, early_stopping=training.EarlyStopping(patience=0)
+    )
+    best = 4 if math.isnan(values[0]) else int(np.argmax(values))
+    assert len(history["epoch_losses"]) == 5 and history["kept_epoch"] == best + 1
+    for name, value in learner.weights().items():
+        assert torch.equal(value, seen[best][name])
+
+
 def test_early_stopping_puts_the_best_weights_back(sample):
     learner, values, seen = network(), iter([30.0, 60.0, 50.0, 40.0, 90.0]), []
 
