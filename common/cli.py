@@ -17,8 +17,10 @@ from pathlib import Path
 from common.files import atomic, locked
 from common.problem import Problem
 
+USAGE_ERROR = 2  # the status that argparse exits with
 ROOT = Path(__file__).resolve().parents[1]
 DEVICES = ("auto", "cpu", "cuda", "mps")
+CONVOLUTIONS = ("auto", "direct", "winograd")
 SEEDS = {"quick": 2, "full": 5}
 
 
@@ -79,6 +81,16 @@ def flags(description, seeds=SEEDS):
     return parser
 
 
+def add_convolutions(parser):
+    """Add --convolutions, for the scripts whose networks have 3x3 convolutions enough for it to matter."""
+    parser.add_argument(
+        "--convolutions",
+        choices=CONVOLUTIONS,
+        default="auto",
+        help="how 3x3 convolutions are computed: winograd (fp32 on a CPU), direct, or winograd where it is faster (auto)",
+    )
+
+
 def settle(options, task, seeds=SEEDS, altered=False):
     """Fill in what the flags left open: device, precision, scale, seeds and `options.out`, the folder of results.
 
@@ -95,12 +107,15 @@ def settle(options, task, seeds=SEEDS, altered=False):
     if options.deterministic:
         be_deterministic()
     fewer_seeds = options.seeds is not None and options.seeds < seeds["full"]
-    altered = altered or options.epochs or options.batch_size or options.precision != "auto" or fewer_seeds
+    otherwise = options.precision != "auto" or getattr(options, "convolutions", "auto") != "auto"
+    altered = altered or options.epochs or options.batch_size or otherwise or fewer_seeds
     if options.redraw and options.scale is None:
         options.scale = "full"
     if not options.redraw:
         options.device = choose_device(options.device)
         options.precision = choose_precision(options.precision, options.device)
+        if hasattr(options, "convolutions"):
+            options.convolutions = choose_convolutions(options.convolutions, options.device, options.precision)
         if options.scale is None:
             options.scale = "full" if options.device == "cuda" else "quick"
             why = (
@@ -138,11 +153,8 @@ def choose_device(name):
     if name == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if there[device])
     if not there[name]:
-        print(
-            f"error: device {name} is not available here; use --device {' or '.join(d for d in there if there[d])}",
-            file=sys.stderr,
-        )
-        sys.exit(2)  # a usage error, as argparse leaves with
+        here = " or ".join(device for device in there if there[device])
+        _leave(f"device {name} is not available here; use --device {here}", USAGE_ERROR)
     return name
 
 
@@ -154,8 +166,44 @@ def choose_precision(name, device):
 
     if device == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    capabilities = torch.cpu.get_capabilities() if device == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+    return "bf16" if device == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def cpu_has_bf16():
+    """Return whether this CPU computes in bf16 rather than emulates it."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def choose_convolutions(name, device, precision):
+    """Return `direct` or `winograd` for `auto`, `direct` or `winograd`; `auto` prints one line where it cannot have the faster.
+
+    CPUs with bf16 also have AVX-512, whose direct fp32 convolutions are as fast as Winograd's: there `auto` is direct.
+    Exits with status 2, a usage error, where Winograd's is asked for on a GPU or in bf16.
+
+    Raises:
+        Problem: Winograd's is asked for by name and cannot be compiled here.
+    """
+    if name == "direct" or (name == "auto" and (device != "cpu" or precision != "fp32" or cpu_has_bf16())):
+        return "direct"
+    if device != "cpu" or precision != "fp32":
+        _leave(
+            f"--convolutions winograd computes in fp32 on a CPU, not in {precision} on {device};"
+            " add --device cpu --precision fp32, or leave it out",
+            USAGE_ERROR,
+        )
+    from common import winograd
+
+    try:
+        winograd.library()
+    except Problem as problem:
+        if name == "winograd":
+            raise
+        print(f"convolutions: direct, about half as fast ({problem})", flush=True)
+        return "direct"
+    return "winograd"
 
 
 def cores():
@@ -176,6 +224,7 @@ def provenance(options, source):
         "device": torch.cuda.get_device_name() if options.device == "cuda" else cpu_name(),
         "cores": cores(),
         "precision": options.precision,
+        **({"convolutions": options.convolutions} if hasattr(options, "convolutions") else {}),
         "data": source,
         "git_commit": options.git_commit,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(options.started)),

@@ -69,6 +69,7 @@ def parse():
     parser.add_argument(
         "--resume", action="store_true", help="only go on from a checkpoint: an error where there is none"
     )
+    cli.add_convolutions(parser)
     parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")
     options = parser.parse_args()
     if options.resume and options.fresh:
@@ -193,7 +194,7 @@ def train_seed(options, seed, parts, progress):
     if parallel.first() and not checkpoint.exists():
         checkpoint.with_name(f"{seed}-logits.pt").unlink(missing_ok=True)
     settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
-    settings |= {"scale": options.scale, "precision": options.precision}
+    settings |= {"scale": options.scale, "precision": options.precision, "convolutions": options.convolutions}
     settings |= {"processes": parallel.count()} if parallel.count() > 1 else {}  # whose batch statistics differ
     tell = epoch_counter(progress.advance, f"seed {seed}", resumed=checkpoint.exists())
 
@@ -208,6 +209,7 @@ def train_seed(options, seed, parts, progress):
         seed,
         parts,
         precision=options.precision,
+        convolutions=options.convolutions,
         # on a CPU compiling is slower in bf16, and in fp32 no slower to half as fast again
         compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
         checkpoint=checkpoint,

@@ -40,7 +40,9 @@ def main(description, task, study, seeds, rows_of, report, more=None):
 
 def parse(description, task, study, seeds):
     """The options of a study's command line, its folder of outputs settled."""
-    options = cli.settle(cli.flags(description, seeds).parse_args(), task, seeds)
+    parser = cli.flags(description, seeds)
+    cli.add_convolutions(parser)
+    options = cli.settle(parser.parse_args(), task, seeds)
     options.out /= study
     return options
 
@@ -70,7 +72,7 @@ def train_all(rows, options, fold_of=None):
         for row, seed in runs:
             model, recipe = rows[row]
             path = file_of(options.out, row, seed)
-            settings = settings_of(model, dataclasses.asdict(recipe), seed, options.scale, options.precision)
+            settings = settings_of(model, dataclasses.asdict(recipe), seed, vars(options))
             tell = epoch_counter(progress.advance, path.stem, resumed=checkpoint_of(path).exists())
             try:
                 if not finished(path, settings):
@@ -121,6 +123,7 @@ def train_one(path, settings, model, recipe, images, options, tell, fold_of):
         settings["seed"],
         {name: part.to(device) for name, part in parts.items()},
         precision=options.precision,
+        convolutions=options.convolutions,
         compiled=options.device == "cuda" and options.scale == "full",
         checkpoint=checkpoint,
         settings=settings,
@@ -137,8 +140,14 @@ def train_one(path, settings, model, recipe, images, options, tell, fold_of):
     checkpoint.unlink(missing_ok=True)
 
 
-def settings_of(model, recipe, seed, scale, precision):
-    return {"model": model, "recipe": recipe, "seed": seed, "scale": scale, "precision": precision}
+def settings_of(model, recipe, seed, start):
+    """What a run must have been made with. start: the options of a start as a dict, or its run.json."""
+    how = {
+        "scale": start["scale"],
+        "precision": start["precision"],
+        "convolutions": start.get("convolutions", "direct"),
+    }
+    return {"model": model, "recipe": recipe, "seed": seed} | how
 
 
 def made_with(result, settings):
@@ -151,7 +160,7 @@ def saved(folder, run_json):
     results = {}
     for row, seed in [(row, seed) for row in run_json["runs"] for seed in run_json["seeds"]]:
         path, recipe = file_of(folder, row, seed), dict(run_json["runs"][row])
-        settings = settings_of(recipe.pop("model"), recipe, seed, run_json["scale"], run_json["precision"])
+        settings = settings_of(recipe.pop("model"), recipe, seed, run_json)
         if path.exists() and made_with(result := tables.load_arrays(path), settings):
             results[row, seed] = result
     return results

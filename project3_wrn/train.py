@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from common import augment, data, evaluation
+from common import augment, data, evaluation, winograd
 from common.learners import Network
 from common.models import MODELS
 from common.problem import Problem
@@ -70,6 +70,7 @@ def train(
     parts,
     *,
     precision="fp32",
+    convolutions="direct",
     compiled=False,
     checkpoint=None,
     settings=None,
@@ -86,7 +87,9 @@ def train(
         raise Problem(
             f"batches of {recipe.batch_size} leave a last one of one image, which has no batch statistics; choose another"
         )
-    learner, batches, schedule = build(model, recipe, seed, parts["train"], precision=precision)
+    learner, batches, schedule = build(
+        model, recipe, seed, parts["train"], precision=precision, convolutions=convolutions
+    )
     if dist.is_initialized() or recipe.loss == "contrastive":  # whose steps call the network in ways of their own
         compiled = False
 
@@ -120,11 +123,13 @@ def train(
     return learner, history
 
 
-def build(model, recipe, seed, images, *, precision="fp32"):
+def build(model, recipe, seed, images, *, precision="fp32", convolutions="direct"):
     """(learner, batches of `images`, schedule of the learning rate), all by the recipe, as this seed begins with them."""
     check(model, recipe)
     torch.manual_seed(seed)
     network = MODELS[model]().to(images.images.device).to(memory_format=torch.channels_last)
+    if convolutions == "winograd":
+        winograd.use(network)
     if hasattr(network, "whitening"):
         network.whitening.whiten(data.normalise(images.images[: fast.WHITEN_FROM], data.PIXEL))
     options = {"loss": loss_of(recipe), "precision": precision}

@@ -1,0 +1,99 @@
+"""Compile a C file of this repository on first use, keep the library, and load it."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common.files import atomic
+from common.problem import Problem, first_line
+
+COMPILERS = ("cc", "gcc", "clang")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+TIMEOUT = 120  # seconds; a compilation takes about one
+
+
+@functools.cache
+def load(source):
+    """Return the library of the C file `source` (a Path) as a ctypes.CDLL, compiled with OpenMP for this CPU.
+
+    The library is kept in the user's cache folder under a name that stands for source, flags, compiler and CPU. A checksum
+    beside it is compared before the library is loaded, since loading half a library can end the process.
+
+    Raises:
+        Problem: this system was never tried, there is no C compiler, or it fails.
+    """
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise Problem(
+            f"{source.name} has been tried on Linux x86-64 only, not on {platform.system()} {platform.machine()}"
+        )
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise Problem(f"{source.name} needs a C compiler (Debian: apt install gcc)")
+    # What -march=native stands for: the compiler's own macros name its version and every instruction set of this CPU.
+    macros = _output(compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull)
+    key = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode() + macros.encode()).hexdigest()[:16]
+    library = cache_folder() / f"{source.stem}-{key}.so"
+    if not _intact(library):
+        try:
+            _compile(compiler, source, library)
+        except Problem as problem:
+            if not isinstance(problem.__cause__, OSError):
+                raise
+            # The cache cannot be written: compile for this process alone. A library that is loaded needs its file no more.
+            with tempfile.TemporaryDirectory() as folder:
+                _compile(compiler, source, Path(folder) / library.name)
+                return _open(Path(folder) / library.name)
+    return _open(library)
+
+
+def cache_folder():
+    """Return the folder of compiled libraries: $XDG_CACHE_HOME or ~/.cache, and in it cifar10-coursework."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "cifar10-coursework"
+
+
+def _output(*command):
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=TIMEOUT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Problem(f"the C compiler {command[0]} does not run: {first_line(error)}") from error
+    if done.returncode:
+        raise Problem(f"the C compiler {command[0]} fails: {first_line(done.stderr.strip() or 'without a message')}")
+    return done.stdout
+
+
+def _compile(compiler, source, library):
+    """Compile `source` to `library` and write its checksum; both appear whole or not at all."""
+    with atomic(library) as temporary:
+        _output(compiler, *FLAGS, "-o", str(temporary), str(source))
+        checksum = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    with atomic(_checksum_file(library)) as temporary:
+        temporary.write_text(checksum)
+
+
+def _checksum_file(library):
+    return library.with_suffix(".sha256")
+
+
+def _intact(library):
+    try:
+        return hashlib.sha256(library.read_bytes()).hexdigest() == _checksum_file(library).read_text()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _open(library):
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise Problem(
+            f"{library} cannot be loaded: {first_line(error)}; delete it to have it compiled again"
+        ) from error

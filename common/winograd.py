@@ -1,0 +1,205 @@
+"""3x3 convolutions on a CPU by Winograd's minimal filtering, with a quarter of the multiplications.
+
+A direct fp32 convolution runs at the rate of the CPU's matrix products. F(4x4, 3x3) of Lavin & Gray, Fast Algorithms for
+Convolutional Neural Networks (arXiv 1509.09308, section 4.2), computes a tile of 4x4 outputs of one channel pair from 6x6 inputs
+with 36 multiplications where the direct way takes 144. With the filter g (3x3), the input tile d (6x6) and * element by element,
+
+    Y = A^T [ (G g G^T) * (B^T d B) ] A                                            the outputs, equation 8
+    dX: the same of dY, with each filter turned by 180 degrees and inputs and outputs exchanged
+    dg = G^T [ sum over tiles of (A dY A^T) * (B^T d B) ] G                        the chain rule
+
+The sum over channels turns the 36 multiplications into 36 matrix products of (tiles, C) and (C, K): `torch.bmm`. B, A and their
+transposes hold only small whole numbers and are written out in common/winograd.c; G is below. Blocks of tiles are transformed,
+multiplied and transformed back one after the other, so that a block's planes are still in the cache.
+
+In fp32 the results differ from direct convolutions by some 2e-6 of their norm (filter gradients: up to 1e-5).
+"""
+
+import ctypes
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common import native
+
+SOURCE = Path(__file__).with_suffix(".c")
+SMALLEST = 4  # pixels: smaller images do not fill a tile
+# Channels in plus channels out from which on it was faster than a direct convolution: benchmarks/winograd.md.
+PAYS_FROM = 128
+G = torch.tensor(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ],
+    dtype=torch.float64,
+)
+GG = torch.kron(G, G).float()  # (36, 9): a filter as a vector to its transform as a vector
+GG_TURNED = GG.flip(1).contiguous()  # the same of the filter turned by 180 degrees
+
+
+def library():
+    """Return the compiled tile transforms. Raises Problem where they cannot be compiled."""
+    lib = native.load(SOURCE)
+    pointer, integer = ctypes.c_void_p, ctypes.c_int64
+    for function in (lib.winograd_input, lib.winograd_output, lib.winograd_gradient):
+        # images, planes, distance of planes; number of images, height, width, channels; threads
+        function.argtypes = [pointer, pointer, *[integer] * 5, ctypes.c_int]
+    return lib
+
+
+class Tiles:
+    """The blocks of images of one convolution, and room for a block's 36 planes of (tiles, channels).
+
+    Each plane ends with one more tile that stands for nothing: without it the planes would lie powers of two apart, and
+    all 36 would compete for the same few places of the cache. torch.bmm takes it along, as it copies what is not contiguous.
+    """
+
+    def __init__(self, images, height, width, *channels):
+        self.size = height, width
+        self.per_image = -(-height // 4) * -(-width // 4)
+        # measured on two AVX2 cores: few tiles leave matrix products too small, many leave the cache
+        tiles = min(max(65536 // sum(channels), 256), 1024)
+        self.step = min(images, max(1, tiles // self.per_image))
+        self.images = images
+        self.room = [torch.empty(36 * (self.step * self.per_image + 1) * count) for count in channels]
+
+    def __iter__(self):
+        """Yield (first image, number of images) of each block."""
+        for first in range(0, self.images, self.step):
+            yield first, min(self.step, self.images - first)
+
+    def planes(self, which, count):
+        """Return the planes of `count` images as a tensor (36, tiles + 1, channels)."""
+        tiles = count * self.per_image + 1
+        channels = len(self.room[which]) // (36 * (self.step * self.per_image + 1))
+        return self.room[which][: 36 * tiles * channels].view(36, tiles, channels)
+
+    def transform(self, function, image, planes, count):
+        """Call a transform of common/winograd.c between `count` images, the first at `image` (C, H, W), and `planes`."""
+        channels = planes.shape[2]
+        distance = planes.stride(0)
+        function(image.data_ptr(), planes.data_ptr(), distance, count, *self.size, channels, torch.get_num_threads())
+
+
+def _correlate(x, filters):
+    """Return the convolution of x (N, C, H, W) with transformed `filters` (36, C, K), (N, K, H, W), both in channels_last."""
+    (images, channels, height, width), out = x.shape, filters.shape[2]
+    lib, tiles = library(), Tiles(images, height, width, channels, out)
+    y = torch.empty((images, out, height, width), memory_format=torch.channels_last)
+    for first, count in tiles:
+        inputs, products = tiles.planes(0, count), tiles.planes(1, count)
+        tiles.transform(lib.winograd_input, x[first], inputs, count)
+        torch.bmm(inputs, filters, out=products)
+        tiles.transform(lib.winograd_output, y[first], products, count)
+    return y
+
+
+def _transformed(transform, weight):
+    """Return G g G^T of filters (K, C, 3, 3) as (36, K, C)."""
+    out, channels = weight.shape[:2]
+    return (transform @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, out, channels)
+
+
+def _check(*tensors):
+    for tensor in tensors:
+        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
+            raise TypeError(f"Winograd convolutions take float32 on a CPU, not {tensor.dtype} on {tensor.device.type}")
+
+
+def _like_image(x):
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.custom_op("cifar10::winograd", mutates_args=())
+def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return F.conv2d(x, weight, padding=1) of float32 x (N, C, H, W) and weight (K, C, 3, 3), in channels_last.
+
+    Raises:
+        TypeError: a tensor is not float32 on a CPU.
+        Problem: the tile transforms cannot be compiled here.
+    """
+    _check(x, weight)
+    return _correlate(_like_image(x), _transformed(GG, weight).transpose(1, 2))
+
+
+@torch.library.custom_op("cifar10::winograd_input_gradient", mutates_args=())
+def input_gradient(dy: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the gradient (N, C, H, W) of `convolve`'s x from that of its result, (N, K, H, W)."""
+    _check(dy, weight)
+    return _correlate(_like_image(dy), _transformed(GG_TURNED, weight))
+
+
+@torch.library.custom_op("cifar10::winograd_filter_gradient", mutates_args=())
+def filter_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
+    """Return the gradient (K, C, 3, 3) of `convolve`'s weight from that of its result, (N, K, H, W)."""
+    _check(x, dy)
+    x, dy = _like_image(x), _like_image(dy)
+    (images, channels, height, width), out = x.shape, dy.shape[1]
+    lib, tiles = library(), Tiles(images, height, width, channels, out)
+    total = torch.zeros(36, out, channels)
+    for first, count in tiles:
+        inputs, gradients = tiles.planes(0, count), tiles.planes(1, count)
+        tiles.transform(lib.winograd_input, x[first], inputs, count)
+        tiles.transform(lib.winograd_gradient, dy[first], gradients, count)
+        total.baddbmm_(gradients[:, :-1].transpose(1, 2), inputs[:, :-1])
+    return _like_image((GG.T @ total.view(36, -1)).view(3, 3, out, channels).permute(2, 3, 0, 1))
+
+
+@convolve.register_fake
+def _(x, weight):
+    return x.new_empty((len(x), len(weight), *x.shape[2:])).contiguous(memory_format=torch.channels_last)
+
+
+@input_gradient.register_fake
+def _(dy, weight):
+    return dy.new_empty((len(dy), weight.shape[1], *dy.shape[2:])).contiguous(memory_format=torch.channels_last)
+
+
+@filter_gradient.register_fake
+def _(x, dy):
+    return x.new_empty((dy.shape[1], x.shape[1], 3, 3)).contiguous(memory_format=torch.channels_last)
+
+
+def _remember(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, dy):
+    x, weight = ctx.saved_tensors
+    wanted_x, wanted_weight = ctx.needs_input_grad
+    return input_gradient(dy, weight) if wanted_x else None, filter_gradient(x, dy) if wanted_weight else None
+
+
+convolve.register_autograd(_backward, setup_context=_remember)
+
+
+def conv2d(x, weight, bias=None):
+    """Return F.conv2d(x, weight, bias, padding=1), by `convolve` where the images are of SMALLEST pixels or more."""
+    if min(x.shape[2:]) < SMALLEST:
+        return F.conv2d(x, weight, bias, padding=1)
+    y = convolve(x, weight)
+    return y if bias is None else y + bias.view(-1, 1, 1)
+
+
+def use(model):
+    """Have the matching convolutions of `model` computed by `conv2d`, in place; return the model.
+
+    They are those of 3x3 pixels, stride 1, padding 1 and PAYS_FROM channels in and out together. Parameters and state_dict stay
+    as they are.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d) and _matches(layer):
+            layer._conv_forward = conv2d  # what nn.Conv2d's own forward calls
+    return model
+
+
+def _matches(layer):
+    plain = layer.padding_mode == "zeros" and layer.groups == 1
+    shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+    return plain and shape and layer.in_channels + layer.out_channels >= PAYS_FROM

@@ -1,0 +1,344 @@
+"""Winograd convolutions are convolutions: against float64, against themselves, under torch.compile, and however they are built."""
+
+import copy
+import ctypes
+import dataclasses
+import hashlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common import cli, native, winograd
+from common.models import MODELS
+from common.problem import Problem
+from project3_wrn import main as project3
+from project3_wrn import train
+from project3_wrn.recipes import RECIPES
+from tests.conftest import ROOT, one_clear_line, run_python
+
+MAIN = ROOT / "project3_wrn" / "main.py"
+SIZES = (4, 7, 8, 15, 16, 31, 32)
+CHANNELS = ((1, 1), (3, 5), (7, 64), (65, 33))
+
+
+def buildable():
+    try:
+        return bool(winograd.library())
+    except Problem:
+        return False
+
+
+pytestmark = pytest.mark.skipif(not buildable(), reason="no C compiler, or not Linux on x86-64")
+
+
+def with_gradients(convolution, x, weight, bias, dy):
+    """The output and the gradients of image, filters and bias."""
+    inputs = [tensor.detach().clone().requires_grad_() for tensor in (x, weight, bias)]
+    y = convolution(*inputs)
+    return y.detach(), *torch.autograd.grad(y, inputs, dy)
+
+
+def example(images, channels, out, height, width, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (images, channels, height, width), (out, channels, 3, 3), (out,), (images, out, height, width)
+    x, weight, bias, dy = (torch.randn(shape, generator=generator) for shape in shapes)
+    return x, weight / (9 * channels) ** 0.5, bias, dy
+
+
+# --- what it computes ---
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("channels", "out"), CHANNELS)
+def test_outputs_and_gradients_are_those_of_a_convolution_in_float64(size, channels, out):
+    tensors = example(3, channels, out, size, SIZES[-1 - SIZES.index(size)])
+    ours = with_gradients(winograd.conv2d, *tensors)
+    doubles = [tensor.double() for tensor in tensors]
+    theirs = with_gradients(lambda x, weight, bias: F.conv2d(x, weight, bias, padding=1), *doubles)
+    for mine, right in zip(ours, theirs):
+        assert mine.shape == right.shape
+        assert (mine - right).norm() <= 1e-5 * right.norm()
+
+
+def test_the_blocks_of_a_batch_are_put_together_rightly():
+    """Blocks of 32 images, and a last one of 6: every image is convolved as it would be alone."""
+    x, weight, bias, _ = example(70, 64, 64, 15, 15)
+    together = winograd.conv2d(x, weight, bias)
+    alone = torch.cat([winograd.conv2d(image[None], weight, bias) for image in x])
+    torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_any_memory_layout_gives_the_same(layout):
+    tensors = example(2, 8, 16, 9, 6)
+    expected = with_gradients(winograd.conv2d, *tensors)
+    found = with_gradients(
+        winograd.conv2d,
+        *(tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor for tensor in tensors),
+    )
+    for mine, right in zip(found[:3], expected[:3]):  # the bias's gradient is torch's own sum
+        assert torch.equal(mine, right)
+
+
+def test_the_same_to_the_bit_each_time():
+    tensors = example(40, 96, 64, 16, 16)
+    first, second = (with_gradients(winograd.conv2d, *tensors) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+def test_images_smaller_than_a_tile_are_convolved_directly():
+    x, weight, bias, _ = example(2, 64, 64, 3, 32)
+    assert torch.equal(winograd.conv2d(x, weight, bias), F.conv2d(x, weight, bias, padding=1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_types_are_refused(dtype):
+    x, weight, *_ = example(1, 4, 4, 8, 8)
+    with pytest.raises(TypeError, match="float32 on a CPU"):
+        winograd.convolve(x.to(dtype), weight.to(dtype))
+
+
+# --- as an operator ---
+
+
+def test_pytorchs_own_checks_of_an_operator():
+    x, weight, *_ = example(2, 3, 4, 8, 7)
+    torch.library.opcheck(winograd.convolve, (x.requires_grad_(), weight.requires_grad_()))
+
+
+def test_compiled_without_a_graph_break():
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("no C++ compiler")
+    torch.manual_seed(0)
+    model = winograd.use(nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)))
+    x = torch.randn(2, 64, 8, 8).contiguous(memory_format=torch.channels_last)
+    eager = torch.autograd.grad(model(x).square().sum(), model.parameters())
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, dynamic=False)
+    graph = torch.autograd.grad(compiled(x).square().sum(), compiled.parameters())
+    for mine, right in zip(graph, eager):
+        torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-3)
+
+
+# --- in a network ---
+
+
+def replaced(model):
+    return [name for name, layer in model.named_modules() if "_conv_forward" in vars(layer)]
+
+
+def test_it_replaces_the_matching_convolutions_and_nothing_else():
+    model = MODELS["resnet18"]()
+    before = copy.deepcopy(model.state_dict())
+    assert winograd.use(model) is model
+    convolutions = [name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)]
+    direct = set(convolutions) - set(replaced(model))
+    shortcuts = {f"layer{stage}.0.downsample.0" for stage in (2, 3, 4)}  # 1x1
+    assert direct == {"conv1", *shortcuts, *(f"layer{stage}.0.conv1" for stage in (2, 3, 4))}  # 3 channels; stride 2
+    assert replaced(copy.deepcopy(model)) == replaced(model)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    model.load_state_dict(before)
+
+
+def test_a_training_agrees_with_direct_convolutions(sample):
+    images = sample[0][slice(96)]
+    recipe = RECIPES["report"]
+    losses = {}
+    for how in ("direct", "winograd"):
+        learner, batches, _ = train.build("resnet18", recipe, 0, images, convolutions=how)
+        assert bool(replaced(learner.model)) == (how == "winograd")
+        learner.set_lr(0.01)
+        x, y = next(iter(batches))
+        losses[how] = torch.stack([learner.step(x[part], y[part]) for part in torch.arange(96).split(24)])
+    torch.testing.assert_close(losses["winograd"], losses["direct"], rtol=2e-4, atol=0)
+
+
+def test_stopped_and_resumed_is_never_stopped(sample, tmp_path):
+    parts = {"train": sample[0][slice(60)]}
+    recipe = dataclasses.replace(RECIPES["report"], epochs=2, batch_size=30, split=False, patience=0)
+
+    def trained(name, **options):
+        checkpoint = tmp_path / f"{name}.pt"
+        learner, _ = train.train(
+            "resnet18", recipe, 0, parts, convolutions="winograd", checkpoint=checkpoint, **options
+        )
+        return learner.weights()
+
+    def stop(epoch, history):
+        raise KeyboardInterrupt
+
+    whole = trained("whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained("stopped", on_epoch=stop)
+    stopped = trained("stopped")
+    assert all(torch.equal(value, stopped[name]) for name, value in whole.items())
+
+
+# --- how it is built ---
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache whose path has a space and Chinese in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "课程 作业"))
+    return native.cache_folder()
+
+
+def load():
+    """A load of its own: the module's is cached."""
+    return native.load.__wrapped__(winograd.SOURCE)
+
+
+def kept(cache):
+    return next(cache.glob("*.so"))
+
+
+def test_it_is_built_once(cache):
+    load()
+    first = kept(cache).stat()
+    load()
+    assert [path.suffix for path in sorted(cache.iterdir())] == [".sha256", ".so"]
+    assert kept(cache).stat().st_mtime_ns == first.st_mtime_ns
+
+
+@pytest.mark.parametrize("damage", ["cut in half", "empty", "of another machine", "one bit", "no checksum"])
+def test_a_damaged_library_is_built_anew(cache, damage):
+    load()
+    library = kept(cache)
+    good = library.read_bytes()
+    bad = {
+        "cut in half": good[: len(good) // 2],
+        "empty": b"",
+        "of another machine": good[:18] + b"\xb7" + good[19:],  # the ELF header's machine: AArch64
+        "one bit": good[:-100] + bytes([good[-100] ^ 1]) + good[-99:],
+        "no checksum": good,
+    }[damage]
+    library.unlink()  # this process has it loaded
+    library.write_bytes(bad)
+    if damage == "no checksum":
+        next(cache.glob("*.sha256")).unlink()
+    load()
+    assert library.read_bytes() == good
+
+
+def test_a_foreign_library_with_a_right_checksum_is_one_line(cache, tmp_path, monkeypatch):
+    load()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))  # a path that this process has not loaded
+    library = native.cache_folder() / kept(cache).name
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"not a library")
+    library.with_suffix(".sha256").write_text(hashlib.sha256(b"not a library").hexdigest())
+    with pytest.raises(Problem, match="cannot be loaded"):
+        load()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cache):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file where a folder should be")
+    assert isinstance(load(), ctypes.CDLL)
+    assert cache.read_text() == "a file where a folder should be"
+
+
+def test_two_processes_at_once(cache):
+    words = [sys.executable, "-c", "from common import winograd; winograd.library(); print('built')"]
+    both = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=120)[0] for process in both] == ["built\n"] * 2
+    assert native._intact(kept(cache))
+
+
+def compiler(tmp_path, monkeypatch, script):
+    """The only compiler on the PATH is this shell script."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "cc").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "cc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_without_a_compiler_it_says_so(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Problem, match="needs a C compiler"):
+        load()
+
+
+def test_a_compiler_that_fails_is_named(cache, tmp_path, monkeypatch):
+    compiler(tmp_path, monkeypatch, "echo 'cc1: no -fopenmp here' >&2; exit 1")
+    with pytest.raises(Problem, match=r"fails: cc1: no -fopenmp here"):
+        load()
+    assert not list(cache.glob("*")) if cache.exists() else True
+
+
+def test_another_system_is_left_alone(cache, monkeypatch):
+    monkeypatch.setattr(native.platform, "system", lambda: "Darwin")
+    with pytest.raises(Problem, match="Linux x86-64 only, not on Darwin"):
+        load()
+
+
+# --- what chooses it ---
+
+
+def choose(monkeypatch, name="auto", device="cpu", precision="fp32", bf16=False, problem=None):
+    def library():
+        if problem:
+            raise Problem(problem)
+
+    monkeypatch.setattr(cli, "cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr(winograd, "library", library)
+    return cli.choose_convolutions(name, device, precision)
+
+
+def test_winograd_is_chosen_where_it_pays(monkeypatch, capsys):
+    assert choose(monkeypatch) == "winograd"
+    assert choose(monkeypatch, bf16=True) == "direct"  # AVX-512 too, whose direct convolutions are as fast
+    assert choose(monkeypatch, device="cuda", precision="bf16") == "direct"
+    assert choose(monkeypatch, "winograd", bf16=True) == "winograd"
+    assert choose(monkeypatch, "direct") == "direct"
+    assert not capsys.readouterr().out
+    assert choose(monkeypatch, problem="no compiler") == "direct"
+    assert capsys.readouterr().out == "convolutions: direct, about half as fast (no compiler)\n"
+    with pytest.raises(Problem, match="no compiler"):
+        choose(monkeypatch, "winograd", problem="no compiler")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "auto"])
+def test_asked_for_where_it_cannot_be_is_a_usage_error(precision, here, monkeypatch):
+    monkeypatch.setattr(cli, "cpu_has_bf16", lambda: True)
+    words = ("--device", "cpu", "--convolutions", "winograd", "--precision", precision)
+    one_clear_line(here(project3.main, *words), "fp32 on a CPU, not in bf16 on cpu", status=2)
+
+
+def test_an_unknown_word_is_a_usage_error(here):
+    one_clear_line(here(project3.main, "--convolutions", "fft"), "--convolutions", "fft", status=2)
+
+
+def test_run_json_names_it_and_a_resumed_run_keeps_it(tmp_path):
+    words = (
+        MAIN,
+        "--scale",
+        "quick",
+        "--device",
+        "cpu",
+        "--model",
+        "fast_small",
+        "--precision",
+        "fp32",
+        "--out",
+        tmp_path,
+    )
+    first = run_python(*words, "--convolutions", "winograd", "--keep-checkpoints")
+    assert first.returncode == 0, first.stderr
+    assert cli.read_json(tmp_path / "fast_small" / "run.json")["convolutions"] == "winograd"
+    second = run_python(*words, "--convolutions", "direct")
+    one_clear_line(second, "convolutions was winograd, is direct", status=1)
+
+
+def test_without_a_compiler_winograd_is_one_line(tmp_path):
+    words = (MAIN, "--device", "cpu", "--precision", "fp32", "--convolutions", "winograd", "--out", tmp_path)
+    process = run_python(*words, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    one_clear_line(process, "needs a C compiler", status=1)
+    assert not list(tmp_path.rglob("run.json"))
