@@ -1,13 +1,16 @@
 """What all benchmarks need of the machine: its name, its practical ceiling, and waiting for it."""
 
+import multiprocessing
 import time
 
 import torch
 
-from common import cli
+from common import cli, native
 from common.models import MODELS, forward_flops
 
 MATRIX = 4096
+# What keeps PyTorch's libraries to AVX2, as most laptops have it; read by a process as it starts.
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 def described(device, precision):
@@ -46,3 +49,15 @@ def wait(device):
 def endless(batches):
     while True:
         yield from batches
+
+
+def restrict(instructions):
+    """Compile our own C code for AVX2 only, where `instructions` is "avx2"."""
+    if instructions == "avx2":
+        native.FLAGS = tuple("-march=x86-64-v3" if flag == "-march=native" else flag for flag in native.FLAGS)
+
+
+def in_a_process(function, *arguments):
+    """Return what a function of a module returns, called in a process that starts with the environment of this moment."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)

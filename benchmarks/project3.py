@@ -1,16 +1,20 @@
-"""How fast is project 3 beside what a student would write, on this machine, in one run?
+"""How fast is project 3 next to what a student would write, and Winograd's convolutions next to direct ones?
 
-    python benchmarks/project3.py [--data DIR] [--rounds N] [--steps N] [--device cpu|cuda]
+    python benchmarks/project3.py [--data DIR] [--rounds N] [--steps N] [--device cpu|cuda] [--instructions native|avx2]
 
-ResNet-18 by the report's recipe: the student's way (torchvision's dataset and transforms, the report's own Cutout, a DataLoader
-with two workers, fp32, loss.item()) and ours take turns, each in a process of its own, so that a machine that slows down slows
-both. Then augmentation alone; and fast94, with the memory that a step frees kept or given back to the system, beside the
-machine's own rate of matrix products. Writes benchmarks/project3.json and project3.md.
+Each way of training has a process of its own, hence a memory of its own; the ways of a group take turns, so that a machine that
+slows down slows all of them. The student's way is torchvision's dataset and transforms, the report's own Cutout, a DataLoader with
+two workers, fp32 and loss.item(). `airbench94` is the published network and method that fast94 goes back to, run eagerly.
+
+--instructions avx2 keeps a CPU that has more to AVX2 and fp32, as most laptops are. Then 200 steps of ResNet-18 are trained with
+direct and with Winograd's convolutions, to compare their losses. Writes benchmarks/project3.json and project3.md.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
@@ -23,13 +27,37 @@ import torch
 from torch import nn
 from torchvision import datasets, transforms
 
-from benchmarks.machine import MATRIX, described, endless, matmul_flops, training_flops, wait
+from benchmarks.machine import (
+    AVX2,
+    MATRIX,
+    described,
+    endless,
+    in_a_process,
+    matmul_flops,
+    restrict,
+    training_flops,
+    wait,
+)
 from common import cli, data, download, learners, tables
 from common.models import MODELS
-from project3_wrn.recipes import RECIPES, Recipe
+from common.models.fast import FastNet
+from project3_wrn import fast
+from project3_wrn.recipes import RECIPES, SMALL, Recipe, recipe_of
 from project3_wrn.train import build, preparation
 
 REPORT, FAST = Recipe(), RECIPES["fast94"]
+AIRBENCH94 = dataclasses.replace(SMALL, epochs=8, batch_size=2000, split=False)
+GROUPS = {
+    "cpu": {
+        "resnet18": ("student", "direct", "winograd"),
+        "wrn16_8": ("direct", "winograd"),
+        "fast96": ("direct", "winograd"),
+        "fast94": ("airbench94", "direct", "winograd"),
+    },
+    "cuda": {"resnet18": ("student", "direct"), "fast94": ("airbench94", "direct")},
+}
+BATCH_SIZES = {"wrn16_8": 128}  # of the report's 256, whose step takes a CPU half a minute
+LOSS_STEPS, LOSS_BATCH_SIZE = 200, 64
 
 
 class StudentCutout:
@@ -47,7 +75,7 @@ class StudentCutout:
 
 
 class StudentCifar(datasets.CIFAR10):
-    """torchvision's dataset, item by item its own code, on images that are already here."""
+    """torchvision's dataset, item by item its own code, on images that are in memory already."""
 
     def __init__(self, images):
         self.data = images.images.permute(0, 2, 3, 1).numpy()
@@ -82,17 +110,32 @@ class Student:
         return loss.item()
 
 
-class Ours:
-    def __init__(self, model, recipe, train, device, precision):
-        self.learner, self.loader, _ = build(model, recipe, 0, train.to(device), precision=precision)
-        self.learner.compile(*self.loader.example())
+class Airbench94:
+    """The published airbench94_muon (arXiv 2404.00498's repository): eager, direct convolutions, memory as PyTorch manages it."""
 
-    def step(self, x, y):
-        return self.learner.step(x, y)
+    def __init__(self, train, device, precision):
+        learners.keep_freed_memory = lambda: None
+        torch.manual_seed(0)
+        model = FastNet((64, 256, 256), depth=2, classes=10).to(device, memory_format=torch.channels_last)
+        self.loader = fast.AlternatingFlips(train, AIRBENCH94.batch_size, seed=0, **preparation(AIRBENCH94, train))
+        optimizer = fast.optimizer(model, AIRBENCH94)
+        self.learner = fast.Fast(model, optimizer, whitening_steps=75, precision=precision)
+        self.step = self.learner.step
+
+
+class Ours:
+    def __init__(self, model, convolutions, train, device, precision):
+        recipe = RECIPES[model] if model in RECIPES else recipe_of("report", model)
+        recipe = dataclasses.replace(recipe, batch_size=BATCH_SIZES.get(model, recipe.batch_size))
+        self.learner, self.loader, _ = build(
+            model, recipe, 0, train.to(device), precision=precision, convolutions=convolutions
+        )
+        self.compile_seconds = self.learner.compile(*self.loader.example())
+        self.step = self.learner.step
 
 
 def rate(way, batches, steps, device):
-    """Images a second of `steps` steps."""
+    """Return images per second over `steps` steps."""
     images, started = 0, time.perf_counter()
     for _ in range(steps):
         x, y = next(batches)
@@ -102,49 +145,59 @@ def rate(way, batches, steps, device):
     return images / (time.perf_counter() - started)
 
 
-def way_of(name, train, device, precision):
+def make(model, name, train, device, precision):
     if name == "student":
         return Student(train, device)
-    if name == "given back":
-        learners.keep_freed_memory = lambda: None
-    model, recipe = ("resnet18", REPORT) if name == "ours" else ("fast94", FAST)
-    return Ours(model, recipe, train, device, precision)
+    if name == "airbench94":
+        return Airbench94(train.to(device), device, precision)
+    return Ours(model, name, train, device, precision)
 
 
-def turns(names, rounds, steps, folder, device, precision):
-    """[{name: images a second}], a dict a round, of ways that take turns; each has a process, hence a memory, of its own."""
+def turns(model, names, rounds, steps, start):
+    """Return {name: {"rates": images per second in each round, "peak_memory_gb", "compile_seconds"}} of ways that take turns."""
     context = multiprocessing.get_context("spawn")
-    rates, pipes = [], {}
+    pipes, results = {}, {}
     with contextlib.ExitStack() as stack:
         for name in names:
             pipes[name], theirs = context.Pipe()
             stack.callback(pipes[name].close)  # which ends its process
             # not a daemon: the student's DataLoader has processes too
-            context.Process(target=_serve, args=(theirs, name, folder, device, precision)).start()
+            context.Process(target=_serve, args=(theirs, model, name, *start)).start()
             theirs.close()  # so that the end of a process that fails is seen here
-            pipes[name].recv()  # workers have started, the step is compiled
+            results[name] = {"compile_seconds": pipes[name].recv(), "rates": []}
         for number in range(rounds):
-            rates.append({})
             for name, pipe in pipes.items():
                 pipe.send(steps)
-                rates[-1][name] = pipe.recv()
-            told = ", ".join(f"{name} {value:.1f}" for name, value in rates[-1].items())
-            print(f"round {number + 1} of {rounds}, images/s: {told}", flush=True)
-    return rates
+                speed, results[name]["peak_memory_gb"] = pipe.recv()
+                results[name]["rates"].append(speed)
+            speeds = ", ".join(f"{name} {result['rates'][-1]:.1f}" for name, result in results.items())
+            print(f"{model}, round {number + 1} of {rounds}, images/s: {speeds}", flush=True)
+    return results
 
 
-def _serve(pipe, name, folder, device, precision):
-    way = way_of(name, data.load(folder)[0], device, precision)
+def _serve(pipe, model, name, folder, device, precision, instructions):
+    restrict(instructions)
+    way = make(model, name, data.load(folder)[0], device, precision)
     batches = endless(way.loader)
     rate(way, batches, 2, device)
-    pipe.send("ready")
+    pipe.send(getattr(way, "compile_seconds", 0.0))
     with contextlib.suppress(EOFError):
         while True:
-            pipe.send(rate(way, batches, pipe.recv(), device))
+            pipe.send((rate(way, batches, pipe.recv(), device), cli.peak_memory_gb(device)))
 
 
-def augmentation_rate(train, device):
-    """Images a second of ours and of the student's transforms in one process, model aside."""
+def losses(folder, convolutions, instructions):
+    """Return the training losses of LOSS_STEPS steps of ResNet-18 by the report's recipe in batches of LOSS_BATCH_SIZE."""
+    restrict(instructions)
+    recipe = dataclasses.replace(REPORT, batch_size=LOSS_BATCH_SIZE)
+    learner, batches, _ = build("resnet18", recipe, 0, data.load(folder)[0], convolutions=convolutions)
+    batches = endless(batches)
+    return [float(learner.step(*next(batches))) for _ in range(LOSS_STEPS)]
+
+
+def augmentation_rates(folder, device):
+    """Return images per second of our augmentation and of the student's transforms in one process, without a network."""
+    train = data.load(folder)[0]
     ours = iter(data.Batches(train.to(device), REPORT.batch_size, seed=0, **preparation(REPORT, train)))
     student, rates = StudentCifar(train), {}
     next(ours)
@@ -165,42 +218,96 @@ def main():
     parser.add_argument("--rounds", type=cli.positive, default=3)
     parser.add_argument("--steps", type=cli.positive, help="of each turn (4 on a CPU, else 50)")
     parser.add_argument("--device", choices=cli.DEVICES, default="auto")
+    parser.add_argument("--instructions", choices=("native", "avx2"), default="native")
     options = parser.parse_args()
     device = cli.choose_device(options.device)
-    precision = cli.choose_precision("auto", device)
+    precision = cli.choose_precision("auto" if options.instructions == "native" else "fp32", device)
     steps = options.steps or (4 if device == "cpu" else 50)
-    folder, _ = download.find(options.data)
-    measure = lambda *names: turns(names, options.rounds, steps, str(folder), device, precision)
+    if options.instructions == "avx2":
+        os.environ.update(AVX2)  # which the processes below start with
+    folder = str(download.find(options.data)[0])
+    start = (folder, device, precision, options.instructions)
 
-    document = described(device, precision) | {"steps": steps}
-    document["resnet18"] = measure("student", "ours")
-    document["augmentation"] = augmentation_rate(data.load(folder)[0], device)
-    document["fast94"] = measure("kept", "given back")
-    document["matmul_flops"] = matmul_flops(device, precision)
-    document["fast94_flops_per_image"] = training_flops("fast94")
+    document = described(device, precision) | {"instructions": options.instructions, "steps": steps}
+    document["matmul_flops"] = in_a_process(matmul_flops, device, precision)
+    document["augmentation"] = in_a_process(augmentation_rates, folder, device)
+    document["ways"] = {}
+    for model, names in GROUPS["cuda" if device == "cuda" else "cpu"].items():
+        names = [name for name in names if name != "winograd" or precision == "fp32"]
+        document["ways"][model] = turns(model, names, options.rounds, steps, start)
+    if precision == "fp32" and device == "cpu":
+        document["losses"] = {
+            how: in_a_process(losses, folder, how, options.instructions) for how in ("direct", "winograd")
+        }
     cli.write_json(HERE / "project3.json", document)
-    page(document)
+    write_page(document)
 
 
-def page(document):
-    rates = {who: [turn[who] for turn in document["resnet18"]] for who in ("student", "ours")}
-    alone = document["augmentation"]
-    rows = [
-        {"what": "ResNet-18, the report's recipe, whole step"}
-        | {f"{who}, images/s": tables.pm(values, 0) for who, values in rates.items()}
-        | {"ratio": f"{sum(rates['ours']) / sum(rates['student']):.1f}"},
-        {"what": "its augmentation alone, one process"}
-        | {f"{who}, images/s": f"{alone[who]:.0f}" for who in ("student", "ours")}
-        | {"ratio": f"{alone['ours'] / alone['student']:.1f}"},
-    ]
-    kept, given_back = ([turn[how] for turn in document["fast94"]] for how in ("kept", "given back"))
-    achieved = np.mean(kept) * document["fast94_flops_per_image"]
-    words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, ours in {document['precision']}; {len(document['resnet18'])} rounds of {document['steps']} steps each, in turns. A ResNet-18 epoch of 45,000 images is {45_000 / np.mean(rates['student']):.0f} s in the student's way and {45_000 / np.mean(rates['ours']):.0f} s in ours."
-    share = f"fast94 trains {tables.pm(kept, 0)} images/s ({tables.pm(given_back, 0)} where freed memory goes back to the system): {achieved / 1e9:.0f} GFLOP/s, {100 * achieved / document['matmul_flops']:.0f}% of the {document['matmul_flops'] / 1e9:.0f} GFLOP/s that a {MATRIX}x{MATRIX} matrix product reaches here."
-    tables.write_markdown(
-        HERE / "project3.md", "Speed of project 3 beside a student's way", [words, rows, share], "full"
+def median(way):
+    return float(np.median(way["rates"]))
+
+
+def write_page(document):
+    """Write project3.md from project3.json's content: one row per network, then what the bars are about in sentences."""
+    rows, peak = [], document["matmul_flops"]
+    for model, ways in document["ways"].items():
+        row = {"network": model}
+        for name in ("student", "airbench94", "direct", "winograd"):
+            row[f"{name}, images/s"] = f"{median(ways[name]):.1f}" if name in ways else ""
+        best = ways.get("winograd", ways["direct"])
+        row["winograd : direct"] = f"{median(best) / median(ways['direct']):.2f}" if "winograd" in ways else ""
+        row["GFLOP/s, counted as direct"] = f"{median(best) * training_flops(model) / 1e9:.0f}"
+        row["of a matrix product's"] = f"{median(best) * training_flops(model) / peak:.2f}"
+        row["peak memory, direct, GB"] = ways["direct"]["peak_memory_gb"]
+        row["winograd, GB"] = ways["winograd"]["peak_memory_gb"] if "winograd" in ways else ""
+        row["compiling, s"] = f"{best['compile_seconds']:.0f}"
+        rows.append(row)
+    sections = [setting(document), rows, resnet_sentence(document), airbench_sentence(document)]
+    sections += [loss_sentence(document)] if "losses" in document else []
+    tables.write_markdown(HERE / "project3.md", "Speed of project 3", sections, "full")
+    print(tables.markdown(rows) + "\n".join(sections[2:]))
+
+
+def setting(document):
+    rounds = len(next(iter(document["ways"]["resnet18"].values()))["rates"])
+    kept = ", kept to AVX2" if document["instructions"] == "avx2" else ""
+    return (
+        f"{document['machine']}{kept}, {document['cores']} cores, torch {document['torch']}, {document['precision']};"
+        f" medians of {rounds} rounds of {document['steps']} steps each, in turns."
+        f" A {MATRIX}x{MATRIX} matrix product reaches {document['matmul_flops'] / 1e9:.0f} GFLOP/s here."
     )
-    print(tables.markdown(rows) + share)
+
+
+def resnet_sentence(document):
+    ways, alone = document["ways"]["resnet18"], document["augmentation"]
+    student, ours = median(ways["student"]), median(ways.get("winograd", ways["direct"]))
+    return (
+        f"ResNet-18's step by the report's recipe is {ours / student:.2f} times as fast as the student's: an epoch of 45,000"
+        f" images takes {45_000 / ours:.0f} s, the student's {45_000 / student:.0f} s. Augmentation alone runs at"
+        f" {alone['ours']:.0f} images/s, the student's at {alone['student']:.0f}."
+    )
+
+
+def airbench_sentence(document):
+    ways = document["ways"]["fast94"]
+    published = AIRBENCH94.epochs * 50_000 / median(ways["airbench94"])
+    images = fast.trained_images(FAST, 50_000)
+    ours = images / median(ways.get("winograd", ways["direct"]))
+    return (
+        f"fast94 trains on {images:,} images in {ours:.0f} s, airbench94 on {AIRBENCH94.epochs * 50_000:,} in"
+        f" {published:.0f} s: {ours / published:.2f} of its time, without compiling."
+    )
+
+
+def loss_sentence(document):
+    direct, winograd = (np.array(document["losses"][how]) for how in ("direct", "winograd"))
+    first = {steps: np.abs(winograd[:steps] / direct[:steps] - 1).max() for steps in (1, 10, LOSS_STEPS)}
+    last = {how: np.mean(values[-20:]) for how, values in (("direct", direct), ("winograd", winograd))}
+    return (
+        f"{LOSS_STEPS} steps of ResNet-18 in batches of {LOSS_BATCH_SIZE}: the losses differ by {first[1]:.0e} in the first"
+        f" step, {first[10]:.0e} within ten and {first[LOSS_STEPS]:.0e} within all; the last twenty average"
+        f" {last['direct']:.4f} with direct and {last['winograd']:.4f} with Winograd's convolutions."
+    )
 
 
 if __name__ == "__main__":
