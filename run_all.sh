@@ -115,7 +115,7 @@ fi
 for task in "${tasks[@]}"; do
     # of project 3 only what was started here: a study beside it may have stopped half-way
     for run in "$task/$folder" "$task/$folder"/{resnet18,wrn28_10,fast94,fast95,fast96}; do
-        [ ! -d "$run/checkpoints" ] || find "$run/checkpoints" -name '*.pt' -delete
+        [ ! -d "$run/checkpoints" ] || find "$run/checkpoints" -type f -name '*.pt' -delete
     done
 done
 if [ "$scale" = quick ]; then

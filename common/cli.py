@@ -4,6 +4,7 @@ Nothing here imports torch before it has to: `--help` and a wrong flag answer at
 """
 
 import argparse
+import contextlib
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from common.files import atomic, locked
+from common.files import atomic, clear_checkpoints, locked, remove_stale
 from common.problem import Problem
 
 USAGE_ERROR = 2  # the status that argparse exits with
@@ -285,9 +286,26 @@ def read_json(path):
         raise Problem(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
 
 
+@contextlib.contextmanager
 def alone(folder):
-    """Hold `folder` for this run alone, or raise Problem if another run writes there."""
-    return locked(Path(folder) / "checkpoints" / "lock", wait=False, busy="another run of this task is writing there")
+    """Hold `folder` for this run alone, and remove what a run that was killed left half written there.
+
+    Raises:
+        Problem: another run writes there.
+    """
+    busy = "another run of this task is writing there"
+    with locked(Path(folder) / "checkpoints" / "lock", wait=False, busy=busy):
+        remove_stale(folder)
+        yield
+
+
+def finish(options):
+    """Let go of the checkpoints of a task, once its report is drawn: the work is done.
+
+    run_all.sh keeps them until all its tasks are done, so that it too goes on where it stopped.
+    """
+    if not (options.redraw or options.keep_checkpoints):
+        clear_checkpoints(options.out / "checkpoints")
 
 
 def run(main):

@@ -30,9 +30,9 @@ SAMPLE_FILES = {  # made by common/sample/make.py
 }
 RECORD = 1 + 3 * 32 * 32
 
-# Indices of the test images of which fewer than three of five people chose the label alone, of 275 that were shown to people
-# (Northcutt et al., arXiv 2103.14749; the votes are github.com/cleanlab/label-errors' mturk/cifar10_mturk.json: `given` below 3).
-# A vote for both the label and a network's class is none for the label alone: in 17 of the 54 three or more people saw the label.
+# Indices of the test images of which fewer than three of five people chose the label alone, of 275 that were shown to
+# people (Northcutt et al., arXiv 2103.14749): `given` below 3 in github.com/cleanlab/label-errors' cifar10_mturk.json.
+# A vote for the label and another class together is none for the label alone: in 17 of the 54 three or more saw it.
 LABEL_ERRORS = (
     *(165, 792, 882, 1227, 1300, 1684, 1718, 1969, 2010, 2128, 2232, 2405, 2532, 2592, 2804, 2840, 2940, 3113),
     *(3168, 3183, 3192, 3490, 3600, 3753, 3977, 4055, 4198, 4614, 4643, 4794, 4910, 4965, 5166, 5191, 5211, 5468),
@@ -139,7 +139,7 @@ def normalise(images, normalisation):
 
 
 def black(normalisation, device):
-    """Return what `normalise` makes of a black pixel, float32 (3, 1, 1) on `device`: what a picture padded before it has around it."""
+    """Return what `normalise` makes of a black pixel, float32 (3, 1, 1) on `device`."""
     return normalise(torch.zeros(3, 1, 1, dtype=torch.uint8, device=device), normalisation)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -10,8 +11,10 @@ from common.problem import Problem
 
 
 @contextlib.contextmanager
-def atomic(path):
+def atomic(path, previous=None):
     """Yield a temporary path beside `path`; it becomes `path` only when the block ends without an error.
+
+    previous: what was at `path` is renamed to this first, so that at every moment one of the two is there, and whole.
 
     Raises:
         Problem: the folder cannot be written, or the disk is full. `path` is then what it was before.
@@ -26,6 +29,8 @@ def atomic(path):
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner can read
+        if previous and path.exists():
+            os.replace(path, previous)
         os.replace(temporary, path)
     except OSError as error:
         raise Problem(
@@ -34,6 +39,31 @@ def atomic(path):
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def remove_stale(folder):
+    """Delete the temporary files that a killed `atomic` left in `folder`, and in and below its checkpoints/ and runs/.
+
+    Only for who holds the folder alone: another process may be writing its own.
+    """
+    folder = Path(folder)
+    below = (path for name in ("checkpoints", "runs") for path in (folder / name).rglob(".*"))
+    for path in (*folder.glob(".*"), *below):
+        if is_temporary(path) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def is_temporary(path):
+    """Whether a file's name is one that `atomic` gives to what is not whole yet: .NAME.8 letters and NAME's suffix."""
+    found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]*)?", Path(path).name)
+    return bool(found) and Path(found[1]).suffix == (found[2] or "")
+
+
+def clear_checkpoints(folder):
+    """Delete all checkpoints in `folder` and below: both generations, measured logits, and what a kill left of one."""
+    for path in Path(folder).rglob("*.pt"):
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

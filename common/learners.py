@@ -233,7 +233,7 @@ class StackedBatches:
         return [batches.state_dict() for batches in self.batches]
 
     def load_state_dict(self, states):
-        for batches, state in zip(self.batches, states):
+        for batches, state in zip(self.batches, states, strict=True):
             batches.load_state_dict(state)
 
 

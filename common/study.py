@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from common import cli, data, download, evaluation
+from common import checkpoints, cli, data, download, evaluation, files
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
 from common.problem import Problem
@@ -67,8 +67,7 @@ def study(runs, options, *, seeds=None, on_split=False, evaluate_train=False, ap
     shared["threads"] = max(1, processes // len(jobs))
     if options.fresh:
         # all of the task's, so that a start that is stopped and given again without --fresh finds nothing old
-        for path in (options.out / "checkpoints").rglob("*.pt"):
-            path.unlink()
+        files.clear_checkpoints(options.out / "checkpoints")
         options.fresh = False
 
     histories = {}
@@ -199,7 +198,7 @@ def train_job(job, shared, say):
     }
     others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
     which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}"
-    tell = epoch_counter(say, which, members, checkpoint.exists())
+    tell = epoch_counter(say, which, members, checkpoints.there(checkpoint))
 
     def on_epoch(epochs, history):
         accuracy = history["test_accuracy"][-1].mean()
@@ -268,17 +267,7 @@ def split_indices(options):
 
 
 def write_provenance(runs, options):
+    """Write run.json beside the saved histories."""
     document = cli.provenance(options, options.source)
     document["precision"] = " and ".join({precision_of(run["model"], options.precision): run for run in runs.values()})
     cli.write_json(options.out / "run.json", document | {"runs": runs})
-
-
-def finish(runs, options):
-    """Write run.json beside the saved histories and let go of the checkpoints: the work is done.
-
-    run_all.sh keeps them until all its tasks are done, so that it too goes on where it stopped.
-    """
-    write_provenance(runs, options)
-    if not options.keep_checkpoints:
-        for path in (options.out / "checkpoints").rglob("*.pt"):
-            path.unlink()

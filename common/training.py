@@ -12,10 +12,12 @@ A learner (common/learners.py) is what is trained: one network, of shape (), or 
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
     train_accuracy (epochs,)      of a Network: per cent right of the augmented batches, each before its update
     kept_epoch     ()             the epoch, from 1, whose weights the learner ends with
-    diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were
+    diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were; of a single network
+                                  also the last batch's, where it left weights that are not finite
     and, a value an epoch, whatever `evaluate` measures
 """
 
+import functools
 import math
 import time
 from dataclasses import dataclass, field
@@ -23,8 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from common.files import atomic
-from common.problem import Problem, first_line
+from common import checkpoints
 
 
 def constant(epoch, epochs):
@@ -52,9 +53,9 @@ def warm_cosine(warmup):
 class EarlyStopping:
     """Choose the best epoch, and stop when accuracy has not risen by more than `min_delta` for `patience` epochs.
 
-    Project 3, section 1.6. Accuracies are fractions. The best epoch is the one of the highest accuracy, by however little; only
-    patience asks for `min_delta`. With a patience of 0 training never stops early, and the best epoch is chosen all the same.
-    A value that is not a number is never best.
+    Project 3, section 1.6. Accuracies are fractions. The best epoch is the one of the highest accuracy, by however
+    little; only patience asks for `min_delta`. With a patience of 0 training never stops early, and the best epoch is
+    chosen all the same. A value that is not a number is never best.
     """
 
     patience: int = 15
@@ -80,7 +81,7 @@ class EarlyStopping:
 
 
 def stopped_after(accuracies, patience=EarlyStopping.patience, min_delta=EarlyStopping.min_delta):
-    """Return the epoch, from 1, after which early stopping would have ended a training; None where it would not have.
+    """Return the epoch, from 1, after which early stopping would have ended a training; None where it would not.
 
     accuracies: (epochs,) of validation, in per cent, as the history has them; the training itself may have gone on.
     """
@@ -111,10 +112,11 @@ def fit(
 
     schedule: (epochs done, epochs) -> factor on the learning rate, asked before every step; 2.5 is half-way through the third.
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
-    early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end, also with a
-        patience of 0, which stops nothing.
-    checkpoint: a file, written after each epoch and, if it is there, gone on from. On a CPU what comes out is the same to the
-        bit as if nothing had stopped.
+    early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end,
+        also with a patience of 0, which stops nothing.
+    checkpoint: a file, written after each epoch and, if it is there, gone on from (common/checkpoints.py). On a CPU the
+        result is the same to the bit as if nothing had stopped. A single network whose loss or weights are no longer
+        finite stops at the end of that epoch, which is not written: the checkpoint stays that of the last good epoch.
     settings: plain values that a checkpoint must agree with to be gone on from.
     prepare: () -> the seconds it took, for the history; called before the first epoch that this call trains, if it trains any.
     on_step: called with the epochs done, a fraction, after each step but an epoch's last.
@@ -122,18 +124,19 @@ def fit(
     writes: false in all processes but the first of a data-parallel training: they read the checkpoint and write none.
 
     Raises:
-        Problem: the checkpoint cannot be read, or is of other settings.
+        Problem: the checkpoint cannot be read, neither it nor its previous one, or it is of other settings.
     """
     state = {"epoch": 0, "history": {}, "best_weights": None}
-    if checkpoint and checkpoint.exists():
-        state = _restore(checkpoint, learner, batches, early_stopping, settings or {})
+    if checkpoint and checkpoints.there(checkpoint):
+        say = functools.partial(print, flush=True) if writes else lambda line: None
+        state = checkpoints.restore(checkpoint, learner, batches, early_stopping, settings or {}, say)
     history, steps = state["history"], len(batches)
     if on_epoch and history:
         on_epoch(state["epoch"], history)
 
     first = state["epoch"]
     for epoch in range(first, epochs):
-        if _finished_early(history, early_stopping):
+        if _finished_early(history, learner, early_stopping):
             break
         prepared = prepare() if prepare and epoch == first else 0.0
         started = time.perf_counter()
@@ -159,11 +162,12 @@ def fit(
         measured |= {**learner.measured(), **evaluate()}
         for name, value in measured.items():
             history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
-        if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
-            state["best_weights"] = learner.weights()
         state["epoch"] = epoch + 1
-        if checkpoint and writes:
-            _save(checkpoint, state, learner, batches, early_stopping, settings or {})
+        if not _lost(history, learner):
+            if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
+                state["best_weights"] = learner.weights()
+            if checkpoint and writes:
+                checkpoints.write(checkpoint, state, learner, batches, early_stopping, settings or {})
         if on_epoch:
             on_epoch(epoch + 1, history)
 
@@ -186,8 +190,15 @@ def _first_not_finite(losses):
     return torch.where(bad.any(0), bad.int().argmax(0) + 1, 0)
 
 
-def _finished_early(history, early_stopping):
-    if early_stopping and early_stopping.stop:
+def _lost(history, learner):
+    """Whether a single network's loss or weights are no longer finite. Of a stack the other members may train on."""
+    if not history or learner.shape:
+        return False
+    return not all(torch.isfinite(history[name][-1]) for name in ("epoch_losses", "weight_norm") if name in history)
+
+
+def _finished_early(history, learner, early_stopping):
+    if (early_stopping and early_stopping.stop) or _lost(history, learner):
         return True
     return bool(history) and bool((~torch.isfinite(history["epoch_losses"][-1])).all())
 
@@ -197,58 +208,8 @@ def _arrays(history):
     arrays = {name: torch.stack(values).numpy() for name, values in history.items() if name != "batch_losses"}
     arrays["batch_losses"] = losses.numpy()
     arrays["batch_indices"] = torch.arange(1, len(losses) + 1).numpy()
-    arrays["diverged_step"] = _first_not_finite(losses).numpy()
+    diverged = _first_not_finite(losses)
+    if losses.dim() == 1 and not diverged and not np.isfinite(arrays.get("weight_norm", [0])[-1]):
+        diverged = torch.tensor(len(losses))  # the next loss would not have been finite
+    arrays["diverged_step"] = diverged.numpy()
     return arrays
-
-
-def _save(path, state, learner, batches, early_stopping, settings):
-    """Only tensors and plain values go in: `weights_only=True` is the one way such a file is ever read."""
-    document = {
-        **state,
-        "settings": settings,
-        "learner": learner.state_dict(),
-        "batches": batches.state_dict(),
-        "early_stopping": vars(early_stopping) if early_stopping else None,
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-    save(path, document)
-
-
-def save(path, document):
-    """torch.save, whole or not at all. Raises Problem where the disk is full."""
-    with atomic(path) as temporary:
-        try:
-            torch.save(document, temporary)
-        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            raise Problem(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
-
-
-def _restore(path, learner, batches, early_stopping, settings):
-    try:
-        document = torch.load(path, map_location="cpu", weights_only=True)
-        saved = document["settings"]
-    except Exception as error:
-        raise Problem(
-            f"{path} is no whole checkpoint of ours ({type(error).__name__}); delete it, or start over with --fresh"
-        ) from error
-    differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
-    if differing:
-        named = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
-        raise Problem(
-            f"{path} is the checkpoint of another run ({named}); give the old settings, or start over with --fresh"
-        )
-    try:
-        learner.load_state_dict(document["learner"])
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise Problem(f"{path} holds another network: {first_line(error)}; start over with --fresh") from error
-    try:
-        batches.load_state_dict(document["batches"])
-        torch.set_rng_state(document["rng"])
-        if torch.cuda.is_available() and document["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(document["cuda_rng"])
-    except RuntimeError as error:  # the states of a CPU's generator and of a GPU's have other sizes
-        raise Problem(f"{path} is of another kind of device; go on there, or start over with --fresh") from error
-    if early_stopping:
-        vars(early_stopping).update(document["early_stopping"])
-    return {name: document[name] for name in ("epoch", "history", "best_weights")}

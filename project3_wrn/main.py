@@ -4,9 +4,10 @@
     torchrun --nproc_per_node=N project3_wrn/main.py ...        data-parallel
 
 Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhere the network and recipe made for speed, fast94.
-The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after. --patience 0 trains
-to the end and still keeps the best epoch; either way the outputs tell where the report's patience of 15 would have stopped.
-The fast recipes choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but for a fast one's optimiser.
+The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after.
+--patience 0 trains to the end and still keeps the best epoch; the outputs tell where the report's patience of 15 would
+have stopped. The fast recipes choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but
+for a fast one's optimiser.
 Writes to project3_wrn/outputs/<model>/:
     metrics.json                one entry a seed
     performance.md              test accuracy, gap, classes, confusions; classification_report.csv,
@@ -27,7 +28,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
+from common import cli, figures, files, tables
 from common.problem import Problem
 from project3_wrn.recipes import CHOICES, RECIPES, Recipe, recipe_of
 
@@ -51,6 +52,7 @@ def main():
             train(options, device)
         if parallel.first():
             report(options.out, options.out, options)
+            cli.finish(options)
     if parallel.first():
         print(f"results: {options.out}")
 
@@ -127,7 +129,7 @@ def default_recipe(model):
 
 
 def train(options, device):
-    from common import data, download, training
+    from common import checkpoints, data, download
     from common.models import MODELS, forward_flops, parameter_count
     from common.progress import Progress
     from project3_wrn import outputs, parallel
@@ -140,30 +142,32 @@ def train(options, device):
     parts = {name: images.to(device) for name, images in parts.items()}
     size = {"parameters": parameter_count(MODELS[options.model]()), "flops": forward_flops(MODELS[options.model]())}
 
-    if options.resume and not list((options.out / "checkpoints").glob("*.pt")):
+    if options.resume and not any(checkpoints.there(checkpoint_of(options, seed)) for seed in options.seeds):
         raise Problem(f"nothing in {options.out / 'checkpoints'} to go on from; start without --resume")
     if options.fresh and parallel.first():  # all seeds' at once: a start that is stopped goes on without --fresh
-        for path in (options.out / "checkpoints").glob("*.pt"):
-            path.unlink()
+        files.clear_checkpoints(options.out / "checkpoints")
+    parallel.wait()  # before anybody looks for a checkpoint to go on from
     histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
     with Progress(recipe.epochs * len(options.seeds), options.model, quiet=not parallel.first()) as progress:
         for seed in options.seeds:
             learner, history = train_seed(options, seed, parts, progress)
             if not parallel.first():
                 continue
-            measured_before = options.out / "checkpoints" / f"{seed}-logits.pt"
-            if not measured_before.exists():
+
+            def measure(seed=seed, learner=learner):
                 images = sum(map(len, measured.values()))
                 views = f"{recipe.views} view{'s' * (recipe.views > 1)} of each"
                 progress.note(f"seed {seed}: measuring {images:,} images, {views}")
-            logits = once(measured_before, lambda learner=learner: logits_of(learner, recipe, measured, device))
+                return logits_of(learner, recipe, measured, device)
+
+            logits = once(logits_path(options, seed), measure, {name: len(images) for name, images in measured.items()})
             labels = {name: images.labels for name, images in measured.items()}
             histories[options.model, seed] = history
             metrics.append(outputs.measure(seed, logits, labels, history, size))
             saved |= {f"{seed}/{name}": logits[name].numpy() for name in logits if name != "train"}
             weights = {name: value.cpu() for name, value in learner.weights().items()}
-            training.save(options.out / f"weights-{seed}.pt", weights)
-    parallel.wait()  # nobody may still be reading a checkpoint that is deleted below
+            checkpoints.save(options.out / f"weights-{seed}.pt", weights)
+    parallel.wait()  # nobody may still be reading a checkpoint that is deleted after the report
     if not parallel.first():
         return
 
@@ -179,24 +183,36 @@ def train(options, device):
         cli.provenance(options, options.source)
         | {"model": options.model, "recipe": dataclasses.asdict(recipe), "processes": parallel.count()},
     )
-    if not options.keep_checkpoints:
-        for path in (options.out / "checkpoints").glob("*.pt"):
-            path.unlink()
+
+
+def checkpoint_of(options, seed):
+    return options.out / "checkpoints" / f"{seed}.pt"
+
+
+def logits_path(options, seed):
+    """The file of a seed's logits, which a start that is stopped after measuring them need not measure again."""
+    return options.out / "checkpoints" / f"{seed}-logits.pt"
 
 
 def train_seed(options, seed, parts, progress):
     """(learner with its best weights, history) of one seed, going on from its checkpoint if there is one."""
+    from common import checkpoints
     from common.progress import epoch_counter
     from project3_wrn import parallel
     from project3_wrn.train import train
 
-    recipe, checkpoint = options.settings, options.out / "checkpoints" / f"{seed}.pt"
+    recipe, checkpoint = options.settings, checkpoint_of(options, seed)
     if parallel.first() and not checkpoint.exists():
-        checkpoint.with_name(f"{seed}-logits.pt").unlink(missing_ok=True)
+        logits_path(options, seed).unlink(missing_ok=True)
     settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
     settings |= {"scale": options.scale, "precision": options.precision, "convolutions": options.convolutions}
     settings |= {"processes": parallel.count()} if parallel.count() > 1 else {}  # whose batch statistics differ
-    tell = epoch_counter(progress.advance, f"seed {seed}", resumed=checkpoint.exists())
+    tell = epoch_counter(progress.advance, f"seed {seed}", resumed=checkpoints.there(checkpoint))
+
+    def on_step(epochs):
+        if parallel.first():  # what it was measured at is of another training: this one goes on from an earlier epoch
+            logits_path(options, seed).unlink(missing_ok=True)
+        tell(epochs)
 
     def on_epoch(epoch, history):
         chosen = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
@@ -214,22 +230,36 @@ def train_seed(options, seed, parts, progress):
         compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
         checkpoint=checkpoint,
         settings=settings,
-        on_step=tell,
+        on_step=on_step,
         on_epoch=on_epoch,
     )
     tell(recipe.epochs, skipped=True)  # where it stopped early
     return learner, history
 
 
-def once(path, measure):
-    """What `measure` gives, a dict of tensors: from `path` where a run that was stopped after it has left it."""
-    import torch
+def once(path, measure, lengths):
+    """Return what `measure` gives, {name: logits (N, 10)}: from `path` where a run that was stopped has left it whole.
 
-    from common import training
+    lengths: {name: N}.
+    """
+    from common import checkpoints
 
-    if not path.exists():
-        training.save(path, measure())
-    return torch.load(path, weights_only=True)
+    if path.exists():
+        try:
+            saved = checkpoints.load(path, "file of logits", "measured again")
+            shapes = (
+                {name: getattr(logits, "shape", None) for name, logits in saved.items()}
+                if isinstance(saved, dict)
+                else {}
+            )
+            if shapes == {name: (length, 10) for name, length in lengths.items()}:
+                return saved
+            print(f"{path} does not hold the logits of this run; measured again", flush=True)
+        except checkpoints.Damaged as problem:
+            print(problem, flush=True)
+    measured = measure()
+    checkpoints.save(path, measured)
+    return measured
 
 
 def report(source, out, options):

@@ -20,8 +20,10 @@ CAM_SAMPLES = (6, 3)  # right ones, wrong ones
 def measure(seed, logits, labels, history, also):
     """The entry of one seed in metrics.json. Accuracies in per cent, losses in nats, ECE a fraction.
 
-    logits, labels: {"test": ..., "val": ..., "train": ...} as tensors, those there are. Where there is a validation part,
-    `early_stopping_epoch` is the epoch after which the report's patience would have ended the training, null where it would not.
+    logits, labels: {"test": ..., "val": ..., "train": ...} as tensors, those there are.
+
+    With a validation accuracy there is `early_stopping_epoch`, after which the report's rule would have ended the
+    training, None where it would not.
     """
     entry = {
         "seed": seed,
@@ -47,8 +49,8 @@ def training_history(history, lr):
     """What the report calls training_history.json: one list a quantity, one value an epoch.
 
     Losses are in nats, accuracies in per cent; `lr` is the learning rate in the epoch's last step (of a fast recipe: the filters').
-    Where there is a validation accuracy, `early_stopping` tells the report's rule and the epoch, from 1, after which it would have
-    ended the training, null where it would not; the training itself may have had another patience, or none.
+    Where there is a validation accuracy, `early_stopping` has the report's rule and as `stops_after` the epoch, from 1,
+    after which it would have ended the training, None where it would not; the training may have had another patience.
     """
     fields = {
         "train_loss": "epoch_losses",
@@ -121,7 +123,10 @@ def overall_rows(metrics):
 
 
 def stopping_note(metrics):
-    """Tell after which epoch the report's early stopping would have ended each seed's training (1.6); nothing without validation."""
+    """Tell after which epoch the report's early stopping would have ended each training (1.6), as a list of sentences.
+
+    It is empty where there is no validation.
+    """
     ends = []
     for entry in metrics:
         if "early_stopping_epoch" in entry:
@@ -129,8 +134,9 @@ def stopping_note(metrics):
             told = f"after epoch {epoch}" if epoch else f"not within its {entry['epochs']} epochs"
             ends.append(f"seed {entry['seed']} {told}")
     rule = f"patience {training.EarlyStopping.patience}, min_delta {training.EarlyStopping.min_delta}"
-    words = f"The best epoch is that of the highest validation accuracy. Early stopping by the report's rule ({rule}) ends a training"
-    return [f"{words}: {'; '.join(ends)}."] if ends else []
+    words = "The kept epoch is that of the highest validation accuracy."
+    words += f" The report's early stopping ({rule}) would have ended the training: {'; '.join(ends)}."
+    return [words] if ends else []
 
 
 def gap_rows(metrics):

@@ -114,28 +114,19 @@ def load_network(model, path):
     Raises Problem where the file cannot be read, is no state_dict of this network, or holds more than tensors: that is refused,
     nothing in it is run.
     """
-    import torch
-
+    from common import checkpoints
     from common.models import MODELS
+    from common.problem import first_line
 
     if model not in MODELS:
         raise Problem(f"there is no model {model}; name one of {', '.join(MODELS)} with --model")
     network = MODELS[model]()
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:
-        raise Problem(
-            f"{path} is damaged or holds more than tensors ({type(error).__name__}); nothing in it was run"
-        ) from error
+    weights = checkpoints.load(path, "file of weights", "give one as main.py writes it; nothing in it was run")
     try:
         network.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        named = str(error).splitlines()
-        raise Problem(
-            f"{path} holds no weights of {model}: {' '.join(named[:2])[:200]}; name its network with --model"
-        ) from error
+    except Exception as error:  # what is no state_dict at all fails in many ways
+        named = " ".join(str(error).splitlines()[:2])[:200] or first_line(error)
+        raise Problem(f"{path} holds no weights of {model}: {named}; name its network with --model") from error
     return network.eval()
 
 

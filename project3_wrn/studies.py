@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import cli, data, download, evaluation, tables
+from common import checkpoints, cli, data, download, evaluation, files, tables
 from common.models import MODELS, forward_flops, parameter_count
 from common.problem import Problem, first_line
 from common.progress import Progress, epoch_counter
@@ -66,17 +66,19 @@ def train_all(rows, options, fold_of=None):
     runs = [(row, seed) for seed in options.seeds for row in rows]
     failed = []
     if options.fresh:  # all before the first is trained: a start that is stopped goes on without --fresh
-        for path in (*options.out.glob("runs/*.npz"), *options.out.glob("checkpoints/*.pt")):
+        for path in options.out.glob("runs/*.npz"):
             path.unlink()
+        files.clear_checkpoints(options.out / "checkpoints")
     with Progress(sum(rows[row][1].epochs for row, _ in runs), Path(options.out).name) as progress:
         for row, seed in runs:
             model, recipe = rows[row]
             path = file_of(options.out, row, seed)
             settings = settings_of(model, dataclasses.asdict(recipe), seed, vars(options))
-            tell = epoch_counter(progress.advance, path.stem, resumed=checkpoint_of(path).exists())
+            tell = epoch_counter(progress.advance, path.stem, resumed=checkpoints.there(checkpoint_of(path)))
             try:
                 if not finished(path, settings):
                     train_one(path, settings, model, recipe, images, options, tell, fold_of)
+                checkpoints.discard(checkpoint_of(path))
             except (Problem, RuntimeError) as error:
                 failed.append(f"{row} with seed {seed} ({first_line(error)})")
                 print(f"failed, and left out: {failed[-1]}", flush=True)
@@ -116,7 +118,6 @@ def train_one(path, settings, model, recipe, images, options, tell, fold_of):
         kept, held_out = fold_of(path.stem.rsplit("-", 1)[0], train_images.labels)
         parts = {"train": train_images[kept], "val": train_images[held_out]}
     measured = measured_parts(parts, test, options.scale)
-    checkpoint = checkpoint_of(path)
     learner, history = train(
         model,
         recipe,
@@ -125,7 +126,7 @@ def train_one(path, settings, model, recipe, images, options, tell, fold_of):
         precision=options.precision,
         convolutions=options.convolutions,
         compiled=options.device == "cuda" and options.scale == "full",
-        checkpoint=checkpoint,
+        checkpoint=checkpoint_of(path),
         settings=settings,
         on_step=tell,
         on_epoch=lambda epoch, history: tell(epoch, f"{path.stem}, epoch {epoch}/{recipe.epochs}"),
@@ -137,7 +138,6 @@ def train_one(path, settings, model, recipe, images, options, tell, fold_of):
     result["clean_train_loss"] = evaluation.cross_entropy(logits["train"], measured["train"].labels).numpy()
     result["settings"], result["git_commit"] = np.array(repr(settings)), np.array(options.git_commit or "none")
     tables.save_arrays(path, result)
-    checkpoint.unlink(missing_ok=True)
 
 
 def settings_of(model, recipe, seed, start):

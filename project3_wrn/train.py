@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from common import augment, data, evaluation, winograd
+from common import augment, checkpoints, data, evaluation, winograd
 from common.learners import Network
 from common.models import MODELS
 from common.problem import Problem
@@ -82,6 +82,9 @@ def train(
     Where the recipe keeps a validation split, the learner has the weights of its best epoch, whatever the patience.
 
     Started by torchrun, all processes train together and the first alone writes the checkpoint (project3_wrn/parallel.py).
+
+    Raises:
+        Problem: loss or weights are no longer finite. The checkpoint of the last good epoch stays.
     """
     if len(parts["train"]) % recipe.batch_size == 1 or recipe.batch_size == 1:
         raise Problem(
@@ -115,11 +118,13 @@ def train(
         writes=not dist.is_initialized() or dist.get_rank() == 0,
     )
     if step := int(history["diverged_step"]):
-        if checkpoint:
-            checkpoint.unlink(missing_ok=True)  # there is nothing to go on from
-        raise Problem(
-            f"{model} with seed {seed} diverged at step {step}: its loss is no number; lower the learning rate"
-        )
+        epochs = len(history["epoch_losses"])  # the last of which, this one, is in no checkpoint
+        kept = "lower the learning rate"
+        if checkpoint and checkpoints.there(checkpoint):
+            kept = f"epoch {epochs - 1} is kept in {checkpoint}: run the same command again to resume from it, "
+            kept += "or start over with --fresh and a lower learning rate"
+        where = f"{model} with seed {seed} diverged at step {step}, in epoch {epochs}"
+        raise Problem(f"{where}: loss or weights are no numbers; {kept}")
     return learner, history
 
 

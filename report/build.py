@@ -20,7 +20,7 @@ import jinja2
 import markdown
 import markupsafe  # which jinja2 brings
 
-from common import cli, tables
+from common import cli, files, tables
 from common.problem import Problem
 from common.translations import CHINESE
 from report import readme, sentences, verdicts
@@ -88,6 +88,7 @@ def section_of(folder, page, en, zh, out):
     section.figures = [
         {"src": Path(os.path.relpath(figure, out)).as_posix(), "name": figure.stem.replace("_", " ")}
         for figure in sorted(path.glob("*.png"))
+        if not files.is_temporary(figure)
     ]
     return section
 

@@ -40,6 +40,7 @@ def main():
         if not options.redraw:
             train(options)
         report(options.out, options.out, options.lang)
+        cli.finish(options)
     print(f"results: {options.out}")
 
 
@@ -53,7 +54,7 @@ def train(options):
         options.out / "loss_history.npz", {key: first[key] for key in ("batch_losses", "epoch_losses", "batch_indices")}
     )
     tables.save_histories(options.out / "loss_history_seeds.npz", histories)
-    study.finish(runs, options)
+    study.write_provenance(runs, options)
 
 
 def report(source, out, lang="en"):

@@ -68,6 +68,7 @@ def main():
         if not options.redraw:
             train(options)
         report(options.out, options.out, options.lang)
+        cli.finish(options)
     print(f"results: {options.out}")
 
 
@@ -78,7 +79,7 @@ def train(options):
     histories = study.study(runs, options, evaluate_train=True)
     tables.save_histories(options.out / "loss_history.npz", histories)
     cli.write_json(options.out / "cost.json", step_costs(runs, options))
-    study.finish(runs, options)
+    study.write_provenance(runs, options)
 
 
 def step_costs(runs, options):

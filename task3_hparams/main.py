@@ -72,6 +72,7 @@ def main():
         if not options.redraw:
             train(options)
         report(options.out, options.out, options.lang)
+        cli.finish(options)
     print(f"results: {options.out}")
 
 
@@ -85,7 +86,7 @@ def train(options):
     on_split = study.study(runs, options, seeds=options.seeds[:SPLIT_SEEDS], on_split=True, name="9:1 split")
     tables.save_histories(options.out / "split_history.npz", on_split, batches_of=None)
     tables.save_arrays(options.out / "split.npz", study.split_indices(options))
-    study.finish(runs, options)
+    study.write_provenance(runs, options)
 
 
 def report(source, out, lang="en"):

@@ -64,6 +64,7 @@ def main():
         if not options.redraw:
             train(options)
         report(options.out, options.out, options.lang)
+        cli.finish(options)
     print(f"results: {options.out}")
 
 
@@ -81,7 +82,7 @@ def train(options):
         batches |= study.study(resnets, options, seeds=RESNET_BATCH_SEEDS, name="the ResNet's batch size")
         tables.save_histories(options.out / "batch_history.npz", batches, batches_of=None)
         runs |= lenets | resnets
-    study.finish(runs, options)
+    study.write_provenance(runs, options)
 
 
 def report(source, out, lang="en"):

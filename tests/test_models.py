@@ -134,7 +134,7 @@ def test_wide_resnet_has_dropout_and_refuses_other_depths():
 
 @pytest.mark.parametrize(("channels_in", "stride"), [(16, 1), (8, 2)])
 def test_the_wide_block_drops_out_between_its_convolutions(channels_in, stride):
-    """The order of the paper and of its code (szagoruyko/wide-residual-networks, models/wide-resnet.lua), written out by hand."""
+    """The order of the paper's code (szagoruyko/wide-residual-networks, models/wide-resnet.lua), written by hand."""
     torch.manual_seed(0)
     block, x = WideBlock(channels_in, 16, stride, dropout=0.3).train(), torch.randn(8, channels_in, 16, 16)
     weights = {name: value.clone() for name, value in block.state_dict().items()}

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from common import cli, data, evaluation, tables
+from common import checkpoints, cli, data, evaluation, tables
+from common.learners import Network
 from common.models.fast import FastNet
 from common.problem import Problem
 from project3_wrn import fast, main, outputs, predict, train
@@ -134,10 +135,79 @@ def test_what_the_outputs_tell_of_early_stopping():
     assert "early_stopping" not in outputs.training_history(history, 0.1)
 
 
-def test_a_training_that_diverges_is_no_success(sample):
-    parts = train.parts_of(Recipe(), sample[0])
-    with pytest.raises(Problem, match="lenet with seed 0 diverged at step"):
-        train.train("lenet", Recipe(lr=1e9, epochs=3, batch_size=64), 0, parts)
+def test_a_training_that_diverges_is_no_success(sample, tmp_path):
+    parts, recipe = train.parts_of(Recipe(), sample[0]), Recipe(lr=1e9, epochs=3, batch_size=64)
+    with pytest.raises(Problem, match=r"lenet with seed 0 diverged at step .*; lower the learning rate$"):
+        train.train("lenet", recipe, 0, parts)
+    with pytest.raises(Problem, match=r"in epoch 1: .*; lower the learning rate$"):
+        train.train("lenet", recipe, 0, parts, checkpoint=tmp_path / "0.pt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", [2 * 20 + 7, 3 * 20])  # in epoch 3, and its last: no loss of that epoch shows it
+def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypatch, step):
+    """Checkpoint and best weights of epoch 2 stay; the same command goes on and ends as if nothing had happened."""
+    parts, recipe = train.parts_of(Recipe(), sample[0]), Recipe(lr=0.05, epochs=5, batch_size=64)
+    checkpoint, steps = tmp_path / "0.pt", []
+    assert -(-len(parts["train"]) // 64) == 20
+    straight, expected = train.train("lenet", recipe, 0, parts)
+    train.train("lenet", dataclasses.replace(recipe, epochs=2), 0, parts)
+
+    real = Network.descend
+
+    def broken(self, loss):
+        steps.append(1)
+        real(self, loss * (float("inf") if len(steps) == step else 1))
+
+    monkeypatch.setattr(Network, "descend", broken)
+    with pytest.raises(Problem) as told:
+        train.train("lenet", recipe, 0, parts, checkpoint=checkpoint)
+    line, diverged = str(told.value), min(step + 1, 60)
+    assert len(steps) == 60 and "\n" not in line
+    for words in (
+        f"step {diverged}, in epoch 3",
+        f"epoch 2 is kept in {checkpoint}",
+        "the same command again",
+        "--fresh",
+    ):
+        assert words in line, line
+    document = checkpoints.load(checkpoint, "checkpoint", "")
+    assert document["epoch"] == 2 and document["best_weights"]
+    assert all(
+        value.isfinite().all() for value in (*document["learner"]["model"].values(), *document["best_weights"].values())
+    )
+    assert checkpoints.previous_of(checkpoint).exists()
+
+    monkeypatch.setattr(Network, "descend", real)
+    learner, history = train.train("lenet", recipe, 0, parts, checkpoint=checkpoint)
+    assert np.array_equal(history["batch_losses"], expected["batch_losses"])
+    assert all(torch.equal(value, straight.weights()[name]) for name, value in learner.weights().items())
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch, capsys, here, stop):
+    words = ("--model", "lenet", "--scale", "quick", "--device", "cpu", "--out", tmp_path)
+    trained, drawn = [], main.report
+    real = Network.step
+    monkeypatch.setattr(Network, "step", lambda self, x, y: trained.append(1) or real(self, x, y))
+
+    def stopped(source, out, options):
+        (out / "performance.md").write_text("half", encoding="utf-8")
+        raise stop
+
+    monkeypatch.setattr(main, "report", stopped)
+    monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
+    with pytest.raises(stop):
+        main.main()
+    assert trained and (tmp_path / "lenet" / "checkpoints" / "0.pt").exists()
+    trained.clear()
+    assert "measuring" in capsys.readouterr().err
+    monkeypatch.setattr(main, "report", drawn)
+    process = here(main.main, *words)
+    assert process.returncode == 0 and not trained, process.stderr
+    assert "measuring" not in process.stderr
+    assert not WRITES - {path.name for path in (tmp_path / "lenet").iterdir()}
+    assert [path.name for path in (tmp_path / "lenet" / "checkpoints").iterdir()] == ["lock"]
 
 
 def test_a_last_batch_of_one_image_is_refused(sample):
@@ -382,13 +452,32 @@ def test_wrong_flags_are_usage_errors(words, here):
     one_clear_line(here(main.main, *words), words[0], status=2)
 
 
-def test_a_seed_is_measured_once(tmp_path):
+def test_a_seed_is_measured_once(tmp_path, capsys):
     """Six views of 20,000 images take minutes on a CPU: a run that was stopped among its later seeds does not repeat them."""
-    measured = []
+    measured, path, expected = [], tmp_path / "0-logits.pt", torch.arange(40.0).view(4, 10)
     for _ in range(2):
-        logits = main.once(tmp_path / "0-logits.pt", lambda: measured.append(1) or {"test": torch.arange(4.0)})
-        assert torch.equal(logits["test"], torch.arange(4.0))
+        logits = main.once(path, lambda: measured.append(1) or {"test": expected.clone()}, {"test": 4})
+        assert torch.equal(logits["test"], expected)
     assert len(measured) == 1
+    whole = path.read_bytes()
+    torch.save({"test": None}, tmp_path / "foreign.pt")
+    torch.save([1], tmp_path / "list.pt")
+    flipped = bytearray(whole)
+    flipped[whole.index(expected.numpy().tobytes()) + 5] ^= 1
+    for damaged in (
+        b"",
+        b"text",
+        whole[:-30],
+        flipped,
+        *((tmp_path / name).read_bytes() for name in ("foreign.pt", "list.pt")),
+    ):
+        path.write_bytes(damaged)
+        count = len(measured)
+        logits = main.once(path, lambda: measured.append(1) or {"test": expected.clone()}, {"test": 4})
+        assert torch.equal(logits["test"], expected) and len(measured) == count + 1
+        assert torch.equal(torch.load(path, weights_only=True)["test"], expected)
+        (line,) = capsys.readouterr().out.splitlines()
+        assert "0-logits.pt" in line and "measured again" in line
 
 
 def test_a_fast_recipe_keeps_its_optimiser(monkeypatch):

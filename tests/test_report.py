@@ -152,6 +152,15 @@ def test_a_damaged_output_is_named_and_its_section_marked(monkeypatch, tmp_path,
         assert path.name in section.why and not section.html
 
 
+def test_half_a_figure_that_a_kill_left_is_not_shown(tmp_path, monkeypatch):
+    folder = tmp_path / "task1_loss_curves" / "outputs"
+    shutil.copytree(build.cli.ROOT / "task1_loss_curves" / "outputs", folder)
+    (folder / ".loss_curves.png.abcd1234.png").write_bytes(b"half")
+    monkeypatch.setattr(build.cli, "ROOT", tmp_path)
+    section = build.section_of(*build.SECTIONS[0], tmp_path)
+    assert [figure["name"] for figure in section.figures] == ["loss curves"], section.why
+
+
 def test_sentences_on_the_studies_follow_from_their_files(tmp_path):
     rows = [
         "run,seed,test_accuracy,scale",

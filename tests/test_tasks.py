@@ -15,6 +15,7 @@ import torch
 
 from common import cli, tables
 from common.data import CLASSES
+from common.learners import Network, Stack
 from tests.conftest import ROOT, TASKS, one_clear_line, run_python
 
 OUTPUTS = {
@@ -222,6 +223,34 @@ def test_a_stopped_task_goes_on_where_it_stopped(tmp_path):
     losses = tables.load_arrays(tmp_path / "loss_history.npz")["batch_losses"]
     kept = torch.cat(before["history"]["batch_losses"]).flatten().numpy()
     assert len(losses) == 3 * 350 and np.array_equal(losses[: len(kept)], kept)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stop_while_the_report_is_drawn_loses_no_training(task, tmp_path, monkeypatch, here):
+    """The checkpoints go only after it; the same command trains nothing, writes everything and then lets them go."""
+    words = ("--scale", "quick", "--device", "cpu", "--epochs", "1", "--seeds", "1", "--out", tmp_path)
+    module, trained = load_main(task), []
+    for kind in (Stack, Network):
+        step = lambda self, x, y, real=kind.step: trained.append(1) or real(self, x, y)
+        monkeypatch.setattr(kind, "step", step)
+    monkeypatch.setattr(cli, "cores", lambda: 1)  # all in this process
+    if task == "task2_regularization":
+        monkeypatch.setattr(module, "step_costs", lambda runs, options: dict.fromkeys(module.COMPARED, 1.0))
+    drawn = module.report
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "report", stopped)
+    process = here(module.main, *words)
+    assert process.returncode == 130 and "the same command" in process.stderr
+    assert trained and list(tmp_path.rglob("*.pt"))
+    trained.clear()
+    monkeypatch.setattr(module, "report", drawn)
+    process = here(module.main, *words)
+    assert process.returncode == 0 and not trained, process.stderr
+    assert OUTPUTS[task] | ALWAYS <= {path.name for path in tmp_path.iterdir()}
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_run_all_goes_on_after_a_failure_and_names_it():

@@ -1,5 +1,6 @@
 import functools
 import math
+import os
 import pickle
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import data, evaluation, progress, training
+from common import checkpoints, cli, data, evaluation, files, progress, training
 from common.learners import Network, Stack, StackedBatches
 from common.models import MODELS
 from common.problem import Problem
@@ -233,8 +234,10 @@ def test_early_stopping_puts_the_best_weights_back(sample):
 # --- divergence ---
 
 
-def test_a_loss_that_is_not_finite_is_recorded_and_training_stops(sample):
-    history = training.fit(network(lr=1e30), batches(sample), 4)
+def test_a_loss_that_is_not_finite_is_recorded_and_training_stops(sample, tmp_path):
+    path = tmp_path / "run.pt"
+    history = training.fit(network(lr=1e30), batches(sample), 4, checkpoint=path)
+    assert not path.exists()  # there is no good epoch to go on from
     first = history["diverged_step"]
     assert np.isfinite(history["batch_losses"][: first - 1]).all() and not np.isfinite(
         history["batch_losses"][first - 1]
@@ -303,6 +306,19 @@ def test_a_network_that_cannot_be_compiled_is_trained_anyway(sample, capsys, mon
     training.fit(learner, batches(sample), 1)
 
 
+def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
+    """It stops after that epoch, which is written: the next start finds it done."""
+    path = tmp_path / "run.pt"
+
+    def fit():
+        stack = Stack([[seeded(0)] * 2], lr=[1e30] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20)
+        stack.step = stack.step if not path.exists() else None  # which would raise
+        return training.fit(stack, StackedBatches([batches(sample)]), 4, checkpoint=path)
+
+    first, again = fit(), fit()
+    assert len(first["epoch_losses"]) == len(again["epoch_losses"]) == 1 and (first["diverged_step"] > 0).all()
+
+
 def test_a_diverged_member_leaves_its_neighbours_alone(sample):
     def train(lrs):
         stack = Stack(
@@ -361,6 +377,236 @@ def test_checkpoints_of_other_runs_are_refused(sample, checkpoint):
     other = Network(model, torch.optim.SGD(model.parameters(), lr=0.01))
     with pytest.raises(Problem, match="another network"):
         training.fit(other, batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+
+
+def mutated(whole, kind, generator):
+    """A copy of a file's bytes with one bit the other way, or cut off."""
+    if kind == "cut":
+        return whole[: generator.integers(len(whole))]
+    changed = bytearray(whole)
+    changed[generator.integers(len(whole))] ^= 1 << generator.integers(8)
+    return bytes(changed)
+
+
+def equal(one, other):
+    """Whether two documents of tensors and plain values are the same to the bit."""
+    if isinstance(one, torch.Tensor):
+        same = isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.shape == other.shape
+        return same and one.numpy().tobytes() == other.numpy().tobytes()
+    if isinstance(one, (dict, list, tuple)):
+        pairs = zip(one.items(), other.items()) if isinstance(one, dict) else zip(one, other)
+        return type(one) is type(other) and len(one) == len(other) and all(equal(*pair) for pair in pairs)
+    return type(one) is type(other) and one == other
+
+
+@pytest.mark.parametrize("kind", ["bit", "cut"])
+def test_a_damaged_checkpoint_is_refused_or_harmless(checkpoint, tmp_path, kind):
+    """Anywhere in the file; and in its ends, where the zip's own records lie, more often than chance would have it."""
+    whole, path, generator = checkpoint.read_bytes(), tmp_path / "damaged.pt", np.random.default_rng(0)
+    original, refused = checkpoints.load(checkpoint, "checkpoint", ""), 0
+    tail = len(whole) - 6000  # its central directory and what ends it
+    for attempt in range(400):
+        changed = (
+            mutated(whole, kind, generator) if attempt % 2 else whole[:tail] + mutated(whole[tail:], kind, generator)
+        )
+        path.write_bytes(changed)
+        try:
+            document = checkpoints.load(path, "checkpoint", "start over")
+        except checkpoints.Damaged as problem:
+            refused += 1
+            assert "\n" not in str(problem) and "damaged.pt" in str(problem) and "start over" in str(problem)
+        else:
+            assert equal(document, original)
+    assert refused == 400 if kind == "cut" else refused > 150
+
+
+KEYS = ("epoch", "history", "best_weights", "settings", "learner", "batches", "early_stopping", "rng", "cuda_rng")
+
+
+def crafted():
+    """{name: change of a checkpoint's document} that no training of ours writes."""
+    changes = {f"without {key}": lambda document, key=key: document.pop(key) for key in KEYS}
+    for key in KEYS:
+        if key not in ("best_weights", "early_stopping", "cuda_rng"):
+            changes[f"no {key}"] = lambda document, key=key: document.update({key: None})
+        changes[f"words as {key}"] = lambda document, key=key: document.update({key: "words"})
+        changes[f"list as {key}"] = lambda document, key=key: document.update({key: []})
+    for epoch in (99, -5, 0):
+        changes[f"epoch {epoch}"] = lambda document, epoch=epoch: document.update(epoch=epoch)
+    return changes | {
+        "empty history": lambda document: document.update(history={}),
+        "epoch 0 of nothing": lambda document: document.update(epoch=0, history={k: [] for k in document["history"]}),
+        "words in the history": lambda document: document["history"].update(epoch_losses=["words"]),
+        "losses of a stack": lambda document: document["history"].update(batch_losses=[torch.zeros(5, 2)]),
+        "a loss that is no list": lambda document: document["history"].update(batch_losses=[torch.zeros(())]),
+        "settings of tensors": lambda document: document.update(settings={"lr": torch.zeros(3)}),
+        "empty batches": lambda document: document.update(batches={}),
+        "a short rng": lambda document: document.update(rng=document["rng"][:100]),
+        "an rng of floats": lambda document: document.update(rng=torch.zeros(5056)),
+        "weights of another shape": lambda document: document["learner"]["model"].update({"fc3.bias": torch.zeros(3)}),
+        "an empty optimiser": lambda document: document["learner"].update(optimizer={}),
+        "another's early stopping": lambda document: document.update(early_stopping={"patience": 3}),
+        "best weights of nothing": lambda document: document.update(best_weights={"fc3.bias": torch.zeros(3)}),
+    }
+
+
+@pytest.mark.parametrize("change", crafted())
+def test_a_crafted_checkpoint_is_one_line(sample, checkpoint, change):
+    document = checkpoints.load(checkpoint, "checkpoint", "")
+    crafted()[change](document)
+    torch.save(document, checkpoint)
+    with pytest.raises(Problem, match=r"run\.pt .*--fresh") as told:
+        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("change", ["none", "words", "tensors", "more", "the epoch's place"])
+def test_early_stopping_of_a_crafted_checkpoint(sample, tmp_path, change):
+    path = tmp_path / "run.pt"
+
+    def fit(epochs):
+        evaluate = lambda: {"val_accuracy": torch.tensor(50.0)}
+        watch = training.EarlyStopping(patience=0)
+        return training.fit(
+            network(), batches(sample), epochs, evaluate=evaluate, early_stopping=watch, checkpoint=path
+        )
+
+    fit(1)
+    document = checkpoints.load(path, "checkpoint", "")
+    saved = document["early_stopping"]
+    if change == "none":
+        document["early_stopping"] = None
+    elif change == "the epoch's place":
+        document["best_weights"] = None
+    else:
+        saved |= {"words": {"best": "high"}, "tensors": {"waited": torch.zeros(1)}, "more": {"eval": 1}}[change]
+    torch.save(document, path)
+    with pytest.raises(Problem, match="--fresh"):
+        fit(2)
+
+
+def test_seeds_of_a_stack_are_all_gone_on_with(sample, tmp_path):
+    def fit(epochs):
+        stack = Stack([[seeded(0)], [seeded(1)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+        side_by_side = StackedBatches([batches(sample), batches(sample, 1)])
+        return training.fit(stack, side_by_side, epochs, checkpoint=tmp_path / "run.pt")
+
+    fit(1)
+    document = checkpoints.load(tmp_path / "run.pt", "checkpoint", "")
+    document["batches"].pop()
+    torch.save(document, tmp_path / "run.pt")
+    with pytest.raises(Problem, match="--fresh"):
+        fit(2)
+
+
+# --- two generations ---
+
+
+@pytest.mark.parametrize("fault", ["flipped", "cut", "empty", "missing", "crafted"])
+def test_training_goes_on_from_the_previous_checkpoint(sample, tmp_path, capsys, fault):
+    """One line, and the same to the bit as if nothing had been damaged."""
+    path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
+
+    def fit(epochs, checkpoint=None):
+        learner = network()
+        history = training.fit(learner, batches(sample), epochs, checkpoint=checkpoint, settings={"lr": 0.01})
+        return history["batch_losses"], learner.weights()
+
+    losses, weights = fit(4)
+    fit(3, path)
+    assert checkpoints.load(path, "", "")["epoch"] == 3 and checkpoints.load(previous, "", "")["epoch"] == 2
+    whole, good = path.read_bytes(), previous.read_bytes()
+    if fault == "flipped":
+        path.write_bytes(whole[:3000] + bytes([whole[3000] ^ 4]) + whole[3001:])
+    elif fault == "crafted":
+        torch.save({"epoch": 3}, path)
+    elif fault == "missing":
+        path.unlink()  # as after a kill between the renames
+    else:
+        path.write_bytes(whole[:5000] if fault == "cut" else b"")
+    capsys.readouterr()
+    if fault != "crafted":  # a stop in the epoch that follows loses nothing either
+        learner = network()
+        learner.step = lambda x, y: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            training.fit(learner, batches(sample), 4, checkpoint=path, settings={"lr": 0.01})
+        assert previous.read_bytes() == good
+        capsys.readouterr()
+    resumed = fit(4, path)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "run.pt" in line and line.endswith("; going on from run.previous.pt")
+    assert np.array_equal(resumed[0], losses)
+    assert all(torch.equal(value, resumed[1][name]) for name, value in weights.items())
+    assert checkpoints.load(path, "", "")["epoch"] == 4 and checkpoints.load(previous, "", "")["epoch"] in (2, 3)
+
+
+def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path):
+    path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
+    training.fit(network(), batches(sample), 2, checkpoint=path)
+    good = previous.read_bytes()
+    path.write_bytes(path.read_bytes()[:5000])
+    training.fit(network(), batches(sample), 2, checkpoint=path)
+    assert previous.read_bytes() == good and checkpoints.load(path, "", "")["epoch"] == 2
+
+
+def test_both_generations_damaged_is_one_line(sample, tmp_path):
+    path = tmp_path / "run.pt"
+    training.fit(network(), batches(sample), 2, checkpoint=path)
+    for damaged in (path, checkpoints.previous_of(path)):
+        damaged.write_bytes(damaged.read_bytes()[:5000])
+    with pytest.raises(Problem, match=r"run\.previous\.pt is no whole checkpoint .*; start over with --fresh"):
+        training.fit(network(), batches(sample), 3, checkpoint=path)
+
+
+def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, capsys):
+    """The only moment without a newest checkpoint. What was to become it is none, and goes with the next start."""
+    path, renames, real = tmp_path / "checkpoints" / "run.pt", [], os.replace
+
+    def killed(source, target):
+        renames.append(target)
+        if len(renames) == 5:  # 1: run.pt of epoch 1; 2 and 3: of epoch 2; 4 and 5: of epoch 3
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    monkeypatch.setattr(os, "unlink", lambda path: None)  # which SIGKILL would leave no time for
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(network(), batches(sample), 4, checkpoint=path)
+    monkeypatch.undo()
+    temporary, previous = sorted(path.parent.iterdir())
+    assert previous == checkpoints.previous_of(path) and checkpoints.load(previous, "", "")["epoch"] == 2
+    assert files.is_temporary(temporary) and checkpoints.there(path)
+    with cli.alone(tmp_path):
+        assert sorted(name.name for name in path.parent.iterdir()) == ["lock", "run.previous.pt"]
+        history = training.fit(network(), batches(sample), 4, checkpoint=path)
+    assert np.array_equal(history["batch_losses"], training.fit(network(), batches(sample), 4)["batch_losses"])
+    files.clear_checkpoints(path.parent)
+    assert [name.name for name in path.parent.iterdir()] == ["lock"]
+
+
+def test_only_what_a_kill_left_is_removed(tmp_path):
+    keep = [
+        ".gitignore",
+        "run.pt",
+        ".hidden.pt",
+        "a.png",
+        ".a.png.abcd1234.md",
+        "checkpoints/runs/a.pt",
+        "sub/.a.pt.abcd1234.pt",
+    ]
+    stale = [".a.png.abcd1234.png", "checkpoints/.0.pt.ab_d1234.pt", "checkpoints/runs/.l2_0.1-0.pt.abcd1234.pt"]
+    stale += ["runs/.good-0.npz.abcd1234.npz", ".run.json.abcd1234.json"]
+    for name in (*keep, *stale):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    with files.atomic(tmp_path / "new.png") as temporary:
+        assert files.is_temporary(temporary)
+    with cli.alone(tmp_path):
+        left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {*keep, "checkpoints/lock", "new.png"}
+    (tmp_path / "checkpoints" / "folder.pt").mkdir()
+    files.clear_checkpoints(tmp_path / "checkpoints")
+    assert {path.name for path in (tmp_path / "checkpoints").rglob("*")} == {"lock", "folder.pt", "runs"}
 
 
 def test_half_a_checkpoint_is_refused_and_kept(sample, checkpoint):

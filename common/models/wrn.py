@@ -22,7 +22,7 @@ class WideBlock(nn.Module):
     def forward(self, x):
         active = F.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(active)
-        # between the convolutions, as the paper's own code has it: before bn2 it would change the variance that bn2 learns
+        # dropout as in the paper's own code: before bn2 it would change the variance that bn2 learns
         residual = self.dropout(F.relu(self.bn2(self.conv1(active))))
         return shortcut + self.conv2(residual)
 
