@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.machine import AVX2, described, in_a_process, restrict
-from common import cli, tables, winograd
+from common import cli, learners, tables, winograd
 
 SHAPES = (  # batch, channels in, channels out, pixels
     *((256, channels, channels, 32) for channels in (16, 32, 64)),
@@ -34,6 +34,7 @@ def measure(shape, rounds, instructions):
     """Return {"direct": s, "winograd": s, "errors": [..]}: medians of turns, and relative errors against float64's direct."""
     restrict(instructions)
     torch.set_num_threads(cli.cores())
+    learners.keep_freed_memory()
     batch, channels, out, size = shape
     torch.manual_seed(0)
     x, weight, dy = (

@@ -26,6 +26,7 @@ H100 = 650e12
 SHARE = {"cpu": 0.85, "cuda": 0.3, "mps": 0.3}  # of that rate in a training step
 # seconds that a step takes at the least: on a CPU each member of a stack's
 STEP = {"cpu": 1.2e-3, "cuda": 1e-3, "mps": 3e-3}
+WINOGRAD = 1.8  # times the speed of a whole step with direct convolutions: benchmarks/project3.md
 BACKWARD = 2  # times the FLOPs of forward
 CONTEXT = 0.6e9  # bytes of a CUDA context, its libraries and CIFAR-10
 
@@ -111,6 +112,7 @@ def project3_row(main, options):
     train, held_out = TRAIN[options.scale], HELD_OUT[options.scale] if recipe.split else 0
     seeds = options.seeds or (main.SEEDS.get(options.recipe, 1) if options.scale == "full" else 1)
     row = {"task": "project3_wrn", "name": f"recipe {options.recipe}", "model": options.model, "seeds": seeds}
+    row["speed"] = WINOGRAD if convolutions(options.device) == "winograd" else 1
     row |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "members": seeds, "stacked": False}
     return row | {"train": train - held_out, "evaluated": held_out}
 
@@ -120,7 +122,7 @@ def cost(row, device, peak):
     network = MODELS[row["model"]]()
     flops = forward_flops(network)
     steps = -(-row["train"] // row["batch_size"])
-    work = flops * (row["train"] * (1 + BACKWARD) + row["evaluated"]) / (peak * SHARE[device])
+    work = flops * (row["train"] * (1 + BACKWARD) + row["evaluated"]) / (peak * SHARE[device] * row.get("speed", 1))
     if row["stacked"]:  # one step trains all members, a core each
         floor = STEP[device] * steps * (row["members"] / cli.cores() if device == "cpu" else 1)
         seconds = row["epochs"] * (work * row["members"] + floor)
@@ -147,6 +149,11 @@ def activation_count(network):
     for hook in hooks:
         hook.remove()
     return total
+
+
+def convolutions(device):
+    """Return how a start without --convolutions computes them: "direct" or "winograd"."""
+    return cli.choose_convolutions("auto", device, cli.choose_precision("auto", device))
 
 
 def rate(device):

@@ -66,7 +66,14 @@ def training_of(model, train, device, precision):
         learner, batches = build(job, batches, device, precision)
         return learner, endless(batches), len(job["runs"]) * len(job["seeds"]), size
     recipe = RECIPES[model] if model in RECIPES else recipe_of("report", model)
-    learner, batches, _ = project3.build(model, recipe, 0, train, precision=precision)
+    learner, batches, _ = project3.build(
+        model,
+        recipe,
+        0,
+        train,
+        precision=precision,
+        convolutions=cli.choose_convolutions("auto", device.type, precision),
+    )
     learner.compile(*batches.example())
     return learner, endless(batches), 1, recipe.batch_size
 

@@ -53,50 +53,41 @@ def library():
     return lib
 
 
-class Tiles:
-    """The blocks of images of one convolution, and room for a block's 36 planes of (tiles, channels).
+def _blocks(channels, *tensors):
+    """Split image tensors (N, ..., H, W) of one N, H and W into blocks of images; channels: in and out together."""
+    height, width = tensors[0].shape[2:]
+    # measured on two AVX2 cores: few tiles leave the matrix products too small, many leave the cache
+    tiles = min(max(65536 // channels, 256), 1024)
+    images = max(1, tiles // (-(-height // 4) * -(-width // 4)))
+    return zip(*(tensor.split(images) for tensor in tensors))
 
-    Each plane ends with one more tile that stands for nothing: without it the planes would lie powers of two apart, and
-    all 36 would compete for the same few places of the cache. torch.bmm takes it along, as it copies what is not contiguous.
+
+def _planes(images):
+    """Make room for the 36 planes of `images` (N, C, H, W): (36, tiles + 1, C).
+
+    Each plane ends with a tile that stands for nothing: without it the planes would lie powers of two apart, and all 36
+    compete for the same few places of the cache. torch.bmm takes it along, as it would copy what is not contiguous.
     """
+    count, channels, height, width = images.shape
+    return torch.empty(36, count * -(-height // 4) * -(-width // 4) + 1, channels)
 
-    def __init__(self, images, height, width, *channels):
-        self.size = height, width
-        self.per_image = -(-height // 4) * -(-width // 4)
-        # measured on two AVX2 cores: few tiles leave matrix products too small, many leave the cache
-        tiles = min(max(65536 // sum(channels), 256), 1024)
-        self.step = min(images, max(1, tiles // self.per_image))
-        self.images = images
-        self.room = [torch.empty(36 * (self.step * self.per_image + 1) * count) for count in channels]
 
-    def __iter__(self):
-        """Yield (first image, number of images) of each block."""
-        for first in range(0, self.images, self.step):
-            yield first, min(self.step, self.images - first)
-
-    def planes(self, which, count):
-        """Return the planes of `count` images as a tensor (36, tiles + 1, channels)."""
-        tiles = count * self.per_image + 1
-        channels = len(self.room[which]) // (36 * (self.step * self.per_image + 1))
-        return self.room[which][: 36 * tiles * channels].view(36, tiles, channels)
-
-    def transform(self, function, image, planes, count):
-        """Call a transform of common/winograd.c between `count` images, the first at `image` (C, H, W), and `planes`."""
-        channels = planes.shape[2]
-        distance = planes.stride(0)
-        function(image.data_ptr(), planes.data_ptr(), distance, count, *self.size, channels, torch.get_num_threads())
+def _transform(function, images, planes):
+    """Call a transform of common/winograd.c between `images` (N, C, H, W) in channels_last and `planes`."""
+    count, channels, height, width = images.shape
+    pointers = images.data_ptr(), planes.data_ptr(), planes.stride(0)
+    function(*pointers, count, height, width, channels, torch.get_num_threads())
 
 
 def _correlate(x, filters):
     """Return the convolution of x (N, C, H, W) with transformed `filters` (36, C, K), (N, K, H, W), both in channels_last."""
     (images, channels, height, width), out = x.shape, filters.shape[2]
-    lib, tiles = library(), Tiles(images, height, width, channels, out)
-    y = torch.empty((images, out, height, width), memory_format=torch.channels_last)
-    for first, count in tiles:
-        inputs, products = tiles.planes(0, count), tiles.planes(1, count)
-        tiles.transform(lib.winograd_input, x[first], inputs, count)
-        torch.bmm(inputs, filters, out=products)
-        tiles.transform(lib.winograd_output, y[first], products, count)
+    y, lib = torch.empty((images, out, height, width), memory_format=torch.channels_last), library()
+    for inputs, outputs in _blocks(channels + out, x, y):
+        transformed, products = _planes(inputs), _planes(outputs)
+        _transform(lib.winograd_input, inputs, transformed)
+        torch.bmm(transformed, filters, out=products)
+        _transform(lib.winograd_output, outputs, products)
     return y
 
 
@@ -140,14 +131,13 @@ def filter_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
     """Return the gradient (K, C, 3, 3) of `convolve`'s weight from that of its result, (N, K, H, W)."""
     _check(x, dy)
     x, dy = _like_image(x), _like_image(dy)
-    (images, channels, height, width), out = x.shape, dy.shape[1]
-    lib, tiles = library(), Tiles(images, height, width, channels, out)
+    channels, out, lib = x.shape[1], dy.shape[1], library()
     total = torch.zeros(36, out, channels)
-    for first, count in tiles:
-        inputs, gradients = tiles.planes(0, count), tiles.planes(1, count)
-        tiles.transform(lib.winograd_input, x[first], inputs, count)
-        tiles.transform(lib.winograd_gradient, dy[first], gradients, count)
-        total.baddbmm_(gradients[:, :-1].transpose(1, 2), inputs[:, :-1])
+    for inputs, gradients in _blocks(channels + out, x, dy):
+        transformed, transformed_gradients = _planes(inputs), _planes(gradients)
+        _transform(lib.winograd_input, inputs, transformed)
+        _transform(lib.winograd_gradient, gradients, transformed_gradients)
+        total.baddbmm_(transformed_gradients[:, :-1].transpose(1, 2), transformed[:, :-1])
     return _like_image((GG.T @ total.view(36, -1)).view(3, 3, out, channels).permute(2, 3, 0, 1))
 
 
