@@ -4,8 +4,8 @@ set -u
 
 ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
 usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [--plan] [--fresh] [TASK ...]
---fresh: start over instead of going on from checkpoints
---plan: train nothing, tell what would be trained, and about how long and in how much memory
+--fresh: start over instead of resuming from checkpoints
+--plan: print every run with its estimated time and memory, and train nothing
 tasks: ${ALL[*]}"
 
 refuse() {
@@ -43,11 +43,11 @@ done
 [ ${#tasks[@]} -gt 0 ] || tasks=("${ALL[@]}")
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
-exec </dev/null # nothing here asks, and a closed stdin upsets subprocesses
+exec </dev/null # nothing here reads input, and some subprocesses fail with a closed stdin
 . common/environment.sh
 make_environment
 
-if [ -z "$plan" ] || [ "$device" != cuda ]; then # CUDA need not be here to be planned for
+if [ -z "$plan" ] || [ "$device" != cuda ]; then # --plan works for a GPU that is not here
     device=$("$PYTHON" -c 'import sys; from common import cli; print(cli.choose_device(sys.argv[1]))' "$device") || exit $?
 fi
 if [ -n "$scale" ]; then
@@ -57,7 +57,7 @@ elif [ "$device" = cuda ]; then
     echo "scale: full, on CUDA"
 else
     scale=quick
-    echo "scale: quick, because there is no CUDA: every output in three to four minutes from the embedded sample, none of it the report's numbers"
+    echo "no CUDA device: running at quick scale (embedded sample, 3-4 minutes; not comparable with the report)"
 fi
 
 starts() { # starts TASK: the flags of each start of its main.py, one start a line
@@ -83,7 +83,7 @@ if [ -n "$plan" ]; then
     exit
 fi
 
-trap 'echo "interrupted; the same command, without --fresh, goes on where this one stopped" >&2; exit 130' INT
+trap 'echo "interrupted; finished work is saved. Rerun the same command without --fresh to resume" >&2; exit 130' INT
 failed=()
 for task in "${tasks[@]}"; do
     echo "== $task"
@@ -96,7 +96,7 @@ for task in "${tasks[@]}"; do
     [ -n "$started" ] || failed+=("$task")
 done
 
-# The page shows what is there at full scale; a Python that was found and not made here may lack what it is written with.
+# The page shows the full-scale results. A Python that was found, not installed here, may lack the packages that build it.
 page=''
 for candidate in "$PYTHON" .venv/bin/python; do
     if "$candidate" -c 'import jinja2, markdown' 2>/dev/null; then
@@ -108,7 +108,7 @@ done
 [ -n "$page" ] || echo "no page: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python report/build.py)"
 
 if [ ${#failed[@]} -gt 0 ]; then
-    echo "failed: ${failed[*]} (the lines above say why); the others are done" >&2
+    echo "failed: ${failed[*]} (see the messages above); the other tasks are done" >&2
     exit 1
 fi
 [ "$scale" = quick ] && folder=outputs_quick || folder=outputs # a quick run leaves an unfinished full one's checkpoints alone
@@ -120,7 +120,7 @@ for task in "${tasks[@]}"; do
 done
 if [ "$scale" = quick ]; then
     scale=full
-    echo "on all of CIFAR-10: bash run_all.sh --scale full. It goes on where it stopped; --plan lists it"
+    echo "to train on all of CIFAR-10: bash run_all.sh --scale full (it resumes after an interruption; --plan lists the runs)"
     planned "${tasks[@]}" | "$PYTHON" benchmarks/plan.py | tail -n 1
 fi
 echo "done: ${tasks[*]}"

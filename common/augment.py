@@ -43,7 +43,7 @@ class Cutout:
 
     def __init__(self, length):
         if length < 0:
-            raise ValueError(f"a Cutout of {length} pixels cannot be; give 0 or more")
+            raise ValueError(f"Cutout length must be >= 0, not {length}")
         self.half = length // 2
 
     def __call__(self, x, generator):

@@ -55,7 +55,7 @@ def load(path, what, then):
         if out_of_memory(error):
             raise
         why = first_line(error) if isinstance(error, (zipfile.BadZipFile, OSError)) else type(error).__name__
-        raise Damaged(f"{path} is no whole {what} of ours ({why}); {then}") from error
+        raise Damaged(f"{path} is not a valid {what} ({why}); {then}") from error
 
 
 def out_of_memory(error):
@@ -114,16 +114,16 @@ def restore(path, learner, batches, early_stopping, settings, say=print):
         Problem: neither generation is whole; or it is of other settings, of another network or another kind of device.
     """
     document, path = _newest(path, say)
-    with _or_problem(path, "is no whole checkpoint of ours", f"delete it, or {FRESH}"):
+    with _or_problem(path, "is not a valid checkpoint", f"delete it, or {FRESH}"):
         saved = document["settings"]
         differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
     if differing:
         named = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
-        raise Problem(f"{path} is the checkpoint of another run ({named}); give the old settings, or {FRESH}")
+        raise Problem(f"{path} is the checkpoint of another run ({named}); use the old settings, or {FRESH}")
     with _or_problem(path, "holds another network", FRESH):
         learner.load_state_dict(document["learner"])
         _check_shapes(document, learner, early_stopping)
-    with _or_problem(path, "is of another kind of device, or no whole checkpoint", f"go on there, or {FRESH}"):
+    with _or_problem(path, "is from another kind of device, or not a valid checkpoint", f"resume there, or {FRESH}"):
         batches.load_state_dict(document["batches"])
         torch.set_rng_state(document["rng"])
         if torch.cuda.is_available() and document["cuda_rng"] is not None:
@@ -139,9 +139,9 @@ def _newest(path, say):
     try:
         if path.exists() or not previous.exists():
             return _read(
-                path, f"going on from {previous.name}" if previous.exists() else f"delete it, or {FRESH}"
+                path, f"resuming from {previous.name}" if previous.exists() else f"delete it, or {FRESH}"
             ), path
-        say(f"there is no {path}; going on from {previous.name}")
+        say(f"{path} is missing; resuming from {previous.name}")
     except Damaged as problem:
         if not previous.exists():
             raise
@@ -153,7 +153,7 @@ def _read(path, then):
     """Load a checkpoint and see that it has all that one must have. Raises Damaged, or Problem as `load` does."""
     document = load(path, "checkpoint", then)
     if why := _missing(document):
-        raise Damaged(f"{path} is no whole checkpoint of ours ({why}); {then}")
+        raise Damaged(f"{path} is not a valid checkpoint ({why}); {then}")
     return document
 
 

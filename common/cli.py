@@ -44,30 +44,35 @@ def flags(description, seeds=SEEDS):
         help="full: the report's data, epochs and batch sizes; quick: minutes, on the embedded sample (full on CUDA, else quick)",
     )
     add("--device", choices=DEVICES, default="auto", help="where to train (auto)")
-    add("--data", type=Path, metavar="DIR", help="folder that holds CIFAR-10 in any form, or is to (data/)")
+    add(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with CIFAR-10 in any official form, or to download it to (default: data/)",
+    )
     add(
         "--seeds",
         type=positive,
         metavar="N",
         help=f"trainings of each run, with seeds 0 to N-1 (quick {seeds['quick']}, full {seeds['full']})",
     )
-    add("--epochs", type=positive, metavar="N", help="instead of every run's own")
+    add("--epochs", type=positive, metavar="N", help="override the epochs of every run")
     add(
         "--batch-size",
         type=positive,
         metavar="N",
-        help="instead of every run's own",
+        help="override the batch size of every run",
     )
     add(
         "--precision",
         choices=("auto", "fp32", "bf16"),
         default="auto",
-        help="bf16 where the machine computes in it and it pays (auto), or plain fp32",
+        help="auto: bf16 where the hardware supports it and it is faster, else fp32",
     )
     add(
         "--deterministic",
         action="store_true",
-        help="on CUDA the same to the bit each time, and slower; a CPU always is",
+        help="bit-reproducible on CUDA, and slower; a CPU always is",
     )
     add("--lang", choices=("en", "zh"), default="en", help="language of the figures (en)")
     add(
@@ -76,9 +81,13 @@ def flags(description, seeds=SEEDS):
         metavar="DIR",
         help="where results go (outputs/; outputs_quick/ at quick scale; outputs_custom/ with altered runs or fewer seeds)",
     )
-    add("--redraw", action="store_true", help="make tables and figures again from the saved history, training nothing")
-    add("--keep-checkpoints", action="store_true", help="after the end too; run_all.sh removes them when all is done")
-    add("--fresh", action="store_true", help="start over instead of going on from an unfinished run's checkpoints")
+    add("--redraw", action="store_true", help="redraw tables and figures from the saved history, without training")
+    add(
+        "--keep-checkpoints",
+        action="store_true",
+        help="keep checkpoints after a finished run; run_all.sh removes them at its end",
+    )
+    add("--fresh", action="store_true", help="start over instead of resuming from an unfinished run's checkpoints")
     return parser
 
 
@@ -316,7 +325,7 @@ def run(main):
         _leave(str(problem), 1)
     except KeyboardInterrupt:
         _leave(
-            "interrupted; nothing finished is lost: the same command, without --fresh, goes on where this one stopped",
+            "interrupted; finished work is saved. Rerun the same command without --fresh to resume",
             130,
         )
     except OSError as error:
@@ -328,7 +337,7 @@ def run(main):
         raise
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            _leave("out of memory; lower --batch-size or choose --device cpu. The last checkpoint is kept", 1)
+            _leave("out of memory; lower --batch-size or use --device cpu. The last checkpoint is kept", 1)
         raise
 
 

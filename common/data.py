@@ -89,7 +89,7 @@ def _read(path, md5):
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if found != md5:
         raise Problem(
-            f"{path} is damaged: MD5 {found} where {md5} is right; delete all six files to have them made anew"
+            f"{path} is damaged: its MD5 is {found}, not {md5}; delete all six files to have them downloaded again"
         )
     return raw
 
@@ -98,11 +98,11 @@ def decode(raw):
     """Split binary records into images uint8 (N, 3, 32, 32) and labels int64 (N,), as numpy arrays.
 
     Raises:
-        Problem: the bytes are no whole number of records, or a label is not 0-9.
+        Problem: the bytes are not a whole number of records, or a label is not 0-9.
     """
     if not raw or len(raw) % RECORD:
         raise Problem(
-            f"{len(raw)} bytes are no whole number of CIFAR-10 records of {RECORD} bytes; fetch the file again"
+            f"{len(raw)} bytes are not a whole number of CIFAR-10 records of {RECORD} bytes; download the file again"
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
     labels = records[:, 0].astype(np.int64)

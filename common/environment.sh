@@ -30,7 +30,7 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
         return
     fi
     if [ -x "$PYTHON" ] && can_import "$PYTHON"; then
-        echo "environment: .venv, adding what the tests need"
+        echo "environment: .venv, installing the packages that the tests need"
         install_requirements "$@"
         return
     fi
@@ -45,7 +45,7 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
         echo "error: no Python 3.10 or newer on the PATH; install one (https://www.python.org/downloads/) and run this again" >&2
         exit 1
     fi
-    echo "environment: the current python3 lacks what is needed; making .venv with $("$base" --version)"
+    echo "environment: the current python3 lacks required packages; creating .venv with $("$base" --version)"
     if ! "$base" -m venv --clear .venv; then
         echo "error: $base cannot make a virtual environment (Debian: apt install python3-venv); then run this again" >&2
         exit 1
@@ -53,11 +53,11 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
     PYTHON=.venv/bin/python
     [ -x "$PYTHON" ] || PYTHON=.venv/Scripts/python.exe
     if [ "$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null; then
-        echo "no NVIDIA driver: trying PyTorch's CPU build, a tenth of the size"
-        # Where that index does not answer, pip may still find builds elsewhere that do not fit together: hence the import.
+        echo "no NVIDIA driver: trying PyTorch's CPU wheels, a tenth of the size"
+        # Where that index does not answer, pip may find builds elsewhere that do not match each other: the import tells.
         if ! "$PYTHON" -m pip install --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11' torchvision ||
             ! "$PYTHON" -c 'import torch, torchvision' 2>/dev/null; then
-            echo "PyTorch's CPU build is not to be had; taking the default build (some 3 GB)"
+            echo "PyTorch's CPU wheels are unavailable; installing the default build (about 3 GB)"
             "$base" -m venv --clear .venv
         fi
     fi
@@ -71,7 +71,7 @@ install_requirements() { # install_requirements [MODULE ...]: what tests need is
         sed '/^# for tests only/,$d' requirements.txt >"$wanted"
     fi
     if ! "$PYTHON" -m pip install -r "$wanted" || ! can_import "$PYTHON" "$@"; then
-        echo "error: the packages of requirements.txt could not be installed into .venv; see pip's words above, then run this again" >&2
+        echo "error: the packages of requirements.txt could not be installed into .venv; see pip's output above, then run this again" >&2
         exit 1
     fi
 }

@@ -136,9 +136,7 @@ def _train_all(jobs, shared, processes, progress):
         messages.put(None)
         reader.join()
     except BrokenProcessPool as error:
-        raise Problem(
-            "a training process was killed, by the system for want of memory perhaps; run again to go on"
-        ) from error
+        raise Problem("a worker process died (possibly out of memory); rerun the command to resume") from error
     finally:  # after Ctrl-C or a job that failed, the others must not train on with nobody to take their results
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():

@@ -68,9 +68,7 @@ def parse():
         elif name in CHOICES:
             accepted = {"choices": CHOICES[name]}
         parser.add_argument("--" + name.replace("_", "-"), **accepted, help="instead of the recipe's")
-    parser.add_argument(
-        "--resume", action="store_true", help="only go on from a checkpoint: an error where there is none"
-    )
+    parser.add_argument("--resume", action="store_true", help="require a checkpoint to resume from")
     cli.add_convolutions(parser)
     parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")
     options = parser.parse_args()
@@ -283,9 +281,7 @@ def report(source, out, options):
     outputs.draw_misclassified(out / "misclassified_samples.png", logits, test, style)
     weights = source / f"weights-{first}.pt"
     if not weights.exists():
-        print(
-            f"there are no weights here ({weights.name} is not kept in git): gradcam_visualization.png stays as it is"
-        )
+        print(f"{weights.name} not found (weights are not committed): keeping the existing gradcam_visualization.png")
         return
     from project3_wrn.predict import load_network
 

@@ -88,7 +88,7 @@ def train(
     """
     if len(parts["train"]) % recipe.batch_size == 1 or recipe.batch_size == 1:
         raise Problem(
-            f"batches of {recipe.batch_size} leave a last one of one image, which has no batch statistics; choose another"
+            f"batch size {recipe.batch_size} leaves a last batch of one image, for which BatchNorm is undefined; choose another"
         )
     learner, batches, schedule = build(
         model, recipe, seed, parts["train"], precision=precision, convolutions=convolutions

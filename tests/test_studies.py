@@ -236,7 +236,9 @@ def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
     torch.manual_seed(0)
     for seed in range(3):
         result = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
-        result["settings"] = np.array(repr(studies.settings_of("lenet", {}, seed, {"scale": "quick", "precision": "fp32"})))
+        result["settings"] = np.array(
+            repr(studies.settings_of("lenet", {}, seed, {"scale": "quick", "precision": "fp32"}))
+        )
         tables.save_arrays(tmp_path / "study" / "runs" / f"row-{seed}.npz", result)
     run_json = {"runs": {"row": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
     cli.write_json(tmp_path / "study" / "run.json", run_json)

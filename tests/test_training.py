@@ -534,7 +534,7 @@ def test_training_goes_on_from_the_previous_checkpoint(sample, tmp_path, capsys,
         capsys.readouterr()
     resumed = fit(4, path)
     (line,) = capsys.readouterr().out.splitlines()
-    assert "run.pt" in line and line.endswith("; going on from run.previous.pt")
+    assert "run.pt" in line and line.endswith("; resuming from run.previous.pt")
     assert np.array_equal(resumed[0], losses)
     assert all(torch.equal(value, resumed[1][name]) for name, value in weights.items())
     assert checkpoints.load(path, "", "")["epoch"] == 4 and checkpoints.load(previous, "", "")["epoch"] in (2, 3)
@@ -554,7 +554,7 @@ def test_both_generations_damaged_is_one_line(sample, tmp_path):
     training.fit(network(), batches(sample), 2, checkpoint=path)
     for damaged in (path, checkpoints.previous_of(path)):
         damaged.write_bytes(damaged.read_bytes()[:5000])
-    with pytest.raises(Problem, match=r"run\.previous\.pt is no whole checkpoint .*; start over with --fresh"):
+    with pytest.raises(Problem, match=r"run\.previous\.pt is not a valid checkpoint .*; start over with --fresh"):
         training.fit(network(), batches(sample), 3, checkpoint=path)
 
 
@@ -612,7 +612,7 @@ def test_only_what_a_kill_left_is_removed(tmp_path):
 def test_half_a_checkpoint_is_refused_and_kept(sample, checkpoint):
     half = checkpoint.read_bytes()[: checkpoint.stat().st_size // 2]
     checkpoint.write_bytes(half)
-    with pytest.raises(Problem, match="no whole checkpoint"):
+    with pytest.raises(Problem, match="not a valid checkpoint"):
         training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
     assert checkpoint.read_bytes() == half
 
@@ -625,10 +625,10 @@ def test_a_malicious_checkpoint_runs_nothing(sample, tmp_path):
             return (marker.write_text, ("run",))
 
     path.write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(Problem, match="no whole checkpoint"):
+    with pytest.raises(Problem, match="not a valid checkpoint"):
         training.fit(network(), batches(sample), 1, checkpoint=path)
     torch.save({"settings": Malicious()}, path)
-    with pytest.raises(Problem, match="no whole checkpoint"):
+    with pytest.raises(Problem, match="not a valid checkpoint"):
         training.fit(network(), batches(sample), 1, checkpoint=path)
     assert not marker.exists()
 
