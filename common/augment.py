@@ -34,6 +34,15 @@ def random_flip(x, generator):
     return torch.where(heads, x.flip(-1), x)
 
 
+def recolour(x, generator, brightness, contrast):
+    """Add a number within +-brightness to each image, then multiply it by one within 1 +- contrast, both uniform.
+
+    Of normalised images: in the pixels' standard deviations, and about the mean colour, which is 0.
+    """
+    added, factor = 2 * torch.rand(2, len(x), 1, 1, 1, generator=generator, device=x.device) - 1
+    return (x + brightness * added) * (1 + contrast * factor)
+
+
 class Cutout:
     """Zero a square of `length` pixels around a uniformly drawn centre, clipped at the borders (DeVries & Taylor, arXiv 1708.04552).
 

@@ -2,31 +2,32 @@
 
 Frozen patch whitening, a triangular learning rate, a large one for the biases of the batch norms, alternating flips, and a
 prediction that is the mean over six views; then either Muon, which needs fewer images, or SGD with Lookahead. The numbers
-are in project3_wrn/recipes.py.
+are in project3_wrn/recipes.py. What fast94 does otherwise is github.com/hiverge/cifar10-speedrun's (2025).
 """
+
+import itertools
 
 import torch
 import torch.nn.functional as F
 
+from common import evaluation
 from common.data import Batches
 from common.learners import Network, averaged_values
 
-WHITEN_FROM = 5000  # images whose patches are whitened
-BIAS_LR = 64  # times the others' learning rate
-WHITENING_BIAS_EPOCHS = 3
+BIAS_LR = 64  # times the others' learning rate, with SGD
+LR_FOR = 1024  # examples a step, with SGD: of a summed loss, a batch of twice as many steps twice as far
 LOOKAHEAD_EVERY = 5  # steps
-# with Muon, of an example's loss: what the batch norms' biases and the rest of the network, the head, learn at by SGD. The
-# repository's head begins with a standard deviation of 1 and its logits are divided by 256; ours by 9, with weights as much smaller
-MUON_BIAS_LR, MUON_HEAD_LR, MUON_HEAD_MOMENTUM = 0.053, 0.67 * (9 / 256) ** 2, 0.85
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+# The published heads of Muon's networks begin with a standard deviation of 1 and their logits are divided by 256. Ours are divided
+# by 9: the same logits from weights that are smaller by this factor, and gradients that are as much larger.
+HEAD = 9 / 256
 
 
-def triangle(epoch, epochs, start=0.2, peak_at=0.23, end=0.07):
-    """From `start` up to 1 at `peak_at` of all epochs, then down to `end`; straight lines (section 3.2)."""
-    done = epoch / epochs
-    if done < peak_at:
-        return start + (1 - start) * done / peak_at
-    return 1 - (1 - end) * (done - peak_at) / (1 - peak_at)
+def triangle(step, steps, start=0.2, peak_at=0.23, end=0.07):
+    """From `start` up to 1 at `peak_at` of all steps, rounded down, then down to `end`; straight lines (section 3.2)."""
+    peak = int(peak_at * steps)
+    if step < peak:
+        return start + (1 - start) * step / peak
+    return 1 - (1 - end) * (step - peak) / (steps - peak)
 
 
 def optimizer(model, recipe):
@@ -35,25 +36,36 @@ def optimizer(model, recipe):
     whitening = [named.pop("whitening.bias")]
     norms = [named.pop(name) for name in list(named) if "norms" in name]
     if recipe.optimizer == "muon":
+        numbers = recipe.fast
         filters = [named.pop(name) for name in list(named) if "convs" in name]
+        # the loss is a mean over the batch: its gradients are smaller than the published sum's by the batch size
         biases, head = (
             {
                 "lr": lr * recipe.batch_size,
                 "weight_decay": recipe.weight_decay / lr,
-                "momentum": MUON_HEAD_MOMENTUM,
+                "momentum": numbers.sgd_momentum,
                 "orthogonal": False,
             }
-            for lr in (MUON_BIAS_LR, MUON_HEAD_LR)
+            for lr in (numbers.bias_lr, numbers.head_lr * HEAD**2)
         )
-        groups = [{"params": filters, "lr": recipe.lr, "orthogonal": True}]
+        orthogonal = {
+            "lr": recipe.lr,
+            "weight_decay": recipe.weight_decay * recipe.batch_size * numbers.decay_filters,
+            "orthogonal": True,
+            "coefficients": (numbers.linear, numbers.cubic, numbers.quintic),
+            "eps": numbers.eps / recipe.batch_size,
+            "norm_every": numbers.norm_every,
+        }
+        groups = [{"params": filters, **orthogonal}]
         groups += [
             {"params": list(named.values()), **head},
             {"params": norms, **biases},
             {"params": whitening, **biases},
         ]
         return Muon(groups, momentum=recipe.momentum, nesterov=True)
-    plain = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
-    biases = {"lr": recipe.lr * BIAS_LR, "weight_decay": recipe.weight_decay / BIAS_LR}
+    lr = recipe.lr * recipe.batch_size / LR_FOR
+    plain = {"lr": lr, "weight_decay": recipe.weight_decay}
+    biases = {"lr": lr * BIAS_LR, "weight_decay": recipe.weight_decay / BIAS_LR}
     groups = [{"params": list(named.values()), **plain}, {"params": norms, **biases}, {"params": whitening, **plain}]
     return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=True)
 
@@ -61,7 +73,8 @@ def optimizer(model, recipe):
 class Muon(torch.optim.SGD):
     """SGD whose groups marked `orthogonal` move by orthogonal matrices instead, at a constant norm of their weights.
 
-    A filter bank (channels, ...) is taken for a matrix of a row a channel. Jordan et al., Muon (2024), as in the repository's
+    A filter bank (channels, ...) is taken for a matrix of a row a channel; its norm is brought back to the square root of its
+    channels every `norm_every` steps. Weight decay is apart from the gradient. Jordan et al., Muon (2024), as in the repository's
     airbench94_muon. torch.optim.Muon takes matrices only, and always computes in bf16, which most CPUs emulate.
     """
 
@@ -69,27 +82,31 @@ class Muon(torch.optim.SGD):
     def step(self):
         for group in self.param_groups:
             for weight in group["params"] if group["orthogonal"] else ():
-                momentum = group["momentum"]
-                if "momentum_buffer" not in self.state[weight]:
-                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
-                velocity = self.state[weight]["momentum_buffer"]
+                state, momentum = self.state[weight], group["momentum"]
+                if not state:
+                    state.update(momentum_buffer=torch.zeros_like(weight), steps=0)
+                velocity = state["momentum_buffer"]
                 velocity.mul_(momentum).add_(weight.grad)
-                update = orthogonal((weight.grad + momentum * velocity).flatten(1))
-                weight.mul_(len(weight) ** 0.5 / weight.norm()).sub_(group["lr"] * update.view(weight.shape))
+                direction = (weight.grad + momentum * velocity).flatten(1)
+                update = orthogonal(direction, group["coefficients"], group["eps"]).view(weight.shape)
+                state["steps"] += 1
+                if state["steps"] % group["norm_every"] == 0:
+                    weight.mul_(len(weight) ** 0.5 / weight.norm())
+                weight.sub_(group["lr"] * update).mul_(1 - group["lr"] * group["weight_decay"])
                 weight.grad = None  # done: nothing is left for SGD
         super().step()
 
 
-def orthogonal(matrix, steps=3):
+def orthogonal(matrix, coefficients, eps, steps=3):
     """The nearest orthogonal matrix to (rows, columns), roughly: every singular value ends between about 0.5 and 1.5.
 
     Newton and Schulz's iteration with the quintic of Jordan et al. (2024): odd polynomials of a matrix change its singular
     values only.
     """
     if len(matrix) > matrix.shape[1]:
-        return orthogonal(matrix.T, steps).T
-    linear, cubic, quintic = NEWTON_SCHULZ
-    x = matrix / (matrix.norm() + 1e-7)
+        return orthogonal(matrix.T, coefficients, eps, steps).T
+    linear, cubic, quintic = coefficients
+    x = matrix / (matrix.norm() + eps)
     for _ in range(steps):
         square = x @ x.T
         x = linear * x + (cubic * square + quintic * square @ square) @ x
@@ -97,15 +114,21 @@ def orthogonal(matrix, steps=3):
 
 
 class Fast(Network):
-    """A network whose whitening has a bias that is trained for WHITENING_BIAS_EPOCHS only."""
+    """A network whose whitening has a bias that is trained in the first `whitening_steps` only.
 
-    def __init__(self, model, optimizer, *, epoch_steps, **options):
+    whitening_falls: in these its learning rate falls to 0 in a straight line; else it follows the others'.
+    """
+
+    def __init__(self, model, optimizer, *, whitening_steps, whitening_falls=False, **options):
         super().__init__(model, optimizer, **options)
-        self.done, self.whitening_steps = 0, WHITENING_BIAS_EPOCHS * epoch_steps
+        self.done, self.whitening_steps, self.whitening_falls = 0, whitening_steps, whitening_falls
 
     def step(self, x, y):
+        bias = self.optimizer.param_groups[-1]
         if self.done >= self.whitening_steps:
-            self.optimizer.param_groups[-1]["lr"] = 0.0
+            bias["lr"] = 0.0
+        elif self.whitening_falls:
+            bias["lr"] = bias["initial_lr"] * (1 - self.done / self.whitening_steps)
         loss = super().step(x, y)
         self.done += 1
         return loss
@@ -154,13 +177,19 @@ class AlternatingFlips(Batches):
     """Batches whose images are mirrored at random in the first pass and from then on in every second one (section 3.6).
 
     An image and its mirror image are so seen in turn, never twice the same in a row.
+
+    steps: of a training: the pass that they end in ends with them.
+    whole: leave a pass's last, short batch out.
     """
 
-    def __init__(self, data, *arguments, seed, **options):
+    def __init__(self, data, *arguments, seed, steps=0, whole=False, **options):
         super().__init__(data, *arguments, seed=seed, **options)
-        self.passes = 0
+        self.passes, self.steps, self.whole = 0, steps, whole
         generator = torch.Generator().manual_seed(seed)
         self.mirrored = (torch.rand(len(data), generator=generator) < 0.5).to(data.images.device)
+
+    def __len__(self):
+        return len(self.data) // self.batch_size if self.whole else super().__len__()
 
     def prepare(self, indices):
         images = super().prepare(indices)
@@ -168,7 +197,8 @@ class AlternatingFlips(Batches):
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
     def __iter__(self):
-        yield from super().__iter__()
+        left = self.steps - self.passes * len(self)
+        yield from itertools.islice(super().__iter__(), left if 0 < left < len(self) else len(self))
         self.passes += 1
 
     def state_dict(self):
@@ -200,3 +230,22 @@ def with_views(logits_of):
         return sum(weight * both(view) for view, weight in views)
 
     return averaged
+
+
+VIEWS = {1: lambda logits_of: logits_of, 2: with_mirror, 6: with_views}
+
+
+def predict(logits_of, data, normalisation, views, unsure=1.0):
+    """Logits (N, classes) of all of `data`: a share `unsure` of it, which a plain view is least sure of, from all the views.
+
+    How sure a network is of an image is its highest probability. The share is of this data: another test set draws the line
+    elsewhere. After github.com/hiverge/cifar10-speedrun.
+    """
+    averaged = VIEWS[views](logits_of)
+    if views == 1 or unsure == 1:
+        return evaluation.predict(averaged, data, normalisation)
+    logits = evaluation.predict(logits_of, data, normalisation)
+    sure = F.softmax(logits, -1).amax(-1)
+    chosen = sure.topk(int(unsure * len(data)), largest=False).indices
+    logits[chosen] = evaluation.predict(averaged, data[chosen], normalisation)
+    return logits

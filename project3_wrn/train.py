@@ -1,6 +1,7 @@
 """Train one network by one recipe with one seed: what main.py and the studies beside it share."""
 
 import functools
+import math
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,7 @@ from common.training import EarlyStopping, cosine, fit, warm_cosine
 from project3_wrn import fast, losses, policies
 from project3_wrn.ema import EMA
 from project3_wrn.parallel import Parallel, agreed
+from project3_wrn.recipes import Fast
 
 EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images measured after training
 
@@ -33,8 +35,10 @@ def measured_parts(parts, test, scale):
 
 def logits_of(learner, recipe, measured, device):
     """{part: logits (N, 10) on the CPU} of `measured_parts`, as the recipe predicts."""
-    predict = predictor(learner, recipe)
-    return {name: evaluation.predict(predict, part.to(device), data.PIXEL).cpu() for name, part in measured.items()}
+    return {
+        name: fast.predict(learner.logits, part.to(device), data.PIXEL, recipe.views, recipe.unsure).cpu()
+        for name, part in measured.items()
+    }
 
 
 def check(model, recipe):
@@ -55,7 +59,12 @@ def check(model, recipe):
         )
     if recipe.optimizer == "muon" and not recipe.fast:
         raise Problem("Muon is for the fast recipes; take --optimizer sgd or adamw")
-    if recipe.views not in (1, 2, 6):
+    if not recipe.fast and recipe.last_pass != 1:
+        raise Problem("only the fast recipes end within a pass; leave --last-pass")
+    for name in ("last_pass", "unsure"):
+        if not 0 < getattr(recipe, name) <= 1:
+            raise Problem(f"{name} {getattr(recipe, name)} is out of range: above 0, up to 1")
+    if recipe.views not in fast.VIEWS:
         raise Problem(f"predictions are from 1, 2 or 6 views, not {recipe.views}")
     if recipe.patience and not recipe.split:
         raise Problem("early stopping needs a validation set; give --patience 0, or --split")
@@ -86,6 +95,8 @@ def train(
     Raises:
         Problem: loss or weights are no longer finite. The checkpoint of the last good epoch stays.
     """
+    if recipe.fast and recipe.fast.whole_batches and len(parts["train"]) < recipe.batch_size:
+        raise Problem(f"{len(parts['train'])} images are less than a batch of {recipe.batch_size}; choose another")
     if len(parts["train"]) % recipe.batch_size == 1 or recipe.batch_size == 1:
         raise Problem(
             f"batch size {recipe.batch_size} leaves a last batch of one image, for which BatchNorm is undefined; choose another"
@@ -136,7 +147,8 @@ def build(model, recipe, seed, images, *, precision="fp32", convolutions="direct
     if convolutions == "winograd":
         winograd.use(network)
     if hasattr(network, "whitening"):
-        network.whitening.whiten(data.normalise(images.images[: fast.WHITEN_FROM], data.PIXEL))
+        first = images.images[: (recipe.fast or Fast()).whiten_from]
+        network.whitening.whiten(data.normalise(first, data.PIXEL))
     options = {"loss": loss_of(recipe), "precision": precision}
     options |= {"decay": recipe.ema} if recipe.ema else {}
     prepared = preparation(recipe, images)
@@ -144,10 +156,16 @@ def build(model, recipe, seed, images, *, precision="fp32", convolutions="direct
         batches = data.Batches(images, recipe.batch_size, seed=seed, **prepared)
         schedule = warm_cosine(recipe.warmup) if recipe.warmup else cosine
         return _learner(recipe)(network, optimizer(network, recipe), **options), batches, schedule
-    batches = fast.AlternatingFlips(images, recipe.batch_size, seed=seed, **prepared)
-    options |= {"epoch_steps": len(batches)}
-    options |= {"steps": recipe.epochs * len(batches)} if recipe.optimizer == "sgd" else {}
-    schedule = functools.partial(fast.triangle, peak_at=recipe.peak_at, end=recipe.end)
+    numbers = recipe.fast
+    batches = fast.AlternatingFlips(images, recipe.batch_size, seed=seed, whole=numbers.whole_batches, **prepared)
+    batches.steps = steps = math.ceil((recipe.epochs - 1 + recipe.last_pass) * len(batches))
+    options |= {"whitening_steps": math.ceil(numbers.whitening_passes * len(batches))}
+    options |= {"whitening_falls": numbers.whitening_falls}
+    options |= {"steps": steps} if recipe.optimizer == "sgd" else {}
+
+    def schedule(epoch, _):
+        return fast.triangle(round(epoch * len(batches)), steps, peak_at=recipe.peak_at, end=recipe.end)
+
     return _learner(recipe)(network, fast.optimizer(network, recipe), **options), batches, schedule
 
 
@@ -158,6 +176,8 @@ def preparation(recipe, images):
     steps = [functools.partial(augment.random_crop, padding=recipe.crop, **pads)] if recipe.crop else []
     steps += [] if recipe.fast else [augment.random_flip]
     steps += [augment.Cutout(recipe.cutout)] if recipe.cutout else []
+    if recipe.brightness or recipe.contrast:
+        steps += [functools.partial(augment.recolour, brightness=recipe.brightness, contrast=recipe.contrast)]
     steps += [policies.random_erasing] if recipe.erasing else []
     mix = [policies.for_confused] if recipe.targeted else []
     mix += [{"mixup": augment.mixup, "cutmix": augment.cutmix}[recipe.mix]] if recipe.mix else []
@@ -198,9 +218,3 @@ def _learner(recipe):
     wanted = ((recipe.fast, quick), (recipe.ema, EMA), (recipe.loss == "contrastive", losses.Contrastive))
     kinds = tuple(kind for asked, kind in wanted if asked)
     return type("Learner", kinds, {}) if len(kinds) > 1 else kinds[0] if kinds else Network
-
-
-def predictor(learner, recipe):
-    """Normalised images -> logits, as this recipe measures its networks."""
-    views = {1: lambda logits_of: logits_of, 2: fast.with_mirror, 6: fast.with_views}
-    return views[recipe.views](learner.logits)

@@ -1,4 +1,6 @@
-"""Train for three epochs of 14 steps, one network, a stack with dropout, two fast ones; print what came out as one hash.
+"""Train one network, a stack with dropout and two fast ones for three epochs each; print what came out as one hash.
+
+An epoch has 14 steps, but 13 of fast94, whose last one ends after 9.
 
 python tests/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
 """
@@ -96,13 +98,17 @@ def fast_network(train, recipe):
     torch.manual_seed(0)
     model = FastNet((8, 16, 16), depth=3, classes=10).to(memory_format=torch.channels_last)
     model.whitening.whiten(data.normalise(train.images, data.PIXEL))
-    batches = fast.AlternatingFlips(train, BATCH_SIZE, seed=0, normalisation=data.PIXEL, augment=(augment.random_crop,))
     recipe = dataclasses.replace(RECIPES[recipe], batch_size=BATCH_SIZE)
+    augmentation = (augment.random_crop, functools.partial(augment.recolour, brightness=0.1, contrast=0.1))
+    options = {"whole": True, "steps": 13 + 13 + 9} if recipe.optimizer == "muon" else {}
+    batches = fast.AlternatingFlips(
+        train, BATCH_SIZE, seed=0, normalisation=data.PIXEL, augment=augmentation, **options
+    )
     optimizer = fast.optimizer(model, recipe)
-    epoch_steps = 8  # the whitening's bias stops in the middle of epoch 2
+    whitening_steps = 24  # the whitening's bias stops in epoch 2
     if recipe.optimizer == "muon":
-        return fast.Fast(model, optimizer, epoch_steps=epoch_steps), batches
-    return fast.Lookahead(model, optimizer, steps=EPOCHS * len(batches), epoch_steps=epoch_steps), batches
+        return fast.Fast(model, optimizer, whitening_steps=whitening_steps, whitening_falls=True), batches
+    return fast.Lookahead(model, optimizer, steps=EPOCHS * len(batches), whitening_steps=whitening_steps), batches
 
 
 def tensors(state):

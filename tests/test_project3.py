@@ -19,7 +19,7 @@ from common.learners import Network
 from common.models.fast import FastNet
 from common.problem import Problem
 from project3_wrn import fast, main, outputs, predict, train
-from project3_wrn.recipes import RECIPES, Recipe, recipe_of
+from project3_wrn.recipes import RECIPES, SMALL, Fast, Recipe, recipe_of
 from tests.conftest import ROOT, one_clear_line, run_python
 
 MAIN = ROOT / "project3_wrn" / "main.py"
@@ -50,15 +50,14 @@ def test_the_reports_recipe():
     assert (recipe.patience, recipe.min_delta) == (15, 0.001)
 
 
-def test_a_fast_recipe_steps_as_the_published_sums_do():
+@pytest.mark.parametrize("batch", [1024, 256])
+def test_a_fast_recipe_steps_as_the_published_sums_do(batch):
     """Ten steps of its SGD on mean losses are ten of the published one on sums (arXiv 2404.00498, appendix)."""
-    published_lr, published_decay, momentum, batch = 10.0, 0.0153, 0.85, 1024
+    published_lr, published_decay, momentum = 10.0, 0.0153, 0.85
     kilostep = 1024 * (1 + 1 / (1 - momentum))
-    ours, theirs = (torch.full((1,), 2.0, requires_grad=True) for _ in range(2))
-    recipe = RECIPES["fast95"]
-    mean = torch.optim.SGD(
-        [ours], lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
-    )
+    model = FastNet((8, 8, 8), depth=2, classes=10)
+    mean = fast.optimizer(model, dataclasses.replace(RECIPES["fast95"], batch_size=batch))
+    ours, theirs = model.fc.weight, model.fc.weight.detach().clone().requires_grad_()
     lr, decay = published_lr / kilostep, published_decay * batch / kilostep
     total = torch.optim.SGD([theirs], lr=lr, momentum=momentum, weight_decay=decay / lr, nesterov=True)
     for _ in range(10):
@@ -69,11 +68,12 @@ def test_a_fast_recipe_steps_as_the_published_sums_do():
     assert torch.allclose(ours, theirs, rtol=1e-5)
 
 
-def test_triangle():
-    assert fast.triangle(0, 10) == 0.2
-    assert fast.triangle(2.3, 10) == pytest.approx(1)
-    assert fast.triangle(1.15, 10) == pytest.approx(0.6)
-    assert fast.triangle(10, 10) == pytest.approx(0.07)
+def test_triangle_is_the_published_table():
+    """airbench95's: lines through (0, 0.2), (int(0.23 steps), 1) and (steps, 0.07), a value a step."""
+    for steps, peak_at, end in ((735, 0.23, 0.07), (1813, 0.1, 0.0), (20, 0.0, 0.0)):
+        table = np.interp(range(steps), [0, int(peak_at * steps), steps], [0.2, 1, end])
+        ours = [fast.triangle(step, steps, peak_at=peak_at, end=end) for step in range(steps)]
+        assert ours == pytest.approx(table, abs=1e-12)
 
 
 def test_training_and_validation_are_apart_and_fast_recipes_choose_nothing(sample):
@@ -95,7 +95,10 @@ def test_models_and_recipes_that_do_not_fit():
         ({"views": 3}, "views"),
         ({"split": False}, "early stopping needs a validation set"),
         ({"mix": "mixup", "loss": "hardest"}, "whole labels"),
-        ({"fast": True, "optimizer": "adamw"}, "SGD or Muon"),
+        ({"fast": Fast(), "optimizer": "adamw"}, "SGD or Muon"),
+        ({"last_pass": 0.5}, "only the fast recipes end within a pass"),
+        ({"fast": Fast(), "last_pass": 0.0}, "last_pass 0.0 is out of range"),
+        ({"unsure": 1.5}, "unsure 1.5 is out of range"),
         ({"optimizer": "muon"}, "Muon is for the fast recipes"),
     ):
         with pytest.raises(Problem, match=told):
@@ -247,7 +250,7 @@ def test_lookahead_is_its_definition(sample):
         return data.Batches(sample[0][slice(240)], 20, seed=0, normalisation=data.PIXEL)  # 12 steps
 
     model, plain = network(), network().train()
-    ours = fast.Lookahead(model, fast.optimizer(model, recipe), steps=12, epoch_steps=100)
+    ours = fast.Lookahead(model, fast.optimizer(model, recipe), steps=12, whitening_steps=300)
     optimizer = fast.optimizer(plain, recipe)
     slow = {name: value.clone() for name, value in plain.state_dict().items()}
     for done, (x, y) in enumerate(batches(), start=1):
@@ -273,25 +276,24 @@ def test_orthogonal_changes_singular_values_only(shape):
     values = values / values.norm()
     for _ in range(3):
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-    assert torch.allclose(fast.orthogonal(matrix), u * values @ v, atol=1e-6)
+    assert torch.allclose(fast.orthogonal(matrix, (3.4445, -4.7750, 2.0315), 0.0), u * values @ v, atol=1e-12)
     assert values.min() > 0.5 and values.max() < 1.3
 
 
 def test_muon_moves_filters_as_torch_does_and_the_rest_by_sgd():
     """torch.optim.Muon computes in bf16 and leaves the norm alone; so one step at a time, from weights of the norm that ours keeps."""
-    recipe = dataclasses.replace(RECIPES["fast94"], batch_size=100)
+    recipe = dataclasses.replace(SMALL, batch_size=100)
     torch.manual_seed(0)
     model = FastNet((8, 8, 8), depth=2, classes=10)
     ours = fast.optimizer(model, recipe)
     filters = model.groups[0].convs[1].weight
     theirs = torch.zeros(8, 72, requires_grad=True)
+    coefficients = (3.4445, -4.7750, 2.0315)
     muon = torch.optim.Muon(
-        [theirs], lr=recipe.lr, momentum=recipe.momentum, weight_decay=0, ns_steps=3, ns_coefficients=fast.NEWTON_SCHULZ
+        [theirs], lr=recipe.lr, momentum=recipe.momentum, weight_decay=0, ns_steps=3, ns_coefficients=coefficients
     )
-    head = model.fc.weight.detach().clone().requires_grad_()
-    sums = torch.optim.SGD(
-        [head], lr=fast.MUON_HEAD_LR, momentum=0.85, weight_decay=100 * 2e-6 / fast.MUON_HEAD_LR, nesterov=True
-    )
+    head, lr = model.fc.weight.detach().clone().requires_grad_(), 0.67 * (9 / 256) ** 2
+    sums = torch.optim.SGD([head], lr=lr, momentum=0.85, weight_decay=100 * 2e-6 / lr, nesterov=True)
     for _ in range(4):
         with torch.no_grad():
             theirs.copy_(filters.flatten(1) * 8**0.5 / filters.norm())
@@ -307,7 +309,7 @@ def test_muon_moves_filters_as_torch_does_and_the_rest_by_sgd():
 def test_the_whitenings_bias_stops(sample, name):
     torch.manual_seed(0)
     model, recipe = FastNet((8, 8, 8), depth=2, classes=10), dataclasses.replace(RECIPES[name], batch_size=20)
-    learner = fast.Fast(model, fast.optimizer(model, recipe), epoch_steps=1)
+    learner = fast.Fast(model, fast.optimizer(model, recipe), whitening_steps=3)
     biases = [model.whitening.bias.detach().clone()]
     for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, normalisation=data.PIXEL), range(4)):
         learner.set_lr(1.0)

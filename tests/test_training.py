@@ -345,12 +345,12 @@ def test_runs_of_a_seed_share_their_dropout_noise(sample):
 
 
 def test_killed_and_resumed_is_never_stopped(tmp_path):
-    """SIGKILL in the network's epoch 2, in the stack's epoch 3, in each fast one's epoch 2: the same to the bit."""
+    """SIGKILL in the network's epoch 2, in the stack's 3, in each fast one's 2, in the short last one: the same to the bit."""
     child = ROOT / "tests" / "killed_run.py"
     straight = run_python(child, tmp_path / "straight", 0)
     assert straight.returncode == 0, straight.stderr
-    # a start after a kill has the steps left from the epoch that was killed, then the next learner's 42
-    for kill_at in (20, 28 + 32, 14 + 20, 28 + 20):
+    # a start after a kill has the steps left from the epoch that was killed, then the next learner's 42; fast94's are 13, 13, 9
+    for kill_at in (20, 28 + 32, 14 + 20, 28 + 20, 13 + 5):
         assert run_python(child, tmp_path / "killed", kill_at).returncode == -9
     resumed = run_python(child, tmp_path / "killed", 0)
     assert resumed.stdout == straight.stdout != ""

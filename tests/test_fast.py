@@ -1,0 +1,225 @@
+"""fast94 by github.com/hiverge/cifar10-speedrun (2025), against its network, its optimisers and its loops written out here."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common import augment, data, evaluation
+from common.models import MODELS
+from common.problem import Problem
+from project3_wrn import fast, train
+from project3_wrn.recipes import RECIPES
+
+RECORD = RECIPES["fast94"]
+
+
+def published_network(ours):
+    """Its layers in its order, in double precision and with the weights of our fast94; BatchNorm momentum is torch's."""
+
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) / 256
+
+    def group(channels_in, channels):
+        convs = [
+            nn.Conv2d(first, channels, 3, padding="same", bias=False, dtype=torch.double)
+            for first in (channels_in, channels)
+        ]
+        norms = [nn.BatchNorm2d(channels, eps=1e-12, momentum=0.4434, dtype=torch.double) for _ in range(2)]
+        for norm in norms:
+            norm.weight.requires_grad = False
+        return convs[0], nn.MaxPool2d(2), norms[0], nn.SiLU(), convs[1], norms[1], nn.SiLU()
+
+    whiten = nn.Conv2d(3, 24, 2, dtype=torch.double)
+    whiten.weight.requires_grad = False
+    widths = ((24, 64), (64, 256), (256, 256))
+    head = Scaled(256, 10, bias=False, dtype=torch.double)
+    layers = [layer for pair in widths for layer in group(*pair)]
+    network = nn.Sequential(whiten, nn.GELU(), *layers, nn.MaxPool2d(3), nn.Flatten(), head)
+    with torch.no_grad():
+        whiten.weight.copy_(ours.whitening.weight)
+        whiten.bias.copy_(ours.whitening.bias)
+        for theirs, mine in zip(filters_of(network), filters_of(ours)):
+            theirs.copy_(mine)
+        head.weight.copy_(ours.fc.weight.double() * 256 / 9)
+    return network
+
+
+def filters_of(network):
+    """Weights of the 3x3 convolutions, in order."""
+    return [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
+
+
+def published_update(gradient, magnitude):
+    """Its _zeropower_via_newtonschulz5 of one filter bank; without its scaling first to `magnitude` where that is None."""
+    x = gradient.reshape(len(gradient), -1)
+    x = x / (x.norm() + 1e-5)
+    if magnitude is not None:
+        x = x * magnitude
+        x = x / (x.norm() + 1e-5)
+    transposed = x.shape[0] > x.shape[1]
+    x = x.T if transposed else x
+    for _ in range(3):
+        a = x @ x.T
+        x = 3.4576 * x + (-4.7391 * a + 2.0843 * (a @ a)) @ x
+    return (x.T if transposed else x).reshape(gradient.shape)
+
+
+def published_training(network, batches, passes_steps, steps, scaled):
+    """Its main() for the given batches: summed losses, its learning rates, and its steps, as far as `batches` go."""
+    total, whitening = math.ceil(7.63 * passes_steps), math.ceil(0.19 * passes_steps)
+    filters = filters_of(network)
+    norms = [layer.bias for layer in network if isinstance(layer, nn.BatchNorm2d)]
+    decay = 1.0418e-06 * len(batches[0][0])
+    configurations = [
+        {"params": [network[0].bias], "lr": 0.0573, "weight_decay": decay / 0.0573},
+        {"params": norms, "lr": 0.0573, "weight_decay": decay / 0.0573},
+        {"params": [network[-1].weight], "lr": 0.5415, "weight_decay": decay / 0.5415},
+    ]
+    sgd = torch.optim.SGD(configurations, momentum=0.825, nesterov=True)
+    buffers = [torch.zeros_like(weight) for weight in filters]
+    for step, (x, y) in enumerate(batches[:steps]):
+        network[0].bias.requires_grad = step < whitening
+        network.zero_grad(set_to_none=True)
+        F.cross_entropy(network(x.double()), y, label_smoothing=0.09, reduction="sum").backward()
+        for group, base, length in zip(sgd.param_groups, (0.0573, 0.0573, 0.5415), (whitening, total, total)):
+            group["lr"] = base * (1 - step / length)
+        sgd.step()
+        done, lr = (step + 1) / total, 0.205 * (1 - step / total)
+        magnitude = 0.5012 * (1 - done) + 0.0786 * done if scaled else None
+        with torch.no_grad():
+            for weight, buffer in zip(filters, buffers):
+                buffer.mul_(0.655).add_(weight.grad)
+                update = published_update(weight.grad + 0.655 * buffer, magnitude)
+                if (step + 1) % 8 == 0:
+                    weight.mul_(len(weight) ** 0.5 / (weight.norm() + 1e-07))
+                weight.sub_(lr * update).mul_(1 - lr * decay)
+
+
+def test_the_network_is_the_published_one():
+    torch.manual_seed(0)
+    ours, x = MODELS["fast94"]().double(), torch.randn(16, 3, 32, 32).double()
+    theirs = published_network(ours)
+    for _ in range(3):  # batch statistics too
+        assert torch.allclose(ours(x), theirs(x), atol=1e-12)
+    assert torch.allclose(ours.eval()(x), theirs.eval()(x), atol=1e-12)
+    head = ours.fc.weight * 256 / 9
+    assert head.std().item() == pytest.approx(1) and 0.2 < ours.whitening.bias.abs().max() < 12**-0.5
+
+
+@pytest.mark.parametrize("scaled, steps, tolerance", [(False, 10, 1e-7), (True, 1, 1e-4)])
+def test_training_is_the_published_one_in_double_precision(sample, scaled, steps, tolerance):
+    """Summed losses against means, for ten steps: the whitening's bias stops after three, the norms are scaled after eight.
+
+    The gradients' scaling, which ours leaves out, changes a step by 2e-5 of it.
+    """
+    torch.manual_seed(0)
+    images = sample[0][slice(245)]  # 12 batches of 20, the short one left out
+    learner, batches, schedule = train.build("fast94", dataclasses.replace(RECORD, batch_size=20), 0, images)
+    learner.model.double()
+    learner._forward = lambda x, model=None: learner.model(x.double())
+    theirs = published_network(learner.model)
+    drawn = list(batches)
+    assert len(drawn) == len(batches) == 12
+    before = [weight.detach().clone() for weight in filters_of(theirs)]
+    published_training(theirs, drawn, 12, steps, scaled)
+    for step, (x, y) in enumerate(drawn[:steps]):
+        learner.set_lr(schedule(step / 12, 8))
+        learner.step(x, y)
+    ours = learner.model
+    for mine, published, first in zip(filters_of(ours), filters_of(theirs), before):
+        assert (mine - published).norm() < tolerance * (published - first).norm()
+    for mine, published in (
+        (ours.whitening.bias, theirs[0].bias),
+        (ours.fc.weight * 256 / 9, theirs[-1].weight),
+        *zip(
+            (norm.bias for group in ours.groups for norm in group.norms),
+            (layer.bias for layer in theirs if isinstance(layer, nn.BatchNorm2d)),
+        ),
+    ):
+        assert torch.allclose(mine, published, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(64, 216), (90, 40)])
+def test_newton_and_schulz_by_the_formula(shape):
+    """x <- a x + b (x x^T) x + c (x x^T)^2 x, three times, whichever side is longer; of a mean's gradient by a smaller eps."""
+    torch.manual_seed(0)
+    matrix = torch.randn(shape).double()
+    numbers = (3.4576, -4.7391, 2.0843)
+    for scale, eps in ((1, 1e-5), (1e-3, 1e-8)):  # of a sum over 1000 images, and of their mean
+        x = matrix / (matrix.norm() + 1e-5)
+        for _ in range(3):
+            product = x @ x.T
+            x = numbers[0] * x + numbers[1] * product @ x + numbers[2] * product @ product @ x
+        assert torch.allclose(fast.orthogonal(matrix * scale, numbers, eps), x, atol=1e-12)
+
+
+@pytest.mark.parametrize("count, length, steps", [(50_000, 32, 245), (45_000, 29, 222)])
+def test_as_many_steps_as_published(count, length, steps):
+    """ceil(7.63 passes), each of whole batches of 1536; 45,000 images are those of the 9:1 split."""
+    images = data.Images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8).expand(count, -1, -1, -1), torch.zeros(count))
+    learner, batches, schedule = train.build("fast94", RECORD, 0, images)
+    assert (len(batches), batches.steps, steps) == (length, steps, math.ceil(7.63 * length))
+    assert learner.whitening_steps == math.ceil(0.19 * length)
+    rates = [schedule(step / length, RECORD.epochs) for step in range(steps)]
+    assert rates == pytest.approx([1 - step / steps for step in range(steps)], abs=1e-12)
+
+
+def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
+    """Through fit: steps, sizes and learning rates, and no image twice in a pass."""
+    images = sample[0][slice(110)]
+    images = data.Images(images.images, torch.arange(110))  # a label names its image
+    learner, batches, schedule = train.build("fast_small", dataclasses.replace(RECORD, batch_size=20), 0, images)
+    seen, rates = [], []
+
+    def step(x, y):
+        assert x.shape == (20, 3, 32, 32)
+        seen.append(y.tolist())
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+        return torch.tensor(0.0)
+
+    learner.step, learner._seen, learner._right = step, 1, torch.tensor(0.0)
+    learner.measured = dict
+    history = train.fit(learner, batches, RECORD.epochs, schedule=schedule)
+    assert len(history["batch_losses"]) == len(seen) == math.ceil(7.63 * 5) == 39
+    assert rates == pytest.approx([0.205 * (1 - step / 39) for step in range(39)])
+    passes = [list(itertools.chain(*seen[start : start + 5])) for start in range(0, 39, 5)]
+    assert [len(set(each)) for each in passes] == [100] * 7 + [80]
+    assert len({tuple(each[:20]) for each in passes}) == 8
+
+
+def test_too_few_images_for_a_batch_are_refused(sample):
+    with pytest.raises(Problem, match="60 images are less than a batch of 64"):
+        train.train("fast94", dataclasses.replace(RECORD, batch_size=64), 0, {"train": sample[0][slice(60)]})
+
+
+def test_recolour_is_a_loop_over_images():
+    x = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    out = augment.recolour(x, torch.Generator().manual_seed(5), 0.1399, 0.1308)
+    drawn = torch.rand(2, 50, generator=torch.Generator().manual_seed(5)).tolist()
+    for image, recoloured, shift, scale in zip(x, out, *drawn):
+        assert torch.allclose(
+            recoloured, (image + 0.1399 * (2 * shift - 1)) * (1 + 0.1308 * (2 * scale - 1)), atol=1e-6
+        )
+    flat = augment.recolour(torch.ones(20_000, 1, 1, 1), torch.Generator().manual_seed(0), 0.0, 0.25)
+    assert flat.min() < 0.751 and flat.max() > 1.249 and abs(flat.mean() - 1) < 0.005
+
+
+def test_the_unsure_fifth_is_seen_from_six_sides(sample):
+    """Exactly as by six views there, and exactly as by one elsewhere."""
+    torch.manual_seed(0)
+    model, images = MODELS["fast_small"]().eval(), sample[1][slice(250)]
+    plain = evaluation.predict(model, images, data.PIXEL)
+    six = evaluation.predict(fast.with_views(model), images, data.PIXEL)
+    unsure = F.softmax(plain, 1).max(1).values.argsort()[:50]
+    expected = plain.clone()
+    expected[unsure] = six[unsure]
+    assert torch.allclose(fast.predict(model, images, data.PIXEL, 6, 0.2), expected, atol=1e-6)
+    assert (expected != plain).any(1).sum() == 50
+    for views, logits in ((1, plain), (6, six)):
+        assert torch.allclose(fast.predict(model, images, data.PIXEL, views), logits, atol=1e-6)
