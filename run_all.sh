@@ -66,7 +66,7 @@ starts() { # starts TASK: the flags of each start of its main.py, one start a li
         project3_wrn-full-cuda)
             printf -- "$flags %s\n" '--model resnet18' '--model wrn28_10' '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
             ;;
-        project3_wrn-full-*) printf -- "$flags %s\n" '--recipe fast94 --seeds 3' '--recipe fast96' ;;
+        project3_wrn-full-*) printf -- "$flags %s\n" '--recipe fast94' '--recipe fast96' ;;
         *) echo "$flags" ;;
     esac
 }
