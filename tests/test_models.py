@@ -156,8 +156,6 @@ def test_the_wide_block_drops_out_between_its_convolutions(channels_in, stride):
 @pytest.mark.parametrize("name", MODELS)
 def test_docstrings_name_the_number_of_parameters(name):
     told = re.findall(r"([\d,]+) parameters", MODELS[name].__doc__)
-    if not told and MODELS[name].__module__ == "common.models.fast":
-        pytest.skip("a variant of fast_small, told by its difference")
     assert told == [f"{parameter_count(MODELS[name]()):,}"]
 
 
