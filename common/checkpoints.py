@@ -1,7 +1,7 @@
 """Checkpoints and weights on disk: written whole or not at all, and read only where every byte is what was written.
 
 A checkpoint has two generations: `run.pt`, and `run.previous.pt`, which was `run.pt` an epoch before. Where the newer one
-is damaged or missing, as after a kill between the two renames of `write`, training goes on from the other.
+is damaged or missing, as after a kill between the two renames of `write`, training resumes from the other.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ def previous_of(path):
 
 
 def there(path):
-    """Whether a checkpoint of this name, newest or previous, is there to go on from."""
+    """Return whether a checkpoint of this name, newest or previous, exists to resume from."""
     return path.exists() or previous_of(path).exists()
 
 
@@ -91,7 +91,7 @@ def write(path, state, learner, batches, early_stopping, settings):
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
-    # a damaged one must not take the place of the one that this training went on from
+    # a damaged file must not replace the one that this training resumed from
     save(path, document, previous_of(path) if _whole(path) else None)
 
 

@@ -33,7 +33,7 @@ def positive(text):
 
 
 def flags(description, seeds=SEEDS):
-    """The parser that every task begins with."""
+    """Return a parser with the flags that all tasks share."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -217,12 +217,12 @@ def choose_convolutions(name, device, precision):
 
 
 def cores():
-    """CPU cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def provenance(options, source):
-    """What a reader of the results must know to have them again: a dict for run.json."""
+    """Return everything needed to reproduce the results, as a dict for run.json."""
     import torch
 
     packages = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")
@@ -247,7 +247,7 @@ def provenance(options, source):
 
 
 def peak_memory_gb(device):
-    """Of the GPU, or of this process or the largest of its own, where the system tells; since the start."""
+    """Return the peak memory in GB of the GPU, else of this process or its largest child; None if unknown."""
     import torch
 
     if device == "cuda":
@@ -268,7 +268,7 @@ def cpu_name():
 
 
 def git_commit():
-    """The commit of the code, marked where files differ from it; none outside a checkout."""
+    """Return the commit of the code, marked where files differ from it; None outside a checkout."""
     try:
         run = lambda *words: subprocess.run(
             ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True
@@ -311,7 +311,7 @@ def alone(folder):
 def finish(options):
     """Let go of the checkpoints of a task, once its report is drawn: the work is done.
 
-    run_all.sh keeps them until all its tasks are done, so that it too goes on where it stopped.
+    run_all.sh keeps them until all its tasks are done, so that it can resume too.
     """
     if not (options.redraw or options.keep_checkpoints):
         clear_checkpoints(options.out / "checkpoints")

@@ -8,7 +8,7 @@ from common.data import normalise
 
 @torch.no_grad()
 def predict(logits_of, data, normalisation, batch_size=500):
-    """Logits (..., N, classes), float32, of all of `data`, in its order and without augmentation.
+    """Return logits (..., N, classes), float32, of all of `data`, in its order and without augmentation.
 
     `logits_of` maps normalised images (B, 3, 32, 32) to (..., B, classes): one network, or a stack of them.
     """
@@ -18,23 +18,23 @@ def predict(logits_of, data, normalisation, batch_size=500):
 
 
 def accuracy(logits, labels):
-    """Top-1 accuracy in per cent, of shape (...,), for logits (..., N, classes) and labels (N,)."""
+    """Return top-1 accuracy in per cent, of shape (...,), for logits (..., N, classes) and labels (N,)."""
     return (logits.argmax(-1) == labels).float().mean(-1) * 100
 
 
 def cross_entropy(logits, labels):
-    """Mean cross-entropy in nats, of shape (...,): plain, whatever the training loss was."""
+    """Return mean cross-entropy in nats, of shape (...,), without smoothing, whatever the training loss was."""
     losses = F.cross_entropy(logits.flatten(0, -2), labels.expand(logits.shape[:-1]).flatten(), reduction="none")
     return losses.view(logits.shape[:-1]).mean(-1)
 
 
 def top_k(logits, labels, k=5):
-    """Per cent of logits (N, classes) whose k highest have the label among them."""
+    """Return the share, in per cent, of logits (N, classes) whose k highest include the label."""
     return (logits.topk(k, -1).indices == labels[:, None]).any(-1).float().mean() * 100
 
 
 def calibration(logits, labels, bins=15):
-    """Reliability of the highest probability in `bins` equal bins of it (Guo et al., arXiv 1706.04599, section 2).
+    """Measure how reliable the highest probability is, in `bins` equal bins of it (Guo et al., arXiv 1706.04599, section 2).
 
     Returns a dict of tensors (bins,): `count`, `confidence` and `accuracy` (fractions, 0 where count is), and `ece`, a tensor ():
     the expected calibration error, equation 3, a fraction.
@@ -49,12 +49,12 @@ def calibration(logits, labels, bins=15):
 
 
 def confusions(labels, guesses, classes=10):
-    """Counts (classes, classes): row the true class, column the predicted one."""
+    """Count (classes, classes): rows are true classes, columns predicted ones."""
     return torch.bincount(labels * classes + guesses, minlength=classes**2).view(classes, classes)
 
 
 def top_confusions(matrix, count=10):
-    """The largest off-diagonal counts as (true class, predicted class, count), the most frequent first."""
+    """Return the largest off-diagonal counts as (true class, predicted class, count), the most frequent first."""
     pairs = [
         (row, column, int(matrix[row, column]))
         for row in range(len(matrix))

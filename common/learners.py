@@ -94,14 +94,14 @@ class Network:
         self._right, self._seen = self._right + right.sum(), self._seen + len(y)
 
     def measured(self):
-        """Of the epoch that has just ended: {name: tensor ()}."""
+        """Return the metrics of the last epoch, {name: tensor ()}, and reset them."""
         accuracy = self._right / self._seen * 100
         self._right, self._seen = 0, 0
         norm = torch.nn.utils.get_total_norm(self.model.parameters()).detach()
         return {"weight_norm": norm, "train_accuracy": accuracy}
 
     def logits(self, x):
-        """Logits (B, classes) in evaluation mode."""
+        """Return logits (B, classes) in evaluation mode."""
         self.model.eval()
         logits = self._forward(x)
         self.model.train()
@@ -197,11 +197,11 @@ class Stack:
         return losses.clone()  # a graph's next launch writes to where these lie
 
     def logits(self, x):
-        """Logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
+        """Return logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
         return self._logits(self.parameters, self.buffers, x)
 
     def measured(self):
-        """Of the epoch that has just ended: {name: tensor (seeds, runs)}."""
+        """Return the metrics of the last epoch: {name: tensor (seeds, runs)}."""
         return {"weight_norm": sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()}
 
     def state_dict(self):

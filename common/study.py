@@ -1,7 +1,7 @@
 """Train every run of a task with every seed: in stacks where the network allows it, one process a core on a CPU.
 
 A run is a dict of plain values: model, epochs, batch_size, lr, momentum, weight_decay, dropout. What can be trained together
-is one job: the runs that differ in the last four only. A job has one checkpoint, so a killed study goes on where it stopped.
+is one job: the runs that differ in the last four only. A job has one checkpoint, so a killed study resumes where it stopped.
 """
 
 import multiprocessing
@@ -164,7 +164,7 @@ def _work(job, shared):
 
 
 def train_job(job, shared, say):
-    """Train one job, going on from its checkpoint if there is one; {(name, seed): history}."""
+    """Train one job, resuming from its checkpoint if it exists; return {(name, seed): history}."""
     torch.set_num_threads(shared["threads"])
     device = torch.device(shared["device"])
     train, test = data.load_sample() if shared["scale"] == "quick" else data.load(shared["data"])

@@ -83,7 +83,7 @@ class EarlyStopping:
 def stopped_after(accuracies, patience=EarlyStopping.patience, min_delta=EarlyStopping.min_delta):
     """Return the epoch, from 1, after which early stopping would have ended a training; None where it would not.
 
-    accuracies: (epochs,) of validation, in per cent, as the history has them; the training itself may have gone on.
+    accuracies: (epochs,) of validation, in per cent, as the history has them; the training itself may have continued.
     """
     watch = EarlyStopping(patience, min_delta)
     for epoch, accuracy in enumerate(accuracies):
@@ -114,10 +114,10 @@ def fit(
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
     early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end,
         also with a patience of 0, which stops nothing.
-    checkpoint: a file, written after each epoch and, if it is there, gone on from (common/checkpoints.py). On a CPU the
+    checkpoint: path written after every epoch; training resumes from it if it exists (common/checkpoints.py). On a CPU the
         result is the same to the bit as if nothing had stopped. A single network whose loss or weights are no longer
         finite stops at the end of that epoch, which is not written: the checkpoint stays that of the last good epoch.
-    settings: plain values that a checkpoint must agree with to be gone on from.
+    settings: plain values saved in the checkpoint; resuming with other values raises Problem.
     prepare: () -> the seconds it took, for the history; called before the first epoch that this call trains, if it trains any.
     on_step: called with the epochs done, a fraction, after each step but an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
@@ -179,7 +179,7 @@ def fit(
 
 
 def weighted_mean(losses, sizes):
-    """Mean over examples of mean losses (steps, ...) of batches of `sizes` (steps,) examples."""
+    """Return the mean over examples of mean losses (steps, ...) of batches of `sizes` (steps,) examples."""
     weights = torch.tensor(sizes, dtype=torch.float64)
     return torch.tensordot(weights / weights.sum(), losses.double(), dims=1)
 

@@ -73,7 +73,7 @@ def parse():
     parser.add_argument("--gradcam-layer", metavar="NAME", help="module to look at (the last feature maps)")
     options = parser.parse_args()
     if options.resume and options.fresh:
-        parser.error("--resume goes on and --fresh starts over: give one of them")
+        parser.error("--resume continues a run and --fresh starts over: give only one of them")
     options.device = cli.choose_device(options.device)
     chosen = choose(options)
     if chosen and not options.redraw:
@@ -141,10 +141,10 @@ def train(options, device):
     size = {"parameters": parameter_count(MODELS[options.model]()), "flops": forward_flops(MODELS[options.model]())}
 
     if options.resume and not any(checkpoints.there(checkpoint_of(options, seed)) for seed in options.seeds):
-        raise Problem(f"nothing in {options.out / 'checkpoints'} to go on from; start without --resume")
-    if options.fresh and parallel.first():  # all seeds' at once: a start that is stopped goes on without --fresh
+        raise Problem(f"no checkpoint in {options.out / 'checkpoints'} to resume from; start without --resume")
+    if options.fresh and parallel.first():  # all seeds at once, so that the same command without --fresh can resume
         files.clear_checkpoints(options.out / "checkpoints")
-    parallel.wait()  # before anybody looks for a checkpoint to go on from
+    parallel.wait()  # before any process looks for a checkpoint to resume from
     histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
     with Progress(recipe.epochs * len(options.seeds), options.model, quiet=not parallel.first()) as progress:
         for seed in options.seeds:
@@ -193,7 +193,7 @@ def logits_path(options, seed):
 
 
 def train_seed(options, seed, parts, progress):
-    """(learner with its best weights, history) of one seed, going on from its checkpoint if there is one."""
+    """Train one seed, resuming from its checkpoint if it exists; return (learner with its best weights, history)."""
     from common import checkpoints
     from common.progress import epoch_counter
     from project3_wrn import parallel
@@ -208,7 +208,7 @@ def train_seed(options, seed, parts, progress):
     tell = epoch_counter(progress.advance, f"seed {seed}", resumed=checkpoints.there(checkpoint))
 
     def on_step(epochs):
-        if parallel.first():  # what it was measured at is of another training: this one goes on from an earlier epoch
+        if parallel.first():  # saved logits belong to a later epoch than this start resumes from
             logits_path(options, seed).unlink(missing_ok=True)
         tell(epochs)
 

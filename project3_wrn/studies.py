@@ -1,7 +1,7 @@
 """Train every row of a study with every seed, run by run: what the scripts beside main.py share.
 
 A row is (model, recipe). A finished run is a file, `<study>/runs/<row>-<seed>.npz`, and is not trained again; an unfinished one
-goes on from its checkpoint; one that fails is named at the end and stops no other.
+resumes from its checkpoint; a failed run is listed at the end and does not stop the others.
 """
 
 import dataclasses
@@ -65,7 +65,7 @@ def train_all(rows, options, fold_of=None):
     images, options.source = download.images(options.scale, options.data)
     runs = [(row, seed) for seed in options.seeds for row in rows]
     failed = []
-    if options.fresh:  # all before the first is trained: a start that is stopped goes on without --fresh
+    if options.fresh:  # all before the first run, so that the same command without --fresh can resume
         for path in options.out.glob("runs/*.npz"):
             path.unlink()
         files.clear_checkpoints(options.out / "checkpoints")
@@ -213,7 +213,7 @@ def of_run(measured, field):
 
 
 def finish(options, rows):
-    """Write run.json, which names the code of every run: a study may have been gone on with by another. Its finished runs.
+    """Write run.json with the commit of every run (a resumed study may span several); return the finished runs.
 
     Without CUDA a study is a shortened one, and says so.
     """

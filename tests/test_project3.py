@@ -151,7 +151,7 @@ def test_a_training_that_diverges_is_no_success(sample, tmp_path):
 
 @pytest.mark.parametrize("step", [2 * 20 + 7, 3 * 20])  # in epoch 3, and its last: no loss of that epoch shows it
 def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypatch, step):
-    """Checkpoint and best weights of epoch 2 stay; the same command goes on and ends as if nothing had happened."""
+    """Checkpoint and best weights of epoch 2 stay; the same command resumes and ends as if nothing had happened."""
     parts, recipe = train.parts_of(Recipe(), sample[0]), Recipe(lr=0.05, epochs=5, batch_size=64)
     checkpoint, steps = tmp_path / "0.pt", []
     assert -(-len(parts["train"]) // 64) == 20
@@ -448,7 +448,7 @@ def test_redraw_makes_all_of_it_again(quick, tmp_path, lang):
 
 def test_nothing_to_resume_is_one_line(tmp_path, here):
     words = ("--model", "lenet", "--scale", "quick", "--resume", "--out", tmp_path)
-    one_clear_line(here(main.main, *words), "to go on from", status=1)
+    one_clear_line(here(main.main, *words), "to resume from", status=1)
 
 
 @pytest.mark.parametrize("words", [["--lr", "-1"], ["--weight-decay", "much"], ["--cutout", "-3"], ["--recipe", "x"]])

@@ -95,7 +95,7 @@ def test_quick_writes_everything_finite_and_stamped(quick, task):
         assert page.read_text(encoding="utf-8").splitlines()[2].startswith("**QUICK**")
     run_json = cli.read_json(out / "run.json")
     assert run_json["scale"] == "quick" and run_json["seeds"] == [0, 1] and run_json["versions"]["torch"]
-    assert not list(out.rglob("*.pt"))  # finished: nothing to go on from
+    assert not list(out.rglob("*.pt"))  # finished: nothing to resume
 
 
 def test_the_reports_three_keys(quick):

@@ -237,7 +237,7 @@ def test_early_stopping_puts_the_best_weights_back(sample):
 def test_a_loss_that_is_not_finite_is_recorded_and_training_stops(sample, tmp_path):
     path = tmp_path / "run.pt"
     history = training.fit(network(lr=1e30), batches(sample), 4, checkpoint=path)
-    assert not path.exists()  # there is no good epoch to go on from
+    assert not path.exists()  # there is no good epoch to resume from
     first = history["diverged_step"]
     assert np.isfinite(history["batch_losses"][: first - 1]).all() and not np.isfinite(
         history["batch_losses"][first - 1]
