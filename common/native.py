@@ -45,7 +45,7 @@ def load(source):
         except Problem as problem:
             if not isinstance(problem.__cause__, OSError):
                 raise
-            # The cache cannot be written: compile for this process alone. A library that is loaded needs its file no more.
+            # The cache cannot be written: compile for this process alone. A loaded library no longer needs its file.
             with tempfile.TemporaryDirectory() as folder:
                 _compile(compiler, source, Path(folder) / library.name)
                 return _open(Path(folder) / library.name)
@@ -55,6 +55,8 @@ def load(source):
 def cache_folder():
     """Return the folder of compiled libraries: $XDG_CACHE_HOME or ~/.cache, and in it cifar10-coursework."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not os.path.isabs(base):  # a user without a home: nothing is kept, as in any folder that cannot be written
+        base = os.devnull
     return Path(base) / "cifar10-coursework"
 
 

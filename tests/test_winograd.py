@@ -244,6 +244,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(cache):
     assert cache.read_text() == "a file where a folder should be"
 
 
+def test_without_a_home_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert isinstance(load(), ctypes.CDLL)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_processes_at_once(cache):
     words = [sys.executable, "-c", "from common import winograd; winograd.library(); print('built')"]
     both = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
