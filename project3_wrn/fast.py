@@ -180,11 +180,13 @@ class AlternatingFlips(Batches):
 
     steps: of a training: the pass that they end in ends with them.
     whole: leave a pass's last, short batch out.
+    small, small_steps: pixels a side of the images in so many first steps.
     """
 
-    def __init__(self, data, *arguments, seed, steps=0, whole=False, **options):
+    def __init__(self, data, *arguments, seed, steps=0, whole=False, small=0, small_steps=0, **options):
         super().__init__(data, *arguments, seed=seed, **options)
         self.passes, self.steps, self.whole = 0, steps, whole
+        self.small, self.small_steps = small, small_steps
         generator = torch.Generator().manual_seed(seed)
         self.mirrored = (torch.rand(len(data), generator=generator) < 0.5).to(data.images.device)
 
@@ -197,9 +199,17 @@ class AlternatingFlips(Batches):
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 
     def __iter__(self):
-        left = self.steps - self.passes * len(self)
-        yield from itertools.islice(super().__iter__(), left if 0 < left < len(self) else len(self))
+        done = self.passes * len(self)
+        left = self.steps - done
+        batches = itertools.islice(super().__iter__(), left if 0 < left < len(self) else len(self))
+        for step, (x, y) in enumerate(batches, done):
+            yield shrunk(x, self.small) if step < self.small_steps else x, y
         self.passes += 1
+
+    def examples(self):
+        """As `example`, one of each size of images."""
+        x, y = self.example()
+        return [(shrunk(x, self.small), y)] * (self.small_steps > 0) + [(x, y)]
 
     def state_dict(self):
         return super().state_dict() | {"passes": self.passes}
@@ -207,6 +217,11 @@ class AlternatingFlips(Batches):
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.passes = state["passes"]
+
+
+def shrunk(x, side):
+    """Images (N, 3, side, side) of larger ones: a pixel is a weighted mean of those that it covers."""
+    return F.interpolate(x, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def with_mirror(logits_of):

@@ -59,8 +59,12 @@ def check(model, recipe):
         )
     if recipe.optimizer == "muon" and not recipe.fast:
         raise Problem("Muon is for the fast recipes; take --optimizer sgd or adamw")
-    if not recipe.fast and recipe.last_pass != 1:
-        raise Problem("only the fast recipes end within a pass; leave --last-pass")
+    if not recipe.fast and (recipe.last_pass != 1 or recipe.small_passes):
+        raise Problem(
+            "only the fast recipes end within a pass and begin with small images; leave --last-pass and --small"
+        )
+    if not 9 <= recipe.small <= 32:  # 8 pixels have nothing left after whitening and three halvings
+        raise Problem(f"small {recipe.small} is out of range: from 9, up to 32")
     for name in ("last_pass", "unsure"):
         if not 0 < getattr(recipe, name) <= 1:
             raise Problem(f"{name} {getattr(recipe, name)} is out of range: above 0, up to 1")
@@ -106,6 +110,10 @@ def train(
         loss = evaluation.cross_entropy(logits, parts["val"].labels)
         return agreed({"val_loss": loss, "val_accuracy": evaluation.accuracy(logits, parts["val"].labels)})
 
+    def prepare():
+        examples = batches.examples() if recipe.fast else [batches.example()]
+        return sum(learner.compile(x, y) for x, y in examples)  # they share their code: each size is compiled once
+
     history = fit(
         learner,
         batches,
@@ -115,7 +123,7 @@ def train(
         early_stopping=EarlyStopping(recipe.patience, recipe.min_delta) if recipe.patience else None,
         checkpoint=checkpoint,
         settings=settings,
-        prepare=(lambda: learner.compile(*batches.example())) if compiled else None,
+        prepare=prepare if compiled else None,
         on_step=on_step,
         on_epoch=on_epoch,
         writes=not dist.is_initialized() or dist.get_rank() == 0,
@@ -147,6 +155,7 @@ def build(model, recipe, seed, images, *, precision="fp32"):
     numbers = recipe.fast
     batches = fast.AlternatingFlips(images, recipe.batch_size, seed=seed, whole=numbers.whole_batches, **prepared)
     batches.steps = steps = math.ceil((recipe.epochs - 1 + recipe.last_pass) * len(batches))
+    batches.small, batches.small_steps = recipe.small, math.ceil(recipe.small_passes * len(batches))
     options |= {"whitening_steps": math.ceil(numbers.whitening_passes * len(batches))}
     options |= {"whitening_falls": numbers.whitening_falls}
     options |= {"steps": steps} if recipe.optimizer == "sgd" else {}

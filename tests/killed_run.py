@@ -100,7 +100,8 @@ def fast_network(train, recipe):
     model.whitening.whiten(data.normalise(train.images, data.PIXEL))
     recipe = dataclasses.replace(RECIPES[recipe], batch_size=BATCH_SIZE)
     augmentation = (augment.random_crop, functools.partial(augment.recolour, brightness=0.1, contrast=0.1))
-    options = {"whole": True, "steps": 13 + 13 + 9} if recipe.optimizer == "muon" else {}
+    options = {"whole": True, "steps": 13 + 13 + 9, "small": 24, "small_steps": 18}  # of which the last are in epoch 2
+    options = options if recipe.optimizer == "muon" else {}
     batches = fast.AlternatingFlips(
         train, BATCH_SIZE, seed=0, normalisation=data.PIXEL, augment=augmentation, **options
     )

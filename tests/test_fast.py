@@ -4,9 +4,11 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from common import augment, data, evaluation
@@ -15,7 +17,7 @@ from common.problem import Problem
 from project3_wrn import fast, train
 from project3_wrn.recipes import RECIPES
 
-RECORD = RECIPES["fast94"]
+RECORD = dataclasses.replace(RECIPES["fast94"], small_passes=0.0)
 
 
 def published_network(ours):
@@ -223,3 +225,20 @@ def test_the_unsure_fifth_is_seen_from_six_sides(sample):
     assert (expected != plain).any(1).sum() == 50
     for views, logits in ((1, plain), (6, six)):
         assert torch.allclose(fast.predict(model, images, data.PIXEL, views), logits, atol=1e-6)
+
+
+def test_the_first_passes_have_small_images(sample):
+    """Half of the third pass too, and nothing else changes; a shrunk image is Pillow's."""
+    recipe, images = dataclasses.replace(RECORD, batch_size=20), sample[0][slice(100)]
+    batches, small = (
+        train.build("fast_small", dataclasses.replace(recipe, small_passes=passes), 0, images)[1]
+        for passes in (0.0, 2.5)
+    )
+    steps = [step for _ in range(8) for step in zip(batches, small, strict=True)]  # strict ends both passes
+    assert [x.shape[-1] for _, (x, _) in steps] == [24] * math.ceil(2.5 * 5) + [32] * (39 - 13)
+    for (x, y), (shrunk, same) in steps[:2]:
+        assert torch.equal(y, same)
+        for plane, mine in zip(x.flatten(0, 1)[:9], shrunk.flatten(0, 1)):
+            theirs = Image.fromarray(plane.numpy()).resize((24, 24), Image.BILINEAR)
+            assert np.allclose(mine, np.array(theirs), atol=1e-5)
+    assert all(torch.equal(x, same) for (x, _), (same, _) in steps[13:])

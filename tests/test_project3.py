@@ -96,6 +96,8 @@ def test_models_and_recipes_that_do_not_fit():
         ({"mix": "mixup", "loss": "hardest"}, "whole labels"),
         ({"fast": Fast(), "optimizer": "adamw"}, "SGD or Muon"),
         ({"last_pass": 0.5}, "only the fast recipes end within a pass"),
+        ({"small_passes": 1.0}, "begin with small images"),
+        ({"small": 8}, "small 8 is out of range"),
         ({"fast": Fast(), "last_pass": 0.0}, "last_pass 0.0 is out of range"),
         ({"unsure": 1.5}, "unsure 1.5 is out of range"),
         ({"optimizer": "muon"}, "Muon is for the fast recipes"),

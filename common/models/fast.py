@@ -85,10 +85,10 @@ class FastNet(nn.Module):
         self.fc = nn.Linear(channels, classes, bias=False)
 
     def forward_features(self, x):
-        return self.groups(F.gelu(self.whitening(x)))  # (N, widths[-1], 3, 3)
+        return self.groups(F.gelu(self.whitening(x)))  # (N, widths[-1], 3, 3) of 32x32, (N, widths[-1], 2, 2) of 24x24
 
     def forward_head(self, features):
-        return self.fc(F.max_pool2d(features, 3).flatten(1)) / 9
+        return self.fc(F.max_pool2d(features, features.shape[-2:]).flatten(1)) / 9
 
     def forward(self, x):
         return self.forward_head(self.forward_features(x))
