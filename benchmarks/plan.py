@@ -112,6 +112,8 @@ def project3_row(main, options):
     train, held_out = TRAIN[options.scale], HELD_OUT[options.scale] if recipe.split else 0
     seeds = options.seeds or (main.SEEDS.get(options.recipe, 1) if options.scale == "full" else 1)
     row = {"task": "project3_wrn", "name": f"recipe {options.recipe}", "model": options.model, "seeds": seeds}
+    # the last pass may end early, and an image of fewer pixels costs less
+    row["passes"] = recipe.epochs - 1 + recipe.last_pass - recipe.small_passes * (1 - (recipe.small / 32) ** 2)
     row["speed"] = WINOGRAD if convolutions(options.device) == "winograd" else 1
     row |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "members": seeds, "stacked": False}
     return row | {"train": train - held_out, "evaluated": held_out}
@@ -127,7 +129,7 @@ def cost(row, device, peak):
         floor = STEP[device] * steps * (row["members"] / cli.cores() if device == "cpu" else 1)
         seconds = row["epochs"] * (work * row["members"] + floor)
     else:
-        seconds = row["epochs"] * row["members"] * (work + STEP[device] * steps)
+        seconds = row.get("passes", row["epochs"]) * row["members"] * (work + STEP[device] * steps)
     at_once = row["members"] if row["stacked"] else 1
     precision = 4 if device == "cpu" or row["stacked"] else 2  # bytes
     weights = 12 * parameter_count(network)  # themselves, gradients, momentum
