@@ -8,6 +8,7 @@ for deciding what to start: a factor of two is to be expected.
 """
 
 import argparse
+import functools
 import importlib
 import sys
 from pathlib import Path
@@ -113,7 +114,8 @@ def project3_row(main, options):
     seeds = options.seeds or (main.SEEDS.get(options.recipe, 1) if options.scale == "full" else 1)
     row = {"task": "project3_wrn", "name": f"recipe {options.recipe}", "model": options.model, "seeds": seeds}
     # the last pass may end early, and an image of fewer pixels costs less
-    row["passes"] = recipe.epochs - 1 + recipe.last_pass - recipe.small_passes * (1 - (recipe.small / 32) ** 2)
+    passes = recipe.epochs - 1 + recipe.last_pass
+    row["passes"] = passes - min(recipe.small_passes, passes) * (1 - (recipe.small / 32) ** 2)
     row["speed"] = WINOGRAD if convolutions(options.device) == "winograd" else 1
     row |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "members": seeds, "stacked": False}
     return row | {"train": train - held_out, "evaluated": held_out}
@@ -153,6 +155,7 @@ def activation_count(network):
     return total
 
 
+@functools.cache
 def convolutions(device):
     """Return how a start without --convolutions computes them: "direct" or "winograd"."""
     return cli.choose_convolutions("auto", device, cli.choose_precision("auto", device))

@@ -38,9 +38,10 @@ from benchmarks.machine import (
     training_flops,
     wait,
 )
-from common import cli, data, download, learners, tables
+from common import cli, data, download, learners, native, tables
 from common.models import MODELS
 from common.models.fast import FastNet
+from common.winograd import SOURCE
 from project3_wrn import fast
 from project3_wrn.recipes import RECIPES, SMALL, Recipe, recipe_of
 from project3_wrn.train import build, preparation
@@ -136,7 +137,7 @@ class Ours:
         self.facts = {"compile_seconds": self.learner.compile(*self.loader.example())}
         if model == "fast94":
             self.facts |= {"steps": self.loader.steps, "small_steps": self.loader.small_steps}
-            self.loader.small_steps = self.loader.steps if small else 0
+            self.loader.small_steps = float("inf") if small else 0
         self.step = self.learner.step
 
 
@@ -204,7 +205,8 @@ def losses(folder, convolutions, instructions):
 def augmentation_rates(folder, device):
     """Return images per second of our augmentation and of the student's transforms in one process, without a network."""
     train = data.load(folder)[0]
-    ours = iter(data.Batches(train.to(device), REPORT.batch_size, seed=0, **preparation(REPORT, train)))
+    there = train.to(device)
+    ours = iter(data.Batches(there, REPORT.batch_size, seed=0, **preparation(REPORT, there)))
     student, rates = StudentCifar(train), {}
     next(ours)
     started = time.perf_counter()
@@ -234,14 +236,17 @@ def main():
     folder = str(download.find(options.data)[0])
     start = (folder, device, precision, options.instructions)
 
+    winograd = device == "cpu" and precision == "fp32"
+    if winograd:
+        native.load(SOURCE)  # else there is nothing to compare
     document = described(device, precision) | {"instructions": options.instructions, "steps": steps}
     document["matmul_flops"] = in_a_process(matmul_flops, device, precision)
     document["augmentation"] = in_a_process(augmentation_rates, folder, device)
     document["ways"] = {}
     for model, names in GROUPS["cuda" if device == "cuda" else "cpu"].items():
-        names = [name for name in names if not name.startswith("winograd") or precision == "fp32"]
+        names = [name for name in names if winograd or not name.startswith("winograd")]
         document["ways"][model] = turns(model, names, options.rounds, steps, start)
-    if precision == "fp32" and device == "cpu":
+    if winograd:
         document["losses"] = {
             how: in_a_process(losses, folder, how, options.instructions) for how in ("direct", "winograd")
         }

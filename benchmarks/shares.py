@@ -34,6 +34,7 @@ KINDS = {  # what a profiler's event counts as, by the first of these words in i
     "fused by the compiler": ("triton", "compiled", "inductor", "graph_", "cpp_fused"),
     "convolutions and matrix products": (
         "conv",
+        "winograd",
         "gemm",
         "mm",
         "matmul",

@@ -211,7 +211,7 @@ def choose_convolutions(name, device, precision):
     except Problem as problem:
         if name == "winograd":
             raise
-        print(f"convolutions: direct, about half as fast ({problem})", flush=True)
+        print(f"convolutions: direct ({problem})", flush=True)
         return "direct"
     return "winograd"
 

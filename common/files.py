@@ -17,7 +17,7 @@ def atomic(path, previous=None):
     previous: what was at `path` is renamed to this first, so that at every moment one of the two is there, and whole.
 
     Raises:
-        Problem: the folder cannot be written, or the disk is full. `path` is then what it was before.
+        Problem: the folder cannot be written, or the disk is full. `path`, or `previous`, then holds what it was before.
     """
     path = Path(path)
     temporary = None
@@ -54,9 +54,9 @@ def remove_stale(folder):
 
 
 def is_temporary(path):
-    """Whether a file's name is one that `atomic` gives to what is not whole yet: .NAME.8 letters and NAME's suffix."""
-    found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]*)?", Path(path).name)
-    return bool(found) and Path(found[1]).suffix == (found[2] or "")
+    """Return whether `atomic` names an unfinished file so: .NAME.SUFFIX.8 letters.SUFFIX. Other dotfiles are the user's."""
+    found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)", Path(path).name)
+    return bool(found) and Path(found[1]).suffix == found[2]
 
 
 def clear_checkpoints(folder):

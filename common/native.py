@@ -1,5 +1,6 @@
 """Compile a C file of this repository on first use, keep the library, and load it."""
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -26,30 +27,37 @@ def load(source):
     beside it is compared before the library is loaded, since loading half a library can end the process.
 
     Raises:
-        Problem: this system was never tried, there is no C compiler, or it fails.
+        Problem: this system was never tried, there is no C compiler, or every one of them fails.
     """
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise Problem(
             f"{source.name} has been tried on Linux x86-64 only, not on {platform.system()} {platform.machine()}"
         )
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
+    compilers = [path for path in map(shutil.which, COMPILERS) if path]
+    if not compilers:
         raise Problem(f"{source.name} needs a C compiler (Debian: apt install gcc)")
+    problems = []
+    for compiler in compilers:
+        try:
+            return _load(compiler, source)
+        except Problem as problem:
+            problems.append(problem)
+    raise problems[0]
+
+
+def _load(compiler, source):
     # What -march=native stands for: the compiler's own macros name its version and every instruction set of this CPU.
     macros = _output(compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull)
     key = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode() + macros.encode()).hexdigest()[:16]
     library = cache_folder() / f"{source.stem}-{key}.so"
-    if not _intact(library):
-        try:
+    with contextlib.suppress(Problem):
+        if not _intact(library):
             _compile(compiler, source, library)
-        except Problem as problem:
-            if not isinstance(problem.__cause__, OSError):
-                raise
-            # The cache cannot be written: compile for this process alone. A loaded library no longer needs its file.
-            with tempfile.TemporaryDirectory() as folder:
-                _compile(compiler, source, Path(folder) / library.name)
-                return _open(Path(folder) / library.name)
-    return _open(library)
+        return _open(library)
+    # The cache cannot be written or loaded from: compile for this process alone. A loaded library no longer needs its file.
+    with tempfile.TemporaryDirectory() as folder:
+        _compile(compiler, source, Path(folder) / library.name)
+        return _open(Path(folder) / library.name)
 
 
 def cache_folder():
@@ -96,6 +104,4 @@ def _open(library):
     try:
         return ctypes.CDLL(str(library))
     except OSError as error:
-        raise Problem(
-            f"{library} cannot be loaded: {first_line(error)}; delete it to have it compiled again"
-        ) from error
+        raise Problem(f"{library} cannot be loaded: {first_line(error)}") from error

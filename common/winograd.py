@@ -141,19 +141,23 @@ def filter_gradient(x: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
     return _like_image((GG.T @ total.view(36, -1)).view(3, 3, out, channels).permute(2, 3, 0, 1))
 
 
+def _empty(like, *shape):
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
 @convolve.register_fake
 def _(x, weight):
-    return x.new_empty((len(x), len(weight), *x.shape[2:])).contiguous(memory_format=torch.channels_last)
+    return _empty(x, len(x), len(weight), *x.shape[2:])
 
 
 @input_gradient.register_fake
 def _(dy, weight):
-    return dy.new_empty((len(dy), weight.shape[1], *dy.shape[2:])).contiguous(memory_format=torch.channels_last)
+    return _empty(dy, len(dy), weight.shape[1], *dy.shape[2:])
 
 
 @filter_gradient.register_fake
 def _(x, dy):
-    return x.new_empty((dy.shape[1], x.shape[1], 3, 3)).contiguous(memory_format=torch.channels_last)
+    return _empty(x, dy.shape[1], x.shape[1], 3, 3)
 
 
 def _remember(ctx, inputs, output):

@@ -7,7 +7,7 @@ Where there is CUDA the default is the report's ResNet-18 by its recipe; elsewhe
 The report's recipe trains on 45,000 images, chooses the best epoch by the other 5,000 and tests once, after.
 --patience 0 trains to the end and still keeps the best epoch; the outputs tell where the report's patience of 15 would
 have stopped. The fast recipes choose nothing, train on all 50,000 and test once. Every value of a recipe is a flag, but
-for a fast one's optimiser.
+for a fast recipe's optimiser and the numbers of recipes.Fast.
 Writes to project3_wrn/outputs/<model>/:
     metrics.json                one entry a seed
     performance.md              test accuracy, gap, classes, confusions; classification_report.csv,
@@ -154,8 +154,9 @@ def train(options, device):
 
             def measure(seed=seed, learner=learner):
                 images = sum(map(len, measured.values()))
-                views = f"{recipe.views} view{'s' * (recipe.views > 1)} of each"
-                progress.note(f"seed {seed}: measuring {images:,} images, {views}")
+                views = f"{recipe.views} view{'s' * (recipe.views > 1)}"
+                of = f" of the {recipe.unsure:.0%} least certain" if recipe.unsure < 1 < recipe.views else " of each"
+                progress.note(f"seed {seed}: measuring {images:,} images, {views}{of}")
                 return logits_of(learner, recipe, measured, device)
 
             logits = once(logits_path(options, seed), measure, {name: len(images) for name, images in measured.items()})

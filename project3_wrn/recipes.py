@@ -81,7 +81,8 @@ CHOICES = {  # of the fields that are words
 def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_at=0.23, end=0.07):
     """The published values are for summed losses: lr a 1024 examples, weight decay a step. Here both are for mean losses.
 
-    The learning rate is a batch of 1024's: fast.optimizer scales it by the batch. A step of Nesterov's momentum is in the long run 1 + 1 / (1 - momentum) times lr. The numbers are those of arXiv 2404.00498
+    lr is for batches of 1024; fast.optimizer scales it. In the long run Nesterov's momentum steps 1 + 1 / (1 - momentum)
+    times lr. The numbers are those of arXiv 2404.00498
     and of its repository's airbench95 and, for 96%, legacy/airbench96; its Cutout always lies inside the image, and
     it leaves out an epoch's last, short batch, which is trained on here.
     """

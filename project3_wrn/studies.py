@@ -141,12 +141,9 @@ def train_one(path, settings, model, recipe, images, options, tell, fold_of):
 
 
 def settings_of(model, recipe, seed, start):
-    """What a run must have been made with. start: the options of a start as a dict, or its run.json."""
-    how = {
-        "scale": start["scale"],
-        "precision": start["precision"],
-        "convolutions": start.get("convolutions", "direct"),
-    }
+    """Return what a run must have been made with. start: the options of a start as a dict, or its run.json."""
+    # runs of before there was a choice of convolutions have no such setting
+    how = {name: start[name] for name in ("scale", "precision", "convolutions") if name in start}
     return {"model": model, "recipe": recipe, "seed": seed} | how
 
 

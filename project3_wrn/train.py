@@ -61,7 +61,7 @@ def check(model, recipe):
         raise Problem("Muon is for the fast recipes; take --optimizer sgd or adamw")
     if not recipe.fast and (recipe.last_pass != 1 or recipe.small_passes):
         raise Problem(
-            "only the fast recipes end within a pass and begin with small images; leave --last-pass and --small"
+            "only the fast recipes end within a pass and begin with small images; leave out --last-pass and --small-passes"
         )
     if not 9 <= recipe.small <= 32:  # 8 pixels have nothing left after whitening and three halvings
         raise Problem(f"small {recipe.small} is out of range: from 9, up to 32")
@@ -99,9 +99,10 @@ def train(
     Raises:
         Problem: loss or weights are no longer finite. The checkpoint of the last good epoch stays.
     """
-    if recipe.fast and recipe.fast.whole_batches and len(parts["train"]) < recipe.batch_size:
+    whole_batches = recipe.fast and recipe.fast.whole_batches
+    if whole_batches and len(parts["train"]) < recipe.batch_size:
         raise Problem(f"{len(parts['train'])} images are less than a batch of {recipe.batch_size}; choose another")
-    if len(parts["train"]) % recipe.batch_size == 1 or recipe.batch_size == 1:
+    if recipe.batch_size == 1 or (len(parts["train"]) % recipe.batch_size == 1 and not whole_batches):
         raise Problem(
             f"batch size {recipe.batch_size} leaves a last batch of one image, for which BatchNorm is undefined; choose another"
         )
@@ -140,10 +141,10 @@ def train(
         epochs = len(history["epoch_losses"])  # the last of which, this one, is in no checkpoint
         kept = "lower the learning rate"
         if checkpoint and checkpoints.there(checkpoint):
-            kept = f"epoch {epochs - 1} is kept in {checkpoint}: run the same command again to resume from it, "
-            kept += "or start over with --fresh and a lower learning rate"
+            kept = f"epoch {epochs - 1} is kept in {checkpoint}; start over with --fresh and a lower learning rate, "
+            kept += "or rerun the same command, which resumes from that epoch"
         where = f"{model} with seed {seed} diverged at step {step}, in epoch {epochs}"
-        raise Problem(f"{where}: loss or weights are no numbers; {kept}")
+        raise Problem(f"{where}: loss or weights became NaN or infinite; {kept}")
     return learner, history
 
 

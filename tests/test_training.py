@@ -645,3 +645,12 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(sample, checkpoin
         training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
     assert checkpoint.read_bytes() == before
     assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]
+
+
+@pytest.mark.parametrize(
+    "name", [".bashrc.original", ".env.settings", ".gitignore", ".results.csv", "run.pt", ".lock.abcdefgh"]
+)
+def test_a_dotfile_of_the_users_is_not_taken_for_a_stale_one(tmp_path, name):
+    (tmp_path / name).touch()
+    files.remove_stale(tmp_path)
+    assert (tmp_path / name).exists()

@@ -98,10 +98,9 @@ def fast94(classes=10):
     """1,971,352 parameters. Its activation, momentum and beginning are github.com/hiverge/cifar10-speedrun's (2025)."""
     network = FastNet((64, 256, 256), depth=2, classes=classes, momentum=1 - 0.5566, activation=F.silu)
     with torch.no_grad():
-        nn.init.uniform_(
-            network.whitening.bias, -(12**-0.5), 12**-0.5
-        )  # as torch's, of convolutions that see 12 numbers
-        # there a standard deviation of 1, and logits divided by 256 for our 9
+        # as torch initialises the bias of a convolution with 12 inputs per output
+        nn.init.uniform_(network.whitening.bias, -(12**-0.5), 12**-0.5)
+        # the record has a standard deviation of 1 and divides its logits by 256, ours by 9
         network.fc.weight.mul_(9 / 256 / network.fc.weight.std())
     return network
 
