@@ -198,7 +198,7 @@ def train_seed(options, seed, parts, progress):
     from common import checkpoints
     from common.progress import epoch_counter
     from project3_wrn import parallel
-    from project3_wrn.train import train
+    from project3_wrn.train import train, worth_compiling
 
     recipe, checkpoint = options.settings, checkpoint_of(options, seed)
     if parallel.first() and not checkpoint.exists():
@@ -225,8 +225,7 @@ def train_seed(options, seed, parts, progress):
         parts,
         precision=options.precision,
         convolutions=options.convolutions,
-        # on a CPU compiling is slower in bf16, and in fp32 no slower to half as fast again
-        compiled=options.scale == "full" and (options.device != "cpu" or options.precision == "fp32"),
+        compiled=options.scale == "full" and worth_compiling(options.device, options.precision, options.convolutions),
         checkpoint=checkpoint,
         settings=settings,
         on_step=on_step,
