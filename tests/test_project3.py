@@ -172,7 +172,7 @@ def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypat
     for words in (
         f"step {diverged}, in epoch 3",
         f"epoch 2 is kept in {checkpoint}",
-        "the same command again",
+        "rerun the same command",
         "--fresh",
     ):
         assert words in line, line
@@ -217,7 +217,7 @@ def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch,
 
 def test_a_last_batch_of_one_image_is_refused(sample):
     parts = {"train": sample[0][slice(41)]}
-    with pytest.raises(Problem, match="a last one of one image"):
+    with pytest.raises(Problem, match="a last batch of one image"):
         train.train("dla34", Recipe(split=False, patience=0, batch_size=20), 0, parts)
 
 
