@@ -134,13 +134,12 @@ def restore(path, learner, batches, early_stopping, settings, say=print):
 
 
 def _newest(path, say):
-    """(document, its path) of `path`, or of its previous generation where `path` is damaged or missing."""
+    """Return (document, its path) of `path`, or of its previous generation where `path` is damaged or missing."""
     previous = previous_of(path)
     try:
         if path.exists() or not previous.exists():
-            return _read(
-                path, f"resuming from {previous.name}" if previous.exists() else f"delete it, or {FRESH}"
-            ), path
+            then = f"resuming from {previous.name}" if previous.exists() else f"delete it, or {FRESH}"
+            return _read(path, then), path
         say(f"{path} is missing; resuming from {previous.name}")
     except Damaged as problem:
         if not previous.exists():
@@ -160,8 +159,15 @@ def _read(path, then):
 def _missing(document):
     """Say what a checkpoint lacks, or has of another type; empty where it has all."""
     kinds = {
-        **{"epoch": int, "history": dict, "best_weights": dict | None, "settings": dict, "learner": dict},
-        **{"batches": dict | list, "early_stopping": dict | None, "rng": torch.Tensor, "cuda_rng": torch.Tensor | None},
+        "epoch": int,
+        "history": dict,
+        "best_weights": dict | None,
+        "settings": dict,
+        "learner": dict,
+        "batches": dict | list,
+        "early_stopping": dict | None,
+        "rng": torch.Tensor,
+        "cuda_rng": torch.Tensor | None,
     }
     if not isinstance(document, dict):
         return f"a {type(document).__name__}"
