@@ -148,11 +148,6 @@ def train(
     return learner, history
 
 
-def worth_compiling(device, precision, convolutions):
-    """Return whether compiling makes a network's step faster. On a CPU it slows bf16 and Winograd's convolutions down."""
-    return device != "cpu" or (precision == "fp32" and convolutions == "direct")
-
-
 def build(model, recipe, seed, images, *, precision="fp32", convolutions="direct"):
     """(learner, batches of `images`, schedule of the learning rate), all by the recipe, as this seed begins with them."""
     check(model, recipe)
