@@ -44,11 +44,11 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 exec </dev/null # nothing here reads input, and some subprocesses fail with a closed stdin
-. common/environment.sh
+. common/support/environment.sh
 make_environment
 
 if [ -z "$plan" ] || [ "$device" != cuda ]; then # --plan works for a GPU that is not here
-    device=$("$PYTHON" -c 'import sys; from common import cli; print(cli.choose_device(sys.argv[1]))' "$device") || exit $?
+    device=$("$PYTHON" -c 'import sys; from common import cli; from common.support import machine; cli.entry_point(lambda: print(machine.choose_device(sys.argv[1])))' "$device") || exit $?
 fi
 if [ -n "$scale" ]; then
     echo "scale: $scale, as asked; device: $device"
@@ -71,7 +71,7 @@ starts() { # starts TASK: the flags of each start of its main.py, one start a li
     esac
 }
 
-planned() { # planned TASK ...: a line for each start, for benchmarks/plan.py
+planned() { # planned TASK ...: a line for each start, for common/support/plan.py
     local task
     for task; do
         starts "$task" | sed "s/^/$task /"
@@ -79,7 +79,7 @@ planned() { # planned TASK ...: a line for each start, for benchmarks/plan.py
 }
 
 if [ -n "$plan" ]; then
-    planned "${tasks[@]}" | "$PYTHON" benchmarks/plan.py
+    planned "${tasks[@]}" | "$PYTHON" common/support/plan.py
     exit
 fi
 
@@ -101,11 +101,11 @@ page=''
 for candidate in "$PYTHON" .venv/bin/python; do
     if "$candidate" -c 'import jinja2, markdown' 2>/dev/null; then
         page=yes
-        "$candidate" report/build.py || failed+=(report)
+        "$candidate" grading/build.py || failed+=(report)
         break
     fi
 done
-[ -n "$page" ] || echo "no page: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python report/build.py)"
+[ -n "$page" ] || echo "no page: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python grading/build.py)"
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (see the messages above); the other tasks are done" >&2
@@ -121,6 +121,6 @@ done
 if [ "$scale" = quick ]; then
     scale=full
     echo "to train on all of CIFAR-10: bash run_all.sh --scale full (it resumes after an interruption; --plan lists the runs)"
-    planned "${tasks[@]}" | "$PYTHON" benchmarks/plan.py | tail -n 1
+    planned "${tasks[@]}" | "$PYTHON" common/support/plan.py | tail -n 1
 fi
 echo "done: ${tasks[*]}"

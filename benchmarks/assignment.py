@@ -21,13 +21,16 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import datasets, transforms
 
-from benchmarks.machine import described, endless
-from common import cli, data, download, study, tables
-from task3_hparams.main import BASE, RUNS
+from benchmarks.measuring import described, endless
+from common import cli, data, sweep, tables
+from common.support import download, machine
+from task3_hparams.main import BASE, CONFIGS
 from task4_architectures.main import BASE as BASE4
-from task4_architectures.main import RUNS as RUNS4
+from task4_architectures.main import CONFIGS as RUNS4
 
-SEVEN = {name: BASE | change | {"epochs": 5} for name, change in list(RUNS.items())[:7]}  # length is no part of speed
+SEVEN = {
+    name: BASE | change | {"epochs": 5} for name, change in list(CONFIGS.items())[:7]
+}  # length is no part of speed
 RESNET = {"lightweight_resnet": BASE4 | RUNS4["lightweight_resnet"]}
 COMPARED_STEPS = 200
 
@@ -69,7 +72,7 @@ class Student:
         self.device, self.trainings = device, []
         for run in runs.values():
             torch.manual_seed(0)
-            model = TutorialNet(run["dropout"]) if run["model"] == "lenet" else study.make(run, 0, "cpu")
+            model = TutorialNet(run["dropout"]) if run["model"] == "lenet" else sweep.make_model(run, 0, "cpu")
             model.to(device)
             optimizer = torch.optim.SGD(
                 model.parameters(), lr=run["lr"], momentum=run["momentum"], weight_decay=run["weight_decay"]
@@ -105,7 +108,7 @@ class Ours:
 
     def __init__(self, runs, folder, device, precision):
         context = multiprocessing.get_context("spawn")
-        count = cli.cores() if device == "cpu" else 1
+        count = machine.cores() if device == "cpu" else 1
         self.pipes = []
         for seed in range(count):
             mine, theirs = context.Pipe()
@@ -147,9 +150,9 @@ def learner_batch(runs):
 def ours(runs, train, device, precision, seed):
     """The learner and batches that `study` would train these runs with."""
     train = train.to(device)
-    job = {"names": list(runs), "runs": list(runs.values()), "seeds": [seed], "epochs": 5}
-    batches = [data.Batches(train, learner_batch(runs), seed=seed, normalisation=data.HALF)]
-    build = study.stack if study.stackable(job["runs"][0]["model"]) else study.network
+    job = {"names": list(runs), "configs": list(runs.values()), "seeds": [seed], "epochs": 5}
+    batches = [data.Batches(train, learner_batch(runs), seed=seed, stats=data.TUTORIAL_STATS)]
+    build = sweep.stacked_learner if sweep.stackable(job["configs"][0]["model"]) else sweep.single_learner
     return build(job, batches, device, precision)
 
 
@@ -180,10 +183,10 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--rounds", type=cli.positive, default=3)
     parser.add_argument("--seconds", type=cli.positive, default=20, help="of each turn")
-    parser.add_argument("--device", choices=cli.DEVICES, default="auto")
+    parser.add_argument("--device", choices=machine.DEVICES, default="auto")
     options = parser.parse_args()
-    device = cli.choose_device(options.device)
-    precision = cli.choose_precision("auto", device)
+    device = machine.choose_device(options.device)
+    precision = machine.choose_precision("auto", device)
     folder, _ = download.find(options.data)
     train, _ = data.load(folder)
 
@@ -210,7 +213,7 @@ def main():
         ratio = sum(rates["ours"]) / sum(rates["student"])
         rows.append(
             {"what": name}
-            | {f"{who}, images/s": tables.pm(values, 0) for who, values in rates.items()}
+            | {f"{who}, images/s": tables.mean_std(values, 0) for who, values in rates.items()}
             | {"ratio": f"{ratio:.1f}"}
         )
     words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, task 4 in {precision}; {options.rounds} rounds of {options.seconds} s each, in turns."
@@ -223,4 +226,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.machine import AVX2, described, in_a_process, restrict
+from benchmarks.measuring import AVX2, described, in_a_process, restrict
 from common import cli, learners, tables, winograd
+from common.support import machine
 
 SHAPES = (  # batch, channels in, channels out, pixels
     *((256, channels, channels, 32) for channels in (16, 32, 64)),
@@ -33,7 +34,7 @@ SHAPES = (  # batch, channels in, channels out, pixels
 def measure(shape, rounds, instructions):
     """Return {"direct": s, "winograd": s, "errors": [..]}: medians of turns, and relative errors against float64's direct."""
     restrict(instructions)
-    torch.set_num_threads(cli.cores())
+    torch.set_num_threads(machine.cores())
     learners.keep_freed_memory()
     batch, channels, out, size = shape
     torch.manual_seed(0)
@@ -97,4 +98,4 @@ def main():
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -27,7 +27,7 @@ import torch
 from torch import nn
 from torchvision import datasets, transforms
 
-from benchmarks.machine import (
+from benchmarks.measuring import (
     AVX2,
     MATRIX,
     described,
@@ -38,16 +38,17 @@ from benchmarks.machine import (
     training_flops,
     wait,
 )
-from common import cli, data, download, learners, native, tables
+from common import cli, data, learners, tables
 from common.models import MODELS
 from common.models.fast import FastNet
+from common.support import download, machine, native
 from common.winograd import SOURCE
-from project3_wrn import fast
-from project3_wrn.recipes import RECIPES, SMALL, Recipe, recipe_of
-from project3_wrn.train import build, preparation
+from project3_wrn.method import fast
+from project3_wrn.method.recipes import RECIPES, SMALL, Recipe, get_recipe
+from project3_wrn.method.train import build, preparation
 
 REPORT, FAST = Recipe(), RECIPES["fast94"]
-AIRBENCH94 = dataclasses.replace(SMALL, epochs=8, batch_size=2000, split=False)
+AIRBENCH94 = dataclasses.replace(SMALL, epochs=8, batch_size=2000, validation_split=False)
 GROUPS = {
     "cpu": {
         "resnet18": ("student", "direct", "winograd"),
@@ -87,7 +88,7 @@ class StudentCifar(datasets.CIFAR10):
                 transforms.RandomCrop(32, padding=4),
                 transforms.RandomHorizontalFlip(),
                 transforms.ToTensor(),
-                transforms.Normalize(*data.PIXEL),
+                transforms.Normalize(*data.CIFAR10_STATS),
                 StudentCutout(),
             ]
         )
@@ -130,15 +131,15 @@ class Ours:
 
     def __init__(self, model, convolutions, train, device, precision):
         convolutions, _, small = convolutions.partition(", ")
-        recipe = RECIPES[model] if model in RECIPES else recipe_of("report", model)
+        recipe = RECIPES[model] if model in RECIPES else get_recipe("report", model)
         recipe = dataclasses.replace(recipe, batch_size=BATCH_SIZES.get(model, recipe.batch_size))
         self.learner, self.loader, _ = build(
             model, recipe, 0, train.to(device), precision=precision, convolutions=convolutions
         )
         self.facts = {"compile_seconds": self.learner.compile(*self.loader.example()) if device == "cuda" else 0.0}
         if model == "fast94":
-            self.facts |= {"steps": self.loader.steps, "small_steps": self.loader.small_steps}
-            self.loader.small_steps = float("inf") if small else 0
+            self.facts |= {"steps": self.loader.steps, "low_res_steps": self.loader.low_res_steps}
+            self.loader.low_res_steps = float("inf") if small else 0
         self.step = self.learner.step
 
 
@@ -191,7 +192,7 @@ def _serve(pipe, model, name, folder, device, precision, instructions):
     pipe.send(getattr(way, "facts", {}))
     with contextlib.suppress(EOFError):
         while True:
-            pipe.send((rate(way, batches, pipe.recv(), device), cli.peak_memory_gb(device)))
+            pipe.send((rate(way, batches, pipe.recv(), device), machine.peak_memory_gb(device)))
 
 
 def losses(folder, convolutions, instructions):
@@ -225,11 +226,11 @@ def main():
     parser.add_argument("--data", type=Path)
     parser.add_argument("--rounds", type=cli.positive, default=3)
     parser.add_argument("--steps", type=cli.positive, help="of each turn (4 on a CPU, else 50)")
-    parser.add_argument("--device", choices=cli.DEVICES, default="auto")
+    parser.add_argument("--device", choices=machine.DEVICES, default="auto")
     parser.add_argument("--instructions", choices=("native", "avx2"), default="native")
     options = parser.parse_args()
-    device = cli.choose_device(options.device)
-    precision = cli.choose_precision("auto" if options.instructions == "native" else "fp32", device)
+    device = machine.choose_device(options.device)
+    precision = machine.choose_precision("auto" if options.instructions == "native" else "fp32", device)
     steps = options.steps or (4 if device == "cpu" else 50)
     if options.instructions == "avx2":
         os.environ.update(AVX2)  # which the processes below start with
@@ -305,10 +306,10 @@ def airbench_sentence(document):
     published = images / median(ways["airbench94"])
     how = "winograd" if "winograd" in ways else "direct"
     whole, small = ways[how], ways[f"{how}, small images"]
-    steps, small_steps = whole["steps"], whole["small_steps"]
-    ours = FAST.batch_size * (small_steps / median(small) + (steps - small_steps) / median(whole))
+    steps, low_res_steps = whole["steps"], whole["low_res_steps"]
+    ours = FAST.batch_size * (low_res_steps / median(small) + (steps - low_res_steps) / median(whole))
     return (
-        f"fast94 trains {steps} steps of {FAST.batch_size} images, {small_steps} of them with small images at"
+        f"fast94 trains {steps} steps of {FAST.batch_size} images, {low_res_steps} of them with small images at"
         f" {median(small):.0f} images/s, in {ours:.0f} s; airbench94 trains on {images:,} images in {published:.0f} s."
         f" That is {ours / published:.2f} of its time; compiling takes {whole['compile_seconds']:.0f} s more."
     )
@@ -326,4 +327,4 @@ def loss_sentence(document):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

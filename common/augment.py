@@ -1,4 +1,4 @@
-"""Augmentations of whole batches, drawn for each image: functions (images, generator) -> images on normalised images.
+"""Augmentations of whole batches, drawn for each image: functions (images, generator) -> images on normalized images.
 
 images are float (N, C, H, W). They are values: `augment=(random_crop, random_flip, Cutout(12))`. mixup and cutmix take and give the
 labels too, and go into `mix`.
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 def random_crop(x, generator, padding=4, mode="constant", fill=None):
     """Pad `padding` pixels on every side and cut the old size out, anywhere (project 3, section 1.2).
 
-    mode: one of F.pad's: "constant" pads with 0, the mean colour of normalised images.
+    mode: one of F.pad's: "constant" pads with 0, the mean colour of normalized images.
     fill: pad with this colour instead, a tensor (C, 1, 1) on the images' device; `mode` is then not read.
     """
     n, channels, height, width = x.shape
@@ -34,10 +34,10 @@ def random_flip(x, generator):
     return torch.where(heads, x.flip(-1), x)
 
 
-def recolour(x, generator, brightness, contrast):
+def jitter_color(x, generator, brightness, contrast):
     """Add a number within +-brightness to each image, then multiply it by one within 1 +- contrast, both uniform.
 
-    Of normalised images: in the pixels' standard deviations, and about the mean colour, which is 0.
+    Of normalized images: in the pixels' standard deviations, and about the mean color, which is 0.
     """
     added, factor = 2 * torch.rand(2, len(x), 1, 1, 1, generator=generator, device=x.device) - 1
     return (x + brightness * added) * (1 + contrast * factor)
@@ -47,7 +47,7 @@ class Cutout:
     """Zero a square of `length` pixels around a uniformly drawn centre, clipped at the borders (DeVries & Taylor, arXiv 1708.04552).
 
     As in project 3's section 1.2: rows y - length // 2 up to, not including, y + length // 2; the same for columns. Masked
-    pixels are 0 after normalisation: the mean colour.
+    pixels are 0 after stats: the mean colour.
     """
 
     def __init__(self, length):

@@ -1,7 +1,7 @@
-"""CIFAR-10 as uint8 tensors, its 9:1 split, and batches that are normalised and augmented where the network is.
+"""CIFAR-10 as uint8 tensors, its 9:1 split, and batches that are normalized and augmented where the network is.
 
 Krizhevsky, Learning Multiple Layers of Features from Tiny Images (2009). On disk: the six files of the official binary
-version, each 10,000 records of one label byte and 3 x 32 x 32 pixel bytes. common/download.py brings them.
+version, each 10,000 records of one label byte and 3 x 32 x 32 pixel bytes. common/support/download.py brings them.
 """
 
 import functools
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.problem import Problem
+from common.support.errors import UserError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FILES = {  # MD5s of the official binary version
@@ -24,7 +24,7 @@ FILES = {  # MD5s of the official binary version
     "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
 }
 SAMPLE = Path(__file__).parent / "sample"
-SAMPLE_FILES = {  # made by common/sample/make.py
+SAMPLE_FILES = {  # made by common/support/sample/make.py
     "train.bin": "1bde375ab64ecf105bad882f1372b1f0",
     "test.bin": "cde13d4fda8b222417a25a4728b716b0",
 }
@@ -39,22 +39,25 @@ LABEL_ERRORS = (
     *(5632, 5690, 5882, 5960, 6522, 6792, 6877, 6966, 7311, 7657, 7846, 8058, 8296, 8620, 9227, 9352, 9643, 9793),
 )
 
-HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # the PyTorch tutorial's normalisation, which the assignment follows
-PIXEL = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))  # mean and std of the training pixels, for project 3
+TUTORIAL_STATS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # the PyTorch tutorial's stats, which the assignment follows
+CIFAR10_STATS = (
+    (0.4914, 0.4822, 0.4465),
+    (0.2470, 0.2435, 0.2616),
+)  # mean and std of the training pixels, for project 3
 
 
 @dataclass(frozen=True)
-class Images:
+class Dataset:
     """A part of the data set: images uint8 (N, 3, 32, 32), labels int64 (N,)."""
 
     images: torch.Tensor
     labels: torch.Tensor
 
     def __getitem__(self, indices):
-        return Images(self.images[indices], self.labels[indices])
+        return Dataset(self.images[indices], self.labels[indices])
 
     def to(self, device):
-        return Images(self.images.to(device), self.labels.to(device))
+        return Dataset(self.images.to(device), self.labels.to(device))
 
     def __len__(self):
         return len(self.labels)
@@ -69,7 +72,7 @@ def load(folder):
     """Read the whole data set from the six binary files in `folder`: (train of 50,000, test of 10,000).
 
     Raises:
-        Problem: a file is missing, of the wrong length, or not byte for byte the official one.
+        UserError: a file is missing, of the wrong length, or not byte for byte the official one.
     """
     parts = [_read(Path(folder) / name, md5) for name, md5 in FILES.items()]
     return _join(parts[:5]), _join(parts[5:])
@@ -85,10 +88,10 @@ def _read(path, md5):
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise Problem(f"{path}: {error.strerror}; put it back, or name another folder with --data") from error
+        raise UserError(f"{path}: {error.strerror}; put it back, or name another folder with --data") from error
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if found != md5:
-        raise Problem(
+        raise UserError(
             f"{path} is damaged: its MD5 is {found}, not {md5}; delete all six files to have them downloaded again"
         )
     return raw
@@ -98,22 +101,22 @@ def decode(raw):
     """Split binary records into images uint8 (N, 3, 32, 32) and labels int64 (N,), as numpy arrays.
 
     Raises:
-        Problem: the bytes are not a whole number of records, or a label is not 0-9.
+        UserError: the bytes are not a whole number of records, or a label is not 0-9.
     """
     if not raw or len(raw) % RECORD:
-        raise Problem(
+        raise UserError(
             f"{len(raw)} bytes are not a whole number of CIFAR-10 records of {RECORD} bytes; download the file again"
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= len(CLASSES):
-        raise Problem(f"label {labels.max()} in record {labels.argmax()} is out of range 0-9; this is not CIFAR-10")
+        raise UserError(f"label {labels.max()} in record {labels.argmax()} is out of range 0-9; this is not CIFAR-10")
     return records[:, 1:].reshape(-1, 3, 32, 32), labels
 
 
 def _join(parts):
     images, labels = zip(*map(decode, parts))
-    return Images(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)))
+    return Dataset(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)))
 
 
 def split(labels, seed=0, validation=0.1):
@@ -132,21 +135,21 @@ def split(labels, seed=0, validation=0.1):
     return torch.cat(train).sort().values, torch.cat(held_out).sort().values
 
 
-def normalise(images, normalisation):
+def normalize(images, stats):
     """uint8 (..., 3, H, W) -> float32, (x / 255 - mean) / std per channel: torchvision's ToTensor and Normalize, to the bit."""
-    mean, std = _constants(normalisation, images.device)
+    mean, std = _constants(stats, images.device)
     return images.float().div_(255).sub_(mean).div_(std)
 
 
-def black(normalisation, device):
-    """Return what `normalise` makes of a black pixel, float32 (3, 1, 1) on `device`."""
-    return normalise(torch.zeros(3, 1, 1, dtype=torch.uint8, device=device), normalisation)
+def black(stats, device):
+    """Return what `normalize` makes of a black pixel, float32 (3, 1, 1) on `device`."""
+    return normalize(torch.zeros(3, 1, 1, dtype=torch.uint8, device=device), stats)
 
 
 @functools.cache
-def _constants(normalisation, device):
+def _constants(stats, device):
     """Mean and std (3, 1, 1) on the device: copied there once, as a copy makes the host wait for a GPU."""
-    return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in normalisation)
+    return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in stats)
 
 
 class Batches:
@@ -155,7 +158,7 @@ class Batches:
     Iterating yields (images float32 (B, 3, 32, 32), labels (B,)) on the data's device; the last batch may be short.
 
     policy: a function of uint8 images (n, 3, 32, 32), applied before normalisation.
-    augment: a tuple of functions (images, generator) -> images, applied to normalised images.
+    augment: a tuple of functions (images, generator) -> images, applied to normalized images.
     mix: a tuple of functions (images, labels, generator) -> (images, labels), applied to each batch; they may turn labels into
         probabilities (B, 10).
     weights: (N,), to draw with replacement by them. Then an example may come twice in a pass, and another not.
@@ -163,10 +166,10 @@ class Batches:
 
     BLOCK = 512  # images prepared at once: a batch of 4 is too small to keep a vector unit busy
 
-    def __init__(self, data, batch_size, *, seed, normalisation, policy=None, augment=(), mix=(), weights=None):
+    def __init__(self, data, batch_size, *, seed, stats, policy=None, augment=(), mix=(), weights=None):
         self.data = data
         self.batch_size = batch_size
-        self.normalisation = normalisation
+        self.stats = stats
         self.policy = policy
         self.augment = augment
         self.mix = mix
@@ -178,7 +181,7 @@ class Batches:
 
     def __iter__(self):
         for block in self._order().split(max(1, self.BLOCK // self.batch_size) * self.batch_size):
-            x = normalise(self.prepare(block), self.normalisation)
+            x = normalize(self.prepare(block), self.stats)
             for augment in self.augment:
                 x = augment(x, self.generator)
             for batch in zip(x.split(self.batch_size), self.data.labels[block].split(self.batch_size)):
@@ -189,7 +192,7 @@ class Batches:
     def example(self):
         """(images, labels) of a batch's shape, neither drawn nor augmented: for compiling."""
         first = self.data[slice(self.batch_size)]
-        return normalise(first.images, self.normalisation), first.labels
+        return normalize(first.images, self.stats), first.labels
 
     def _order(self):
         if self.weights is not None:

@@ -3,18 +3,16 @@
 import torch
 import torch.nn.functional as F
 
-from common.data import normalise
+from common.data import normalize
 
 
 @torch.no_grad()
-def predict(logits_of, data, normalisation, batch_size=500):
+def predict(logits_of, data, stats, batch_size=500):
     """Return logits (..., N, classes), float32, of all of `data`, in its order and without augmentation.
 
-    `logits_of` maps normalised images (B, 3, 32, 32) to (..., B, classes): one network, or a stack of them.
+    `logits_of` maps normalized images (B, 3, 32, 32) to (..., B, classes): one network, or a stack of them.
     """
-    return torch.cat(
-        [logits_of(normalise(block, normalisation)).float() for block in data.images.split(batch_size)], dim=-2
-    )
+    return torch.cat([logits_of(normalize(block, stats)).float() for block in data.images.split(batch_size)], dim=-2)
 
 
 def accuracy(logits, labels):
@@ -39,8 +37,8 @@ def calibration(logits, labels, bins=15):
     Returns a dict of tensors (bins,): `count`, `confidence` and `accuracy` (fractions, 0 where count is), and `ece`, a tensor ():
     the expected calibration error, equation 3, a fraction.
     """
-    confidence, guess = F.softmax(logits.double(), -1).max(-1)
-    right = (guess == labels).double()
+    confidence, prediction = F.softmax(logits.double(), -1).max(-1)
+    right = (prediction == labels).double()
     of = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bin m is ((m - 1) / bins, m / bins]
     count = torch.bincount(of, minlength=bins).double()
     sums = [torch.bincount(of, values, minlength=bins) / count.clamp(min=1) for values in (confidence, right)]
@@ -48,9 +46,9 @@ def calibration(logits, labels, bins=15):
     return {"count": count, "confidence": sums[0], "accuracy": sums[1], "ece": ece}
 
 
-def confusions(labels, guesses, classes=10):
+def confusion_matrix(labels, predictions, classes=10):
     """Count (classes, classes): rows are true classes, columns predicted ones."""
-    return torch.bincount(labels * classes + guesses, minlength=classes**2).view(classes, classes)
+    return torch.bincount(labels * classes + predictions, minlength=classes**2).view(classes, classes)
 
 
 def top_confusions(matrix, count=10):

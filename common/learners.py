@@ -1,6 +1,6 @@
-"""What `fit` trains: a Network, or a Stack of networks that differ in seed and hyperparameters, trained as one.
+"""What `fit` trains: a Learner, or a StackedLearner of networks that differ in seed and hyperparameters, trained as one.
 
-A batch of 4 through LeNet is a few microseconds of arithmetic under two hundred of overhead. A Stack pays the overhead once
+A batch of 4 through LeNet is a few microseconds of arithmetic under two hundred of overhead. A StackedLearner pays the overhead once
 for all its members, and compiles forward, backward and update into one graph; every member computes what it would alone.
 """
 
@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from common.problem import first_line
+from common.support.errors import first_line
 
 
-class Network:
+class Learner:
     """One network and its optimiser, in channels_last and, with `precision` bf16, autocast.
 
     loss: (logits (B, classes), labels (B,) or their probabilities (B, classes)) -> tensor ().
@@ -36,7 +36,7 @@ class Network:
         self.loss = loss
         self.device_type = device.type
         self.precision = precision
-        self._right, self._seen = 0, 0
+        self._correct, self._total = 0, 0
         self._compiled, self._compiled_size = None, None
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -78,25 +78,25 @@ class Network:
         """One update from images (B, 3, 32, 32) and labels (B,) or their probabilities (B, classes); the loss before it."""
         logits = self._training_logits(x)
         loss = self.loss(logits, y)
-        self.descend(loss)
-        self._count(logits.detach(), y)
+        self.backward_and_step(loss)
+        self._track_accuracy(logits.detach(), y)
         return loss.detach()
 
-    def descend(self, loss):
+    def backward_and_step(self, loss):
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
-    def _count(self, logits, y):
-        guess = logits.argmax(1)
+    def _track_accuracy(self, logits, y):
+        prediction = logits.argmax(1)
         # of a mixture, the share of the class that was named: 0.7 where 0.7 of the image is
-        right = (guess == y) if y.dim() == 1 else y.gather(1, guess[:, None])
-        self._right, self._seen = self._right + right.sum(), self._seen + len(y)
+        right = (prediction == y) if y.dim() == 1 else y.gather(1, prediction[:, None])
+        self._correct, self._total = self._correct + right.sum(), self._total + len(y)
 
-    def measured(self):
+    def epoch_metrics(self):
         """Return the metrics of the last epoch, {name: tensor ()}, and reset them."""
-        accuracy = self._right / self._seen * 100
-        self._right, self._seen = 0, 0
+        accuracy = self._correct / self._total * 100
+        self._correct, self._total = 0, 0
         norm = torch.nn.utils.get_total_norm(self.model.parameters()).detach()
         return {"weight_norm": norm, "train_accuracy": accuracy}
 
@@ -121,7 +121,7 @@ class Network:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class Stack:
+class StackedLearner:
     """Networks of one architecture, shape (seeds, runs), trained together by SGD with momentum and L2.
 
     models: a list (seeds) of lists (runs) of networks without batch statistics; they may differ in dropout.
@@ -129,7 +129,7 @@ class Stack:
     compiled: compile the whole step for batches of `batch_size`, where a compiler is to be had.
 
     The runs of one seed in a stack see the same batches and draw the same dropout noise, so they differ in nothing but what
-    RUNS says. That noise depends on which seeds are stacked together, hence on the number of processes.
+    CONFIGS says. That noise depends on which seeds are stacked together, hence on the number of processes.
     """
 
     def __init__(self, models, *, lr, momentum, weight_decay, batch_size, compiled=False):
@@ -149,11 +149,11 @@ class Stack:
         training = copy.deepcopy(models[0][0]).train()
         inference = copy.deepcopy(training).eval()
 
-        def loss_of(parameters, buffers, x, y):
+        def build_loss(parameters, buffers, x, y):
             return F.cross_entropy(functional_call(training, (parameters, buffers), (x,)), y)
 
         # inner: the runs of a seed share images and noise; outer: each seed has its own
-        runs = vmap(grad_and_value(loss_of), in_dims=(0, 0, None, None), randomness="same")
+        runs = vmap(grad_and_value(build_loss), in_dims=(0, 0, None, None), randomness="same")
         self._gradients = vmap(runs, randomness="different")
         forward = vmap(lambda p, b, x: functional_call(inference, (p, b), (x,)), in_dims=(0, 0, None))
         self._logits = vmap(forward, in_dims=(0, 0, None))
@@ -200,7 +200,7 @@ class Stack:
         """Return logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
         return self._logits(self.parameters, self.buffers, x)
 
-    def measured(self):
+    def epoch_metrics(self):
         """Return the metrics of the last epoch: {name: tensor (seeds, runs)}."""
         return {"weight_norm": sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()}
 

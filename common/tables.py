@@ -10,8 +10,8 @@ import zlib
 
 import numpy as np
 
-from common.files import atomic
-from common.problem import Problem
+from common.support.errors import UserError
+from common.support.files import atomic
 
 
 def save_histories(path, histories, batches_of=0):
@@ -30,14 +30,14 @@ def save_arrays(path, arrays):
 
 
 def load_histories(path):
-    """What `save_histories` wrote. Raises Problem where there is none, or it is damaged or of another shape."""
+    """What `save_histories` wrote. Raises UserError where there is none, or it is damaged or of another shape."""
     histories = {}
     for key, values in load_arrays(path).items():
         try:
             run, seed, field = key.rsplit("/", 2)
             histories.setdefault((run, int(seed)), {})[field] = values
         except ValueError as error:
-            raise Problem(
+            raise UserError(
                 f"{path} has a field {key!r}, not run/seed/field; run the task without --redraw to write it again"
             ) from error
     return histories
@@ -48,9 +48,9 @@ def load_arrays(path):
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError as error:
-        raise Problem(f"there is no {path}; run the task without --redraw first") from error
+        raise UserError(f"there is no {path}; run the task without --redraw first") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise Problem(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
+        raise UserError(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
 
 
 def last(history, field):
@@ -61,7 +61,7 @@ def result_rows(histories, scale):
     """One row a run and seed: what it had reached after its last epoch. Accuracy in per cent, losses in nats."""
     rows = []
     for (run, seed), history in histories.items():
-        row = {"scale": scale, "run": run, "seed": seed, "test_accuracy": f"{last(history, 'test_accuracy'):.2f}"}
+        row = {"scale": scale, "config": run, "seed": seed, "test_accuracy": f"{last(history, 'test_accuracy'):.2f}"}
         row |= {"train_loss": f"{last(history, 'epoch_losses'):.4f}", "epochs": len(history["epoch_losses"])}
         row |= {
             "seconds": f"{history['seconds'].astype(float).sum():.1f}",
@@ -76,7 +76,7 @@ def result_rows(histories, scale):
     return rows
 
 
-def per_run(histories, value):
+def map_histories(histories, value):
     """{run: float array over its seeds} of value(history)."""
     values = {}
     for (run, _), history in histories.items():
@@ -84,14 +84,14 @@ def per_run(histories, value):
     return {run: np.array(numbers) for run, numbers in values.items()}
 
 
-def final(histories, field):
+def final_values(histories, field):
     """{run: float array over its seeds} of a field's last value."""
-    return per_run(histories, lambda history: last(history, field))
+    return map_histories(histories, lambda history: last(history, field))
 
 
 def total_seconds(histories):
     """{run: float array over its seeds} of seconds of training."""
-    return per_run(histories, lambda history: history["seconds"].astype(float).sum())
+    return map_histories(histories, lambda history: history["seconds"].astype(float).sum())
 
 
 def summary_rows(histories, scale):
@@ -102,10 +102,10 @@ def summary_rows(histories, scale):
         "test_loss": "test_loss",
         "val_accuracy": "val_accuracy",
     }
-    rows = {run: {"scale": scale, "run": run} for run, _ in histories}
+    rows = {run: {"scale": scale, "config": run} for run, _ in histories}
     for name, field in fields.items():
         if any(field in history for history in histories.values()):
-            for run, values in final(histories, field).items():
+            for run, values in final_values(histories, field).items():
                 rows[run] |= {
                     "seeds": len(values),
                     f"{name}_mean": f"{values.mean():.4f}",
@@ -129,7 +129,7 @@ def half_width(values, confidence=0.95):
     return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) / n**0.5) if n > 1 else None
 
 
-def pm(values, digits=2):
+def mean_std(values, digits=2):
     """Mean and standard deviation as text: 50.68 ± 0.41; the bare value where there is one seed."""
     values = np.asarray(values, float)
     return (
@@ -141,7 +141,7 @@ def accuracies(path):
     """{run: float array over its seeds} of a results.csv's test accuracy."""
     values = {}
     for row in read_csv(path):
-        values.setdefault(row["run"], []).append(float(row["test_accuracy"]))
+        values.setdefault(row["config"], []).append(float(row["test_accuracy"]))
     return {run: np.array(numbers) for run, numbers in values.items()}
 
 
@@ -151,7 +151,7 @@ def read_csv(path):
         with open(path, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError as error:
-        raise Problem(f"there is no {path}; run the task without --redraw first") from error
+        raise UserError(f"there is no {path}; run the task without --redraw first") from error
 
 
 def write_csv(path, rows):

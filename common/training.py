@@ -10,7 +10,7 @@ A learner (common/learners.py) is what is trained: one network, of shape (), or 
     seconds        (epochs,)      of training, without evaluation
     compile_seconds (epochs,)     of `prepare`, where there is one, before the first epoch that a start trains; else 0
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
-    train_accuracy (epochs,)      of a Network: per cent right of the augmented batches, each before its update
+    train_accuracy (epochs,)      of a Learner: per cent right of the augmented batches, each before its update
     kept_epoch     ()             the epoch, from 1, whose weights the learner ends with
     diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were; of a single network
                                   also the last batch's, where it left weights that are not finite
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from common import checkpoints
+from common.support import checkpoints
 
 
 def constant(epoch, epochs):
@@ -114,17 +114,17 @@ def fit(
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
     early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end,
         also with a patience of 0, which stops nothing.
-    checkpoint: path written after every epoch; training resumes from it if it exists (common/checkpoints.py). On a CPU the
+    checkpoint: path written after every epoch; training resumes from it if it exists (common/support/checkpoints.py). On a CPU the
         result is the same to the bit as if nothing had stopped. A single network whose loss or weights are no longer
         finite stops at the end of that epoch, which is not written: the checkpoint stays that of the last good epoch.
-    settings: plain values saved in the checkpoint; resuming with other values raises Problem.
+    settings: plain values saved in the checkpoint; resuming with other values raises UserError.
     prepare: () -> the seconds it took, for the history; called before the first epoch that this call trains, if it trains any.
     on_step: called with the epochs done, a fraction, after each step but an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
     writes: false in all processes but the first of a data-parallel training: they read the checkpoint and write none.
 
     Raises:
-        Problem: the checkpoint cannot be read, neither it nor its previous one, or it is of other settings.
+        UserError: the checkpoint cannot be read, neither it nor its previous one, or it is of other settings.
     """
     state = {"epoch": 0, "history": {}, "best_weights": None}
     if checkpoint and checkpoints.there(checkpoint):
@@ -159,7 +159,7 @@ def fit(
             "seconds": seconds,
         }
         measured |= {"compile_seconds": prepared} if prepare else {}
-        measured |= {**learner.measured(), **evaluate()}
+        measured |= {**learner.epoch_metrics(), **evaluate()}
         for name, value in measured.items():
             history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
         state["epoch"] = epoch + 1

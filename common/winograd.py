@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import native
+from common.support import native
 
 SOURCE = Path(__file__).with_suffix(".c")
 SMALLEST = 4  # pixels: smaller images do not fill a tile
@@ -44,7 +44,7 @@ GG_TURNED = GG.flip(1).contiguous()  # the same of the filter turned by 180 degr
 
 
 def library():
-    """Return the compiled tile transforms. Raises Problem where they cannot be compiled."""
+    """Return the compiled tile transforms. Raises UserError where they cannot be compiled."""
     lib = native.load(SOURCE)
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     for function in (lib.winograd_input, lib.winograd_output, lib.winograd_gradient):
@@ -113,7 +113,7 @@ def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
     Raises:
         TypeError: a tensor is not float32 on a CPU.
-        Problem: the tile transforms cannot be compiled here.
+        UserError: the tile transforms cannot be compiled here.
     """
     _check(x, weight)
     return _correlate(_like_image(x), _transformed(GG, weight).transpose(1, 2))

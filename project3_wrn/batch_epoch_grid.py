@@ -14,8 +14,8 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
-from project3_wrn.recipes import recipe_of
+from common import cli, plots, tables
+from project3_wrn.method.recipes import get_recipe
 
 REPORT = {  # (epochs, batch size): test accuracy, table 1.4
     (20, 64): 81.38,
@@ -28,10 +28,10 @@ REPORT = {  # (epochs, batch size): test accuracy, table 1.4
     (100, 128): 52.11,
     (100, 256): 90.69,
 }
-RUNS = {
+CONFIGS = {
     f"epochs_{epochs}_batch_{batch}": (
         "dla34",
-        dataclasses.replace(recipe_of("report", "dla34"), epochs=epochs, batch_size=batch),
+        dataclasses.replace(get_recipe("report", "dla34"), epochs=epochs, batch_size=batch),
     )
     for epochs, batch in REPORT
 }
@@ -41,36 +41,36 @@ ACCIDENT = 5.0  # points from the mean of our seeds
 
 
 def main():
-    from project3_wrn import studies
+    from project3_wrn import runner
 
-    studies.main(__doc__, TASK, "batch_epoch_grid", SEEDS, rows_of, report)
+    runner.main(__doc__, TASK, "batch_epoch_grid", SEEDS, make_configs, write_results)
 
 
-def rows_of(options):
+def make_configs(options):
     if options.device == "cuda":
-        return RUNS
+        return CONFIGS
     return {
         row: (model, dataclasses.replace(recipe, epochs=recipe.epochs // CPU_SHARE))
-        for row, (model, recipe) in RUNS.items()
+        for row, (model, recipe) in CONFIGS.items()
     }
 
 
-def report(folder, options):
-    from project3_wrn import studies
+def write_results(folder, options):
+    from project3_wrn import runner
 
     run_json = cli.read_json(folder / "run.json")
-    style = figures.Style(options.lang, run_json["scale"])
-    measured = studies.read_results(folder)
-    accuracy = studies.of_run(measured, "test_accuracy")
+    plots.setup(options.lang, run_json["scale"])
+    measured = runner.read_results(folder)
+    accuracy = runner.values_per_config(measured, "test_accuracy")
     rows = []
-    for (epochs, batch), run in zip(REPORT, RUNS):
+    for (epochs, batch), run in zip(REPORT, CONFIGS):
         if run in accuracy:
-            trained = run_json["runs"][run]
+            trained = run_json["configs"][run]
             row = {"epochs": epochs, "batch size": batch}
             row |= {"trained for": f"{trained['epochs']} epochs, batch {trained['batch_size']}"}
-            row |= {"report, %": f"{REPORT[epochs, batch]:.2f}", "ours, %": tables.pm(accuracy[run])}
+            row |= {"report, %": f"{REPORT[epochs, batch]:.2f}", "ours, %": tables.mean_std(accuracy[run])}
             rows.append(row | {"lowest and highest seed": f"{accuracy[run].min():.2f} to {accuracy[run].max():.2f}"})
-    trained = [(recipe["epochs"], recipe["batch_size"]) for recipe in map(run_json["runs"].get, RUNS)]
+    trained = [(recipe["epochs"], recipe["batch_size"]) for recipe in map(run_json["configs"].get, CONFIGS)]
     whole = trained == list(REPORT)
     words = f"DLA-34 with ImageNet strides by the report's recipe, on {run_json['device']}; {len(run_json['seeds'])} seed(s)."
     sections = [
@@ -81,31 +81,31 @@ def report(folder, options):
         else "**Shortened**: not the report's epochs, so nothing here says whether its numbers hold.",
     ]
     tables.write_markdown(folder / "grid.md", "Project 3: batch size and epochs", sections, run_json["scale"])
-    draw(folder / "grid.png", accuracy, style)
+    draw(folder / "grid.png", accuracy)
 
 
 def accidents(accuracy):
     """Which of the report's numbers lie far from all of our seeds: a sentence computed from the numbers."""
     far = []
-    for key, run in zip(REPORT, RUNS):
+    for key, run in zip(REPORT, CONFIGS):
         if run in accuracy and abs(REPORT[key] - accuracy[run].mean()) > ACCIDENT:
             far.append(f"{REPORT[key]:.2f}% at {key[0]} epochs and batch {key[1]} (ours {accuracy[run].mean():.2f}%)")
     missing = [
-        f"{epochs} epochs and batch {batch}" for (epochs, batch), run in zip(REPORT, RUNS) if run not in accuracy
+        f"{epochs} epochs and batch {batch}" for (epochs, batch), run in zip(REPORT, CONFIGS) if run not in accuracy
     ]
     told = f"Of the {len(accuracy)} numbers compared, {len(far) or 'none'} lie more than {ACCIDENT:g} points from the mean of our seeds"
     told += f": {'; '.join(far)}." if far else "."
     return told + (f" Not run: {', '.join(missing)}." if missing else "")
 
 
-def draw(path, accuracy, style):
+def draw(path, accuracy):
     """Two heat maps on one scale: the report's nine numbers and ours."""
     import numpy as np
 
     epochs, batches = sorted({key[0] for key in REPORT}), sorted({key[1] for key in REPORT})
-    named = dict(zip(REPORT, RUNS))
+    named = dict(zip(REPORT, CONFIGS))
     ours = {key: accuracy[run].mean() if (run := named[key]) in accuracy else np.nan for key in REPORT}
-    figure, panels = figures.plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, panels = plots.plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     lowest = np.nanmin([*REPORT.values(), *ours.values()])
     for axes, values, title in zip(panels, (REPORT, ours), ("The report", "Ours, mean over seeds")):
         grid = np.array([[values[e, b] for b in batches] for e in epochs])
@@ -115,10 +115,10 @@ def draw(path, accuracy, style):
         axes.set_xticks(range(len(batches)), batches)
         axes.set_yticks(range(len(epochs)), epochs)
         axes.grid(False)
-        axes.set(xlabel=style.text("Batch size"), ylabel=style.text("Epochs"), title=style.text(title))
-    figure.colorbar(image, ax=panels, label=style.text("Test accuracy, %"))
-    style.save(figure, path)
+        axes.set(xlabel="Batch size", ylabel="Epochs", title=title)
+    figure.colorbar(image, ax=panels, label="Test accuracy, %")
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -15,8 +15,8 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
-from common.problem import Problem
+from common import cli, plots, tables
+from common.support.errors import UserError
 
 STUDIES = ("compare_models", "improvements")
 WITHIN = {"quick": 100.0, "full": 5.0}  # points of validation accuracy that a member may be behind the best
@@ -38,13 +38,13 @@ def main():
     ended = [folder for folder in folders if (folder / "run.json").exists()]
     folder = next((folder for folder in ended if len(list(folder.glob("runs/*.npz"))) > 1), None)
     if folder is None:
-        raise Problem(
+        raise UserError(
             f"no two finished runs in {' or '.join(map(str, folders))}; run project3_wrn/compare_models.py first"
         )
     run_json = cli.read_json(folder / "run.json")
     options.scale = run_json["scale"]
     options.out = options.out or folder.resolve().parent / "ensemble"
-    with cli.alone(options.out):
+    with cli.output_lock(options.out):
         combine(folder, run_json, options)
     print(f"results: {options.out}")
 
@@ -53,11 +53,11 @@ def combine(folder, run_json, options):
     import numpy as np
     import torch
 
-    from project3_wrn import studies
+    from project3_wrn import runner
 
     shortened = run_json.get("shortened", False)
-    val_labels, test_labels = studies.labels_of(options.scale, options.data)
-    members, validation = members_of(folder, run_json, val_labels, WITHIN[options.scale])
+    val_labels, test_labels = runner.load_labels(options.scale, options.data)
+    members, validation = find_members(folder, run_json, val_labels, WITHIN[options.scale])
     val, test = (torch.stack([member[part] for member in members.values()]) for part in ("val", "test"))  # (M, N, 10)
     weights = (val.argmax(-1) == val_labels).double().mean(1)
     ways = {
@@ -70,7 +70,7 @@ def combine(folder, run_json, options):
     best = max(members, key=validation.get)
     disagreement = (test.argmax(-1)[:, None] != test.argmax(-1)).double().mean(-1) * 100
     mean_disagreement = float(disagreement.sum() / (len(members) * (len(members) - 1)))
-    groups = seeds_of(members)
+    groups = common_seeds(members)
 
     measured = {name: accuracy(member["test"], test_labels) for name, member in members.items()}
     best_test = measured[best]
@@ -91,9 +91,9 @@ def combine(folder, run_json, options):
         rows,
         "## The members",
         [
-            {"run": run, "seeds": len(places)}
+            {"config": run, "seeds": len(places)}
             | {
-                f"{part}, %": tables.pm([accuracies[list(members)[place]] for place in places])
+                f"{part}, %": tables.mean_std([accuracies[list(members)[place]] for place in places])
                 for part, accuracies in (("validation", validation), ("test", measured))
             }
             for run, places in groups.items()
@@ -105,8 +105,8 @@ def combine(folder, run_json, options):
     ]
     tables.write_markdown(options.out / "ensemble.md", "Project 3: the networks together", sections, options.scale)
     tables.write_csv(options.out / "members.csv", single)
-    style = figures.Style(options.lang, options.scale)
-    draw(options.out / "diversity.png", list(groups), between(groups, disagreement).numpy(), style)
+    plots.setup(options.lang, options.scale)
+    draw(options.out / "diversity.png", list(groups), between(groups, disagreement).numpy())
     found = {way.split(" (")[0].replace(" ", "_"): value for way, value in reached.items()}
     cli.write_json(options.out / "ensemble.json", {"best_member": best_test} | found)
     document = {
@@ -121,17 +121,17 @@ def combine(folder, run_json, options):
     cli.write_json(options.out / "run.json", document)
 
 
-def members_of(folder, run_json, val_labels, within):
+def find_members(folder, run_json, val_labels, within):
     """({member: {"val": (N, 10), "test": (N, 10)}}, {member: validation accuracy}) of a study's runs, as probabilities.
 
-    Those within `within` points of the best by validation. Raises Problem where these are fewer than two.
+    Those within `within` points of the best by validation. Raises UserError where these are fewer than two.
     """
     import torch
     import torch.nn.functional as F
 
-    from project3_wrn import studies
+    from project3_wrn import runner
 
-    results = studies.saved(folder, run_json)
+    results = runner.saved(folder, run_json)
     members = {
         f"{run}, seed {seed}": {
             part: F.softmax(torch.from_numpy(result[f"{part}_logits"]).double(), 1) for part in ("val", "test")
@@ -139,12 +139,12 @@ def members_of(folder, run_json, val_labels, within):
         for (run, seed), result in results.items()
     }
     if any(len(member["val"]) != len(val_labels) for member in members.values()):
-        raise Problem(f"the runs in {folder} hold out other images than the 9:1 split's; an ensemble needs those")
+        raise UserError(f"the runs in {folder} hold out other images than the 9:1 split's; an ensemble needs those")
     validation = {name: accuracy(member["val"], val_labels) for name, member in members.items()}
     least = max(validation.values(), default=0.0) - within
     members = {name: member for name, member in members.items() if validation[name] >= least}
     if len(members) < 2:
-        raise Problem(
+        raise UserError(
             f"no second run in {folder} is within {within:g} points of the best on the validation set; train more"
         )
     return members, validation
@@ -180,7 +180,7 @@ def oracle(test, labels):
     return float((test.argmax(-1) == labels).any(0).double().mean() * 100)
 
 
-def seeds_of(names):
+def common_seeds(names):
     """{run: the places of its seeds among the members}."""
     groups = {}
     for place, name in enumerate(names):
@@ -211,14 +211,14 @@ def class_rows(groups, test, mean, labels):
     rows = []
     for run, values, best in zip(groups, means, means == means.amax(0)):
         shown = [f"**{value:.1f}**" if top else f"{value:.1f}" for value, top in zip(values, best)]
-        rows.append({"run": run} | dict(zip(CLASSES, shown)))
-    return [*rows, {"run": "mean probability"} | {name: f"{value:.1f}" for name, value in zip(CLASSES, recall[-1])}]
+        rows.append({"config": run} | dict(zip(CLASSES, shown)))
+    return [*rows, {"config": "mean probability"} | {name: f"{value:.1f}" for name, value in zip(CLASSES, recall[-1])}]
 
 
-def draw(path, names, disagreement, style):
+def draw(path, names, disagreement):
     """How many per cent of the test images two members disagree on, run by run."""
-    names = [style.text(name) for name in names]
-    figure, axes = figures.plt.subplots(figsize=(0.45 * len(names) + 4, 0.45 * len(names) + 3), layout="constrained")
+    names = [name for name in names]
+    figure, axes = plots.plt.subplots(figsize=(0.45 * len(names) + 4, 0.45 * len(names) + 3), layout="constrained")
     image = axes.imshow(disagreement, cmap="viridis")
     if len(names) <= 20:
         for row in range(len(names)):
@@ -237,9 +237,9 @@ def draw(path, names, disagreement, style):
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     axes.grid(False)
-    figure.colorbar(image, ax=axes, shrink=0.8, label=style.text("Test images that two members disagree on, %"))
-    style.save(figure, path)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="Test images that two members disagree on, %")
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

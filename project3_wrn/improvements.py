@@ -14,8 +14,8 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
-from project3_wrn.recipes import SMALL, Recipe
+from common import cli, plots, tables
+from project3_wrn.method.recipes import SMALL, Recipe
 
 CPU_EPOCHS = 3
 CPU_EMA = 0.95  # over 20 of its 270 steps
@@ -25,20 +25,20 @@ BASES = {
 }
 CHANGES = {  # row: what it changes in the recipe, and the section that proposes it
     "baseline": ({}, ""),
-    "mixup": ({"mix": "mixup"}, "3.3"),
-    "cutmix": ({"mix": "cutmix"}, "3.3"),
-    "autoaugment": ({"policy": "autoaugment"}, "3.3"),
-    "randaugment": ({"policy": "randaugment"}, "3.3"),
-    "trivialaugment": ({"policy": "trivialaugment"}, "3.3"),
-    "random_erasing": ({"erasing": True}, "3.3"),
+    "mixup": ({"mixing": "mixup"}, "3.3"),
+    "cutmix": ({"mixing": "cutmix"}, "3.3"),
+    "autoaugment": ({"auto_augment": "autoaugment"}, "3.3"),
+    "randaugment": ({"auto_augment": "randaugment"}, "3.3"),
+    "trivialaugment": ({"auto_augment": "trivialaugment"}, "3.3"),
+    "random_erasing": ({"random_erasing": True}, "3.3"),
     "focal_loss": ({"loss": "focal"}, "3.1, 3.4"),
     "hard_examples": ({"loss": "hardest"}, "3.1"),
-    "class_weighted": ({"weighted": True}, "3.1"),
-    "targeted_augmentation": ({"targeted": True}, "3.1"),
+    "class_weighted": ({"class_weighted_sampling": True}, "3.1"),
+    "targeted_augmentation": ({"targeted_augmentation": True}, "3.1"),
     "contrastive": ({"loss": "contrastive"}, "3.4"),
     "no_label_smoothing": ({"label_smoothing": 0.0}, "3.4"),
     "ema": ({"ema": 0.998}, ""),  # looks back over 500 of the report's 17,600 steps
-    "mirror": ({"views": 2}, ""),
+    "mirror": ({"tta_views": 2}, ""),
 }
 MODELS = {
     "squeeze_excitation": ("_se", "3.1"),
@@ -49,7 +49,7 @@ PAIRS = (("cat", "dog"), ("automobile", "truck"), ("bird", "deer"))  # section 3
 SEEDS = {"quick": 1, "full": 3}
 
 
-def rows_of(device):
+def make_configs(device):
     model, base = BASES["cuda" if device == "cuda" else "cpu"]
     rows = {row: (model, dataclasses.replace(base, **change)) for row, (change, _) in CHANGES.items()}
     if device != "cuda":
@@ -58,35 +58,37 @@ def rows_of(device):
 
 
 def main():
-    from project3_wrn import studies
+    from project3_wrn import runner
 
-    studies.main(__doc__, TASK, "improvements", SEEDS, lambda options: rows_of(options.device), report, confusions)
+    runner.main(
+        __doc__, TASK, "improvements", SEEDS, lambda options: make_configs(options.device), write_results, confusions
+    )
 
 
-def report(folder, options):
-    from project3_wrn import studies
+def write_results(folder, options):
+    from project3_wrn import runner
 
     run_json = cli.read_json(folder / "run.json")
-    scale, base = run_json["scale"], run_json["runs"]["baseline"]
-    style = figures.Style(options.lang, scale)
-    measured = studies.read_results(folder)
-    test, val = (studies.of_run(measured, f"{part}_accuracy") for part in ("test", "val"))
-    seconds, compared = studies.of_run(measured, "seconds"), differences(measured)
+    scale, base = run_json["scale"], run_json["configs"]["baseline"]
+    plots.setup(options.lang, scale)
+    measured = runner.read_results(folder)
+    test, val = (runner.values_per_config(measured, f"{part}_accuracy") for part in ("test", "val"))
+    seconds, compared = runner.values_per_config(measured, "seconds"), differences(measured)
 
     sections = {**{row: section for row, (_, section) in CHANGES.items()}, **{row: s for row, (_, s) in MODELS.items()}}
     rows = []
-    for run in [run for run in run_json["runs"] if run in test]:
+    for run in [run for run in run_json["configs"] if run in test]:
         row = {
             "row": run,
             "report's section": sections[run],
-            "validation, %": tables.pm(val[run]),
-            "test, %": tables.pm(test[run]),
+            "validation, %": tables.mean_std(val[run]),
+            "test, %": tables.mean_std(test[run]),
         }
         mean, half = compared.get(run, (None, None))
         row["difference, points"] = (
             "" if run == "baseline" or mean is None else f"{mean:+.2f}" + (f" ± {half:.2f}" if half is not None else "")
         )
-        rows.append(row | {"s": tables.pm(seconds[run], 0)})
+        rows.append(row | {"s": tables.mean_std(seconds[run], 0)})
     words = f"{base['model']}, {base['epochs']} epochs on {'45,000 images' if scale == 'full' else 'the sample'}, {len(run_json['seeds'])} seed(s), on {run_json['device']} in {run_json['precision']}. Difference in test accuracy from the baseline of the same seed; ± is half of the 95% confidence interval (Student's t over the seeds)."
     if scale == "full" and run_json["shortened"]:
         words += (
@@ -102,16 +104,16 @@ def report(folder, options):
         pair_rows(measured),
     ]
     tables.write_markdown(folder / "improvements.md", "Project 3: what chapter 3 proposes", page, scale)
-    draw(folder / "improvements.png", compared, style)
+    draw(folder / "improvements.png", compared)
 
 
 def differences(measured):
     """{run: (mean difference from the baseline of the same seed, half of its 95% confidence interval or None)}."""
     import numpy as np
 
-    accuracy = {(entry["run"], entry["seed"]): entry["test_accuracy"] for entry in measured}
+    accuracy = {(entry["config"], entry["seed"]): entry["test_accuracy"] for entry in measured}
     compared = {}
-    for run in dict.fromkeys(entry["run"] for entry in measured):
+    for run in dict.fromkeys(entry["config"] for entry in measured):
         pairs = [
             accuracy[run, seed] - accuracy["baseline", seed]
             for name, seed in accuracy
@@ -145,7 +147,7 @@ def confusions(logits, labels):
     """Test images of the one class of a pair taken for the other, both ways, pair by pair and of all pairs together."""
     from common import data, evaluation
 
-    matrix = evaluation.confusions(labels, logits.argmax(1))
+    matrix = evaluation.confusion_matrix(labels, logits.argmax(1))
     places = {pair: [data.CLASSES.index(name) for name in pair] for pair in PAIRS}
     counts = {"_".join(pair): int(matrix[one, other] + matrix[other, one]) for pair, (one, other) in places.items()}
     return counts | {"confusions": sum(counts.values())}
@@ -153,25 +155,25 @@ def confusions(logits, labels):
 
 def pair_rows(measured):
     """One row a run, mean and standard deviation over its seeds."""
-    from project3_wrn import studies
+    from project3_wrn import runner
 
-    counts = {" and ".join(pair): studies.of_run(measured, "_".join(pair)) for pair in PAIRS}
-    runs = dict.fromkeys(entry["run"] for entry in measured)
-    return [{"row": run} | {pair: tables.pm(of_run[run], 1) for pair, of_run in counts.items()} for run in runs]
+    counts = {" and ".join(pair): runner.values_per_config(measured, "_".join(pair)) for pair in PAIRS}
+    runs = dict.fromkeys(entry["config"] for entry in measured)
+    return [{"row": run} | {pair: tables.mean_std(of_run[run], 1) for pair, of_run in counts.items()} for run in runs]
 
 
-def draw(path, compared, style):
-    figure, axes = figures.plt.subplots(figsize=(9, 0.35 * len(compared) + 1.8), layout="constrained")
+def draw(path, compared):
+    figure, axes = plots.plt.subplots(figsize=(9, 0.35 * len(compared) + 1.8), layout="constrained")
     order = sorted(compared, key=lambda run: compared[run][0])
     for place, run in enumerate(order):
         mean, half = compared[run]
         sure = half is not None and abs(mean) > half
         axes.errorbar(mean, place, xerr=half or 0, fmt="o", capsize=3, color="C0" if sure else "0.6")
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(order)), [style.text(run) for run in order])
-    axes.set(xlabel=style.text("Test accuracy less the baseline's, points"))
-    style.save(figure, path)
+    axes.set_yticks(range(len(order)), [run for run in order])
+    axes.set(xlabel="Difference in test accuracy from the baseline (percentage points)")
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

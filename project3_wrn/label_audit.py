@@ -17,15 +17,15 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
-from project3_wrn.recipes import SMALL, Recipe
+from common import cli, plots, tables
+from project3_wrn.method.recipes import SMALL, Recipe
 
 FOLDS = 5
 CPU_EPOCHS = 5
 PLAIN = {"split": False, "patience": 0, "label_smoothing": 0.0}  # smoothing keeps probabilities from being near 1
 BASES = {
     "cuda": ("resnet18", dataclasses.replace(Recipe(), **PLAIN)),
-    "cpu": ("fast_small", dataclasses.replace(SMALL, epochs=CPU_EPOCHS, views=2, **PLAIN)),
+    "cpu": ("fast_small", dataclasses.replace(SMALL, epochs=CPU_EPOCHS, tta_views=2, **PLAIN)),
 }
 SHOWN = 40
 SEEDS = {"quick": 1, "full": 1}
@@ -33,17 +33,17 @@ FIRST = 100  # of the surest test errors: how many of these labels people found 
 
 
 def main():
-    from project3_wrn import studies
+    from project3_wrn import runner
 
-    options = studies.parse(__doc__, TASK, "label_audit", SEEDS)
-    with cli.alone(options.out):
+    options = runner.parse(__doc__, TASK, "label_audit", SEEDS)
+    with cli.output_lock(options.out):
         if not options.redraw:
             base = BASES["cuda" if options.device == "cuda" else "cpu"]
-            rows = studies.configure({f"fold_{fold}": base for fold in range(FOLDS)}, options)
-            failed = studies.train_all(rows, options, fold_of=fold_of)
-            studies.tell_failed(failed, "Without a fold some images have no probabilities")
-            write_probabilities(options, studies.finish(options, rows))
-        report(options.out, options)
+            rows = runner.configure({f"fold_{fold}": base for fold in range(FOLDS)}, options)
+            failed = runner.train_all(rows, options, fold_of=fold_of)
+            runner.raise_if_failed(failed, "Without a fold some images have no probabilities")
+            write_probabilities(options, runner.finish(options, rows))
+        write_results(options.out, options)
     print(f"results: {options.out}")
 
 
@@ -65,8 +65,8 @@ def write_probabilities(options, results):
     import torch
     import torch.nn.functional as F
 
-    from common import download
-    from project3_wrn import studies
+    from common.support import download
+    from project3_wrn import runner
 
     (train, test), _ = download.images(options.scale, options.data)
     out_of_fold, mean = torch.zeros(len(train), 10), torch.zeros(len(test), 10)
@@ -75,17 +75,18 @@ def write_probabilities(options, results):
         out_of_fold[fold_of(row, train.labels)[1]] += F.softmax(val, 1) * FOLDS / len(results)
         mean += F.softmax(test_logits, 1) / len(results)
     tables.save_arrays(options.out / "probabilities.npz", {"train": out_of_fold.numpy(), "test": mean.numpy()})
-    studies.write_results(options.out / "results.csv", studies.measure(results, test.labels))
+    runner.write_results(options.out / "results.csv", runner.measure(results, test.labels))
 
 
-def report(folder, options):
+def write_results(folder, options):
     import torch
 
-    from common import data, download
+    from common import data
+    from common.support import download
 
     run_json = cli.read_json(folder / "run.json")
     scale = run_json["scale"]
-    style = figures.Style(options.lang, scale)
+    plots.setup(options.lang, scale)
     (train, test), _ = download.images(scale, options.data)
     saved = tables.load_arrays(folder / "probabilities.npz")
     probabilities, test_probabilities = (torch.from_numpy(saved[part]).double() for part in ("train", "test"))
@@ -97,12 +98,12 @@ def report(folder, options):
         ("train", train, probabilities, suspects, None),
         ("test", test, test_probabilities, surest, confirmed),
     ):
-        tables.write_csv(folder / f"{name}_suspects.csv", rows_of(found, part.labels, p, known))
-        draw(folder / f"{name}_suspects.png", found[:SHOWN], part, p, style, known)
+        tables.write_csv(folder / f"{name}_suspects.csv", suspect_rows(found, part.labels, p, known))
+        draw(folder / f"{name}_suspects.png", found[:SHOWN], part, p, known)
 
     accuracy = float((probabilities.argmax(1) == train.labels).double().mean() * 100)
     sure = int((test_probabilities[wrong].amax(1) > 0.9).sum())
-    some = next(iter(run_json["runs"].values()))
+    some = next(iter(run_json["configs"].values()))
     budget = " **A small budget**, not the report's network." if run_json["shortened"] else ""
     sections = [
         f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}.{budget} Out of fold, {accuracy:.2f}% of the training labels are predicted.",
@@ -110,9 +111,9 @@ def report(folder, options):
         f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. {published(surest, confirmed, len(test))}",
         f"The {SHOWN} most doubtful: `train_suspects.png` and `test_suspects.png`; all of them: the CSV files.",
         "## Most doubtful training labels",
-        rows_of(suspects[:10], train.labels, probabilities) or "none",
+        suspect_rows(suspects[:10], train.labels, probabilities) or "none",
         "## Most doubtful test labels",
-        rows_of(surest[:10], test.labels, test_probabilities, confirmed) or "none",
+        suspect_rows(surest[:10], test.labels, test_probabilities, confirmed) or "none",
     ]
     tables.write_markdown(folder / "audit.md", "Project 3: labels that look wrong", sections, scale)
 
@@ -158,7 +159,7 @@ def suggestion(probabilities, labels, index):
     return int(probabilities[index].scatter(0, labels[index], -1.0).argmax())
 
 
-def rows_of(indices, labels, probabilities, confirmed=None):
+def suspect_rows(indices, labels, probabilities, confirmed=None):
     """One row an image; `confirmed`: the indices that people found, where that is known."""
     from common.data import CLASSES
 
@@ -178,21 +179,21 @@ def rows_of(indices, labels, probabilities, confirmed=None):
     ]
 
 
-def draw(path, indices, images, probabilities, style, confirmed=None):
+def draw(path, indices, images, probabilities, confirmed=None):
     from common.data import CLASSES
 
-    figure, grid = figures.plt.subplots(5, 8, figsize=(13, 10), layout="constrained")
+    figure, grid = plots.plt.subplots(5, 8, figsize=(13, 10), layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, indices.tolist()):
-        guess = suggestion(probabilities, images.labels, index)
+        prediction = suggestion(probabilities, images.labels, index)
         axes.imshow(images.images[index].permute(1, 2, 0).numpy())
-        words = f"{index}: {style.text(CLASSES[images.labels[index]])}\n→ {style.text(CLASSES[guess])} {100 * float(probabilities[index, guess]):.0f}%"
+        words = f"{index}: {CLASSES[images.labels[index]]}\n→ {CLASSES[prediction]} {100 * float(probabilities[index, prediction]):.0f}%"
         axes.set_title(words, fontsize=8, color="firebrick" if confirmed and index in confirmed else "black")
     if confirmed:
-        figure.suptitle(style.text("Red: people have found the label wrong (arXiv 2103.14749)"), color="firebrick")
-    style.save(figure, path)
+        figure.suptitle("Red: people have found the label wrong (arXiv 2103.14749)", color="firebrick")
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -28,9 +28,10 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, files, tables
-from common.problem import Problem
-from project3_wrn.recipes import CHOICES, RECIPES, Recipe, recipe_of
+from common import cli, plots, tables
+from common.support import files, machine
+from common.support.errors import UserError
+from project3_wrn.method.recipes import CHOICES, RECIPES, Recipe, get_recipe
 
 SEEDS = {"fast94": 5, "fast95": 3}  # of recipes at full scale; 1 of the others and at quick scale
 OVERRIDES = {
@@ -42,23 +43,23 @@ OVERRIDES = {
 
 def main():
     options = parse()
-    from project3_wrn import parallel
+    from project3_wrn.method import distributed
 
     with (
-        parallel.processes(options.device) as device,
-        cli.alone(options.out) if parallel.first() else contextlib.nullcontext(),
+        distributed.process_group(options.device) as device,
+        cli.output_lock(options.out) if distributed.is_main_process() else contextlib.nullcontext(),
     ):
         if not options.redraw:
             train(options, device)
-        if parallel.first():
-            report(options.out, options.out, options)
+        if distributed.is_main_process():
+            write_results(options.out, options.out, options)
             cli.finish(options)
-    if parallel.first():
+    if distributed.is_main_process():
         print(f"results: {options.out}")
 
 
 def parse():
-    parser = cli.flags(__doc__, {"quick": 1, "full": "1; fast94: 5, fast95: 3"})
+    parser = cli.make_parser(__doc__, {"quick": 1, "full": "1; fast94: 5, fast95: 3"})
     parser.add_argument("--model", metavar="NAME", help="network of common/models (resnet18 on CUDA, else fast94)")
     parser.add_argument("--recipe", choices=RECIPES, help="how to train it (report; a fast network's own)")
     for name, kind in OVERRIDES.items():
@@ -74,19 +75,21 @@ def parse():
     options = parser.parse_args()
     if options.resume and options.fresh:
         parser.error("--resume continues a run and --fresh starts over: give only one of them")
-    options.device = cli.choose_device(options.device)
+    options.device = machine.choose_device(options.device)
     chosen = choose(options)
     if chosen and not options.redraw:
         print(chosen, flush=True)
     overrides = {name: getattr(options, name) for name in OVERRIDES if getattr(options, name) is not None}
     another = options.recipe != default_recipe(options.model)
-    cli.settle(options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another)
+    cli.resolve_options(
+        options, TASK, {"quick": 1, "full": SEEDS.get(options.recipe, 1)}, altered=bool(overrides) or another
+    )
     changes = {name: getattr(options, name) for name in ("epochs", "batch_size") if getattr(options, name)}
     options.settings = settings_of(options, {**overrides, **changes})
     if options.optimizer and options.settings.fast:
-        raise Problem("the numbers of a fast recipe are those of its own optimiser; leave --optimizer out")
+        raise UserError("the numbers of a fast recipe are those of its own optimiser; leave --optimizer out")
     if not options.redraw:
-        from project3_wrn.train import check
+        from project3_wrn.method.train import check
 
         check(options.model, options.settings)
     options.out /= options.model
@@ -118,8 +121,8 @@ def choose(options):
 
 def settings_of(options, changes):
     """The recipe as the scale and the flags ask for it."""
-    moment = {"epochs": 1, "batch_size": 64, "views": 1} if options.scale == "quick" else {}
-    return dataclasses.replace(recipe_of(options.recipe, options.model), **{**moment, **changes})
+    moment = {"epochs": 1, "batch_size": 64, "tta_views": 1} if options.scale == "quick" else {}
+    return dataclasses.replace(get_recipe(options.recipe, options.model), **{**moment, **changes})
 
 
 def default_recipe(model):
@@ -127,50 +130,60 @@ def default_recipe(model):
 
 
 def train(options, device):
-    from common import checkpoints, data, download
+    from common import data
     from common.models import MODELS, forward_flops, parameter_count
-    from common.progress import Progress
-    from project3_wrn import outputs, parallel
-    from project3_wrn.train import logits_of, measured_parts, parts_of
+    from common.support import checkpoints, download
+    from common.support.progress import Progress
+    from project3_wrn.analysis import figures
+    from project3_wrn.method import distributed
+    from project3_wrn.method.train import evaluation_sets, logits_of, make_splits
 
     recipe = options.settings
     (train_images, test), options.source = download.images(options.scale, options.data)
-    parts = parts_of(recipe, train_images)
-    measured = measured_parts(parts, test, options.scale)
+    parts = make_splits(recipe, train_images)
+    measured = evaluation_sets(parts, test, options.scale)
     parts = {name: images.to(device) for name, images in parts.items()}
     size = {"parameters": parameter_count(MODELS[options.model]()), "flops": forward_flops(MODELS[options.model]())}
 
-    if options.resume and not any(checkpoints.there(checkpoint_of(options, seed)) for seed in options.seeds):
-        raise Problem(f"no checkpoint in {options.out / 'checkpoints'} to resume from; start without --resume")
-    if options.fresh and parallel.first():  # all seeds at once, so that the same command without --fresh can resume
+    if options.resume and not any(checkpoints.there(checkpoint_path(options, seed)) for seed in options.seeds):
+        raise UserError(f"no checkpoint in {options.out / 'checkpoints'} to resume from; start without --resume")
+    if (
+        options.fresh and distributed.is_main_process()
+    ):  # all seeds at once, so that the same command without --fresh can resume
         files.clear_checkpoints(options.out / "checkpoints")
-    parallel.wait()  # before any process looks for a checkpoint to resume from
+    distributed.barrier()  # before any process looks for a checkpoint to resume from
     histories, metrics, saved = {}, [], {"test_labels": test.labels.numpy()}
-    with Progress(recipe.epochs * len(options.seeds), options.model, quiet=not parallel.first()) as progress:
+    with Progress(
+        recipe.epochs * len(options.seeds), options.model, quiet=not distributed.is_main_process()
+    ) as progress:
         for seed in options.seeds:
             learner, history = train_seed(options, seed, parts, progress)
-            if not parallel.first():
+            if not distributed.is_main_process():
                 continue
 
             def measure(seed=seed, learner=learner):
                 images = sum(map(len, measured.values()))
-                views = f"{recipe.views} view{'s' * (recipe.views > 1)}"
-                of = f" of the {recipe.unsure:.0%} least certain" if recipe.unsure < 1 < recipe.views else " of each"
+                views = f"{recipe.tta_views} view{'s' * (recipe.tta_views > 1)}"
+                of = (
+                    f" of the {recipe.tta_fraction:.0%} least certain"
+                    if recipe.tta_fraction < 1 < recipe.tta_views
+                    else " of each"
+                )
                 progress.note(f"seed {seed}: measuring {images:,} images, {views}{of}")
                 return logits_of(learner, recipe, measured, device)
 
             logits = once(logits_path(options, seed), measure, {name: len(images) for name, images in measured.items()})
             labels = {name: images.labels for name, images in measured.items()}
             histories[options.model, seed] = history
-            metrics.append(outputs.measure(seed, logits, labels, history, size))
+            metrics.append(figures.measure(seed, logits, labels, history, size))
             saved |= {f"{seed}/{name}": logits[name].numpy() for name in logits if name != "train"}
             weights = {name: value.cpu() for name, value in learner.weights().items()}
             checkpoints.save(options.out / f"weights-{seed}.pt", weights)
-    parallel.wait()  # nobody may still be reading a checkpoint that is deleted after the report
-    if not parallel.first():
+    distributed.barrier()  # nobody may still be reading a checkpoint that is deleted after the report
+    if not distributed.is_main_process():
         return
 
-    if recipe.split:
+    if recipe.validation_split:
         kept, held_out = data.split(train_images.labels)
         saved |= {"train_indices": kept.numpy(), "val_indices": held_out.numpy()}
         saved["val_labels"] = parts["val"].labels.cpu().numpy()
@@ -180,11 +193,11 @@ def train(options, device):
     cli.write_json(
         options.out / "run.json",
         cli.provenance(options, options.source)
-        | {"model": options.model, "recipe": dataclasses.asdict(recipe), "processes": parallel.count()},
+        | {"model": options.model, "recipe": dataclasses.asdict(recipe), "processes": distributed.world_size()},
     )
 
 
-def checkpoint_of(options, seed):
+def checkpoint_path(options, seed):
     return options.out / "checkpoints" / f"{seed}.pt"
 
 
@@ -195,21 +208,23 @@ def logits_path(options, seed):
 
 def train_seed(options, seed, parts, progress):
     """Train one seed, resuming from its checkpoint if it exists; return (learner with its best weights, history)."""
-    from common import checkpoints
-    from common.progress import epoch_counter
-    from project3_wrn import parallel
-    from project3_wrn.train import train
+    from common.support import checkpoints
+    from common.support.progress import epoch_reporter
+    from project3_wrn.method import distributed
+    from project3_wrn.method.train import train
 
-    recipe, checkpoint = options.settings, checkpoint_of(options, seed)
-    if parallel.first() and not checkpoint.exists():
+    recipe, checkpoint = options.settings, checkpoint_path(options, seed)
+    if distributed.is_main_process() and not checkpoint.exists():
         logits_path(options, seed).unlink(missing_ok=True)
     settings = {"model": options.model, "recipe": dataclasses.asdict(recipe), "seed": seed}
     settings |= {"scale": options.scale, "precision": options.precision, "convolutions": options.convolutions}
-    settings |= {"processes": parallel.count()} if parallel.count() > 1 else {}  # whose batch statistics differ
-    tell = epoch_counter(progress.advance, f"seed {seed}", resumed=checkpoints.there(checkpoint))
+    settings |= (
+        {"processes": distributed.world_size()} if distributed.world_size() > 1 else {}
+    )  # whose batch statistics differ
+    tell = epoch_reporter(progress.advance, f"seed {seed}", resumed=checkpoints.there(checkpoint))
 
     def on_step(epochs):
-        if parallel.first():  # saved logits belong to a later epoch than this start resumes from
+        if distributed.is_main_process():  # saved logits belong to a later epoch than this start resumes from
             logits_path(options, seed).unlink(missing_ok=True)
         tell(epochs)
 
@@ -241,7 +256,7 @@ def once(path, measure, lengths):
 
     lengths: {name: N}.
     """
-    from common import checkpoints
+    from common.support import checkpoints
 
     if path.exists():
         try:
@@ -261,25 +276,25 @@ def once(path, measure, lengths):
     return measured
 
 
-def report(source, out, options):
+def write_results(source, out, options):
     """Draw tables and figures into `out` from the histories, logits and weights saved in `source`."""
-    from common import download
-    from project3_wrn import outputs
+    from common.support import download
+    from project3_wrn.analysis import figures
 
     run_json, metrics = cli.read_json(source / "run.json"), cli.read_json(source / "metrics.json")
     scale, model = run_json["scale"], run_json["model"]
     histories, saved = tables.load_histories(source / "loss_history.npz"), tables.load_arrays(source / "logits.npz")
-    style = figures.Style(options.lang, scale)
+    plots.setup(options.lang, scale)
     first = metrics[0]["seed"]
     history, recipe = histories[model, first], run_json["recipe"]
     logits, labels = saved[f"{first}/test"], saved["test_labels"]
 
-    cli.write_json(out / "training_history.json", outputs.training_history(history, recipe["lr"]))
-    outputs.write_tables(out, model, scale, metrics, logits, labels)
-    outputs.draw(out, history, recipe, logits, labels, style)
+    cli.write_json(out / "training_history.json", figures.training_history(history, recipe["lr"]))
+    figures.write_tables(out, model, scale, metrics, logits, labels)
+    figures.draw(out, history, recipe, logits, labels)
 
     (_, test), _ = download.images(scale, options.data)
-    outputs.draw_misclassified(out / "misclassified_samples.png", logits, test, style)
+    figures.draw_misclassified(out / "misclassified_samples.png", logits, test)
     weights = source / f"weights-{first}.pt"
     if not weights.exists():
         print(f"{weights.name} not found (weights are not committed): keeping the existing gradcam_visualization.png")
@@ -288,12 +303,12 @@ def report(source, out, options):
 
     try:
         network = load_network(model, weights)
-        outputs.draw_gradcam(out / "gradcam_visualization.png", network, logits, test, style, options.gradcam_layer)
-    except Problem as problem:
+        figures.draw_gradcam(out / "gradcam_visualization.png", network, logits, test, options.gradcam_layer)
+    except UserError as problem:
         if options.gradcam_layer:
             raise
         print(f"no gradcam_visualization.png: {problem}")
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -13,7 +13,7 @@ TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
 from common import cli
-from common.problem import Problem
+from common.support.errors import UserError
 
 LARGEST = 100_000_000  # pixels of an image that is still opened
 SMALLEST = 8  # pixels a side
@@ -37,9 +37,10 @@ def main():
 
     import torch
 
-    from common import data, files
-    from common.figures import plt
-    from project3_wrn import gradcam, outputs
+    from common import data
+    from common.plots import plt
+    from common.support import files
+    from project3_wrn.analysis import figures, gradcam
 
     picture = read_photo(options.photo)
     weights = options.weights or newest_weights()
@@ -47,7 +48,7 @@ def main():
     network = load_network(model, weights)
 
     small = torch.from_numpy(shrunk(picture))[None]  # (1, 3, 32, 32)
-    images = data.normalise(small, data.PIXEL)
+    images = data.normalize(small, data.CIFAR10_STATS)
     with torch.no_grad():
         probabilities = network(images).softmax(-1)[0]
     print(f"{options.photo} by {model} ({weights})")
@@ -57,14 +58,14 @@ def main():
     out = options.out or options.photo.with_name(options.photo.stem + "-gradcam.png")
     heat = gradcam.gradcam(network, images, probabilities.argmax()[None], options.gradcam_layer)
     square = torch.from_numpy(middle_square(picture))
-    overlay = outputs.gradcam_overlay(square, gradcam.enlarged(heat, square.shape[:2])[0])
+    overlay = figures.gradcam_overlay(square, gradcam.upsample(heat, square.shape[:2])[0])
     with files.atomic(out) as temporary:
         plt.imsave(temporary, overlay.numpy(), format="png")
     print(f"Grad-CAM: {out}")
 
 
 def read_photo(path):
-    """A Pillow image, RGB, upright. Raises Problem where it is none, too small or too large."""
+    """A Pillow image, RGB, upright. Raises UserError where it is none, too small or too large."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # told by our own words below, before anything is decoded
@@ -72,14 +73,16 @@ def read_photo(path):
         with Image.open(path) as image:
             width, height = image.size
             if width * height > LARGEST:
-                raise Problem(f"{path} has {width}x{height} pixels, over {LARGEST:,}; make it smaller first")
+                raise UserError(f"{path} has {width}x{height} pixels, over {LARGEST:,}; make it smaller first")
             if min(width, height) < SMALLEST:
-                raise Problem(f"{path} has {width}x{height} pixels; {SMALLEST} a side are the least to see anything in")
+                raise UserError(
+                    f"{path} has {width}x{height} pixels; {SMALLEST} a side are the least to see anything in"
+                )
             return ImageOps.exif_transpose(image).convert("RGB")
     except UnidentifiedImageError as error:
-        raise Problem(f"{path} is no image that Pillow can read; give a JPEG, PNG, WebP or the like") from error
+        raise UserError(f"{path} is no image that Pillow can read; give a JPEG, PNG, WebP or the like") from error
     except OSError as error:  # not there, or cut off
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def middle_square(picture):
@@ -100,35 +103,35 @@ def shrunk(picture):
 
 
 def newest_weights():
-    """Full-scale weights first. Raises Problem where nothing has been trained."""
+    """Full-scale weights first. Raises UserError where nothing has been trained."""
     for folder in ("outputs", "outputs_custom", "outputs_quick"):
         found = sorted((TASK / folder).glob("*/weights-*.pt"), key=lambda path: path.stat().st_mtime)
         if found:
             return found[-1]
-    raise Problem("no weights here yet; run python project3_wrn/main.py first, or name a file with --weights")
+    raise UserError("no weights here yet; run python project3_wrn/main.py first, or name a file with --weights")
 
 
 def load_network(model, path):
     """The network called `model` with the weights in `path`, in evaluation mode.
 
-    Raises Problem where the file cannot be read, is no state_dict of this network, or holds more than tensors: that is refused,
+    Raises UserError where the file cannot be read, is no state_dict of this network, or holds more than tensors: that is refused,
     nothing in it is run.
     """
-    from common import checkpoints
     from common.models import MODELS
-    from common.problem import first_line
+    from common.support import checkpoints
+    from common.support.errors import first_line
 
     if model not in MODELS:
-        raise Problem(f"there is no model {model}; name one of {', '.join(MODELS)} with --model")
+        raise UserError(f"there is no model {model}; name one of {', '.join(MODELS)} with --model")
     network = MODELS[model]()
     weights = checkpoints.load(path, "file of weights", "give one as main.py writes it; nothing in it was run")
     try:
         network.load_state_dict(weights)
     except Exception as error:  # what is no state_dict at all fails in many ways
         named = " ".join(str(error).splitlines()[:2])[:200] or first_line(error)
-        raise Problem(f"{path} holds no weights of {model}: {named}; name its network with --model") from error
+        raise UserError(f"{path} holds no weights of {model}: {named}; name its network with --model") from error
     return network.eval()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -17,7 +17,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
+from common import cli, plots, tables
 
 BASE = {
     "model": "lenet",
@@ -28,27 +28,27 @@ BASE = {
     "weight_decay": 0.0,
     "dropout": 0.0,
 }
-RUNS = {
-    "none": {},
+CONFIGS = {
+    "no_regularization": {},
     "l2": {"weight_decay": 0.01},
     "dropout": {"dropout": 0.5},
-    "both": {"weight_decay": 0.01, "dropout": 0.5},
+    "baseline": {"weight_decay": 0.01, "dropout": 0.5},
     "l2_0.0001": {"weight_decay": 0.0001},
     "l2_0.001": {"weight_decay": 0.001},
     "l2_0.1": {"weight_decay": 0.1},
     "dropout_0.3": {"dropout": 0.3},
     "dropout_0.7": {"dropout": 0.7},
-    "strong": {"weight_decay": 0.1, "dropout": 0.7},
+    "strong_regularization": {"weight_decay": 0.1, "dropout": 0.7},
 }
-COMPARED = ("none", "l2", "dropout", "both")
+COMPARED = ("no_regularization", "l2", "dropout", "baseline")
 STRENGTHS = {
-    "weight_decay": {0.0: "none", 0.0001: "l2_0.0001", 0.001: "l2_0.001", 0.01: "l2", 0.1: "l2_0.1"},
-    "dropout": {0.0: "none", 0.3: "dropout_0.3", 0.5: "dropout", 0.7: "dropout_0.7"},
+    "weight_decay": {0.0: "no_regularization", 0.0001: "l2_0.0001", 0.001: "l2_0.001", 0.01: "l2", 0.1: "l2_0.1"},
+    "dropout": {0.0: "no_regularization", 0.3: "dropout_0.3", 0.5: "dropout", 0.7: "dropout_0.7"},
 }
 TABLE2 = {
-    "strong": (2.3029, 10.00),
-    "both": (1.4336, 50.68),
-    "none": (1.0241, 61.35),
+    "strong_regularization": (2.3029, 10.00),
+    "baseline": (1.4336, 50.68),
+    "no_regularization": (1.0241, 61.35),
 }  # final training loss, test accuracy
 MEASURED = ("epoch_losses", "clean_train_loss", "clean_train_accuracy", "test_loss", "test_accuracy", "weight_norm")
 
@@ -63,23 +63,23 @@ TABLE2_WORDS = "The report's table 2. Its fourth row, ten epochs of the baseline
 
 
 def main():
-    options = cli.settle(cli.flags(__doc__).parse_args(), TASK)
-    with cli.alone(options.out):
+    options = cli.resolve_options(cli.make_parser(__doc__).parse_args(), TASK)
+    with cli.output_lock(options.out):
         if not options.redraw:
             train(options)
-        report(options.out, options.out, options.lang)
+        write_results(options.out, options.out, options.lang)
         cli.finish(options)
     print(f"results: {options.out}")
 
 
 def train(options):
-    from common import study
+    from common import sweep
 
-    runs = study.configure(RUNS, BASE, options)
-    histories = study.study(runs, options, evaluate_train=True)
+    runs = sweep.configure(CONFIGS, BASE, options)
+    histories = sweep.run(runs, options, evaluate_train=True)
     tables.save_histories(options.out / "loss_history.npz", histories)
     cli.write_json(options.out / "cost.json", step_costs(runs, options))
-    study.write_provenance(runs, options)
+    sweep.write_run_json(runs, options)
 
 
 def step_costs(runs, options):
@@ -89,16 +89,16 @@ def step_costs(runs, options):
 
     import torch
 
-    from common import data, study
+    from common import data, sweep
 
     torch.set_num_threads(1)
     device = torch.device(options.device)
     train = data.load_sample()[0].to(device)
     trained = {}
     for run in COMPARED:
-        batches = data.Batches(train, runs[run]["batch_size"], seed=0, normalisation=data.HALF)
-        job = {"runs": [runs[run]], "seeds": [0]}
-        trained[run] = study.network(job, [batches], device, "fp32")
+        batches = data.Batches(train, runs[run]["batch_size"], seed=0, stats=data.TUTORIAL_STATS)
+        job = {"configs": [runs[run]], "seeds": [0]}
+        trained[run] = sweep.single_learner(job, [batches], device, "fp32")
     milliseconds = {run: [] for run in COMPARED}
     for _ in range(COST_ROUNDS):
         for run, (learner, batches) in trained.items():
@@ -111,55 +111,55 @@ def step_costs(runs, options):
     return {run: statistics.median(times) for run, times in milliseconds.items()}
 
 
-def report(source, out, lang="en"):
+def write_results(source, out, lang="en"):
     """Draw tables and figures into `out` from the histories saved in `source`."""
 
     scale = cli.read_json(source / "run.json")["scale"]
-    style = figures.Style(lang, scale)
+    plots.setup(lang, scale)
     histories = tables.load_histories(source / "loss_history.npz")
     tables.write_csv(out / "results.csv", tables.result_rows(histories, scale))
     tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
 
-    at_end = {field: tables.final(histories, field) for field in MEASURED}
-    at_end["gap"] = {run: at_end["clean_train_accuracy"][run] - at_end["test_accuracy"][run] for run in RUNS}
-    at_end["seconds"] = tables.per_run(histories, lambda history: history["seconds"].astype(float).mean())
+    final = {field: tables.final_values(histories, field) for field in MEASURED}
+    final["gap"] = {run: final["clean_train_accuracy"][run] - final["test_accuracy"][run] for run in CONFIGS}
+    final["seconds"] = tables.map_histories(histories, lambda history: history["seconds"].astype(float).mean())
     sections = [
-        f"Mean ± standard deviation over {len(at_end['gap']['none'])} seeds, each run's last epoch. {WORDS}",
-        measured_table(at_end),
-        verdict(at_end),
+        f"Mean ± standard deviation over {len(final['gap']['no_regularization'])} seeds, each run's last epoch. {WORDS}",
+        measured_table(final),
+        verdict(final),
         "## L2 and dropout compared",
         CLAIMS_WORDS,
-        claims_table(at_end, cli.read_json(source / "cost.json")),
+        claims_table(final, cli.read_json(source / "cost.json")),
         "## Table 2",
         TABLE2_WORDS,
-        table2(at_end),
+        table2(final),
     ]
     tables.write_markdown(out / "comparison.md", "Task 2: L2 and dropout", sections, scale)
-    draw_curves(out / "curves.png", histories, style)
-    draw_strengths(out / "strength.png", at_end, style)
+    draw_curves(out / "curves.png", histories)
+    draw_strengths(out / "strength.png", final)
 
 
-def measured_table(at_end):
+def measured_table(final):
     rows = []
-    for run, change in RUNS.items():
-        row = {"run": run, "L2": (BASE | change)["weight_decay"], "dropout": (BASE | change)["dropout"]}
-        row |= {"running training loss": tables.pm(at_end["epoch_losses"][run], 3)}
-        row |= {"clean training loss": tables.pm(at_end["clean_train_loss"][run], 3)}
-        row |= {"test loss": tables.pm(at_end["test_loss"][run], 3)}
-        row |= {"training accuracy, %": tables.pm(at_end["clean_train_accuracy"][run])}
+    for run, change in CONFIGS.items():
+        row = {"config": run, "L2": (BASE | change)["weight_decay"], "dropout": (BASE | change)["dropout"]}
+        row |= {"running training loss": tables.mean_std(final["epoch_losses"][run], 3)}
+        row |= {"clean training loss": tables.mean_std(final["clean_train_loss"][run], 3)}
+        row |= {"test loss": tables.mean_std(final["test_loss"][run], 3)}
+        row |= {"training accuracy, %": tables.mean_std(final["clean_train_accuracy"][run])}
         row |= {
-            "test accuracy, %": tables.pm(at_end["test_accuracy"][run]),
-            "gap, points": tables.pm(at_end["gap"][run]),
+            "test accuracy, %": tables.mean_std(final["test_accuracy"][run]),
+            "gap, points": tables.mean_std(final["gap"][run]),
         }
         row |= {
-            "weight norm": tables.pm(at_end["weight_norm"][run], 1),
-            "s an epoch": tables.pm(at_end["seconds"][run], 1),
+            "weight norm": tables.mean_std(final["weight_norm"][run], 1),
+            "s an epoch": tables.mean_std(final["seconds"][run], 1),
         }
         rows.append(row)
     return rows
 
 
-def claims_table(at_end, cost):
+def claims_table(final, cost):
     """The report's six properties, the last three with what was measured of none, L2 0.01 and dropout 0.5."""
 
     def row(words, l2, dropout, measure):
@@ -168,9 +168,9 @@ def claims_table(at_end, cost):
         }
 
     tried = {run: STRENGTHS[name] for run, name in (("l2", "weight_decay"), ("dropout", "dropout"))}
-    mean = lambda run: at_end["test_accuracy"][run].mean()
+    mean = lambda run: final["test_accuracy"][run].mean()
     best = {run: max(strengths, key=lambda strength: mean(strengths[strength])) for run, strengths in tried.items()}
-    shift = lambda run: tables.pm(at_end["epoch_losses"][run] - at_end["clean_train_loss"][run], 3)
+    shift = lambda run: tables.mean_std(final["epoch_losses"][run] - final["clean_train_loss"][run], 3)
     return [
         row("acts on", "weights", "activations", lambda run: ""),
         row("where", "optimiser", "network", lambda run: ""),
@@ -185,50 +185,50 @@ def claims_table(at_end, cost):
             "effect (weight norm)",
             "smaller weights",
             "less co-adaptation",
-            lambda run: tables.pm(at_end["weight_norm"][run], 1),
+            lambda run: tables.mean_std(final["weight_norm"][run], 1),
         ),
-        row("effect (gap, points)", "", "", lambda run: tables.pm(at_end["gap"][run])),
+        row("effect (gap, points)", "", "", lambda run: tables.mean_std(final["gap"][run])),
         row("cost (ms a step)", "low", "medium", lambda run: f"{cost[run]:.2f}"),
     ]
 
 
-def table2(at_end):
+def table2(final):
     rows = []
     for run, (loss, accuracy) in TABLE2.items():
         row = {
-            "run": run,
+            "config": run,
             "report: training loss": loss,
-            "ours: training loss": tables.pm(at_end["epoch_losses"][run], 4),
+            "ours: training loss": tables.mean_std(final["epoch_losses"][run], 4),
         }
         row |= {
             "report: test accuracy, %": f"{accuracy:.2f}",
-            "ours: test accuracy, %": tables.pm(at_end["test_accuracy"][run]),
+            "ours: test accuracy, %": tables.mean_std(final["test_accuracy"][run]),
         }
         rows.append(row)
     return rows
 
 
-def verdict(at_end):
+def verdict(final):
     """Sentences computed from the numbers, so that they stay true. A run beats `none` if it does by two standard errors, seed by seed."""
-    accuracy, gap = at_end["test_accuracy"], at_end["gap"]
+    accuracy, gap = final["test_accuracy"], final["gap"]
     best = max(accuracy, key=lambda run: accuracy[run].mean())
-    differences = {run: accuracy[run] - accuracy["none"] for run in RUNS if run != "none"}
+    differences = {run: accuracy[run] - accuracy["no_regularization"] for run in CONFIGS if run != "no_regularization"}
     error = lambda values: tables.std(values) / len(values) ** 0.5 if len(values) > 1 else float("inf")
     better = [run for run, values in differences.items() if values.mean() > 2 * error(values)]
     worse = [run for run, values in differences.items() if values.mean() < -2 * error(values)]
     holds = "does not hold" if better else "holds" if len(worse) == len(differences) else "is neither shown nor refuted"
     listed = lambda runs: ", ".join(f"`{run}` ({differences[run].mean():+.2f})" for run in runs) or "none"
     return (
-        f"Highest: `{best}` with {accuracy[best].mean():.2f}%; without regularisation {accuracy['none'].mean():.2f}%. Seed by seed, in points, "
+        f"Highest: `{best}` with {accuracy[best].mean():.2f}%; without regularisation {accuracy['no_regularization'].mean():.2f}%. Seed by seed, in points, "
         f"and by more than two standard errors: better than no regularisation: {listed(better)}; worse: {listed(worse)}. "
-        f"The gap is {gap['none'].mean():.2f} points without regularisation and {gap['both'].mean():.2f} with the report's baseline of both. "
+        f"The gap is {gap['no_regularization'].mean():.2f} points without regularisation and {gap['baseline'].mean():.2f} with the report's baseline of both. "
         f"That regularisation only hurts here (section 4.2.4) {holds} for these strengths and five epochs."
     )
 
 
-def draw_curves(path, histories, style):
+def draw_curves(path, histories):
     compared = {key: history for key, history in histories.items() if key[0] in COMPARED}
-    figure, axes = figures.plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    figure, axes = plots.plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     panels = (
         ("clean_train_loss", "Training loss (evaluation mode)"),
         ("test_loss", "Test loss"),
@@ -236,20 +236,20 @@ def draw_curves(path, histories, style):
         ("test_accuracy", "Test accuracy, %"),
     )
     for panel, (field, label) in zip(axes.flat, panels):
-        figures.curves(panel, compared, field, style, label)
+        plots.curves(panel, compared, field, label)
     for left, right in axes:
         right.sharey(left)
         right.autoscale(axis="y")
     axes[0, 0].legend()
-    style.save(figure, path)
+    plots.save(figure, path)
 
 
-def draw_strengths(path, at_end, style):
-    figure, axes = figures.plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
+def draw_strengths(path, final):
+    figure, axes = plots.plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
     for panel, (name, label) in zip(axes, (("weight_decay", "L2 (weight decay)"), ("dropout", "Dropout"))):
         strengths = STRENGTHS[name]
         for field, words in (("test_accuracy", "Test accuracy, %"), ("clean_train_accuracy", "Training accuracy, %")):
-            values = [at_end[field][run] for run in strengths.values()]
+            values = [final[field][run] for run in strengths.values()]
             spread = [tables.std(value) for value in values]
             panel.errorbar(
                 range(len(strengths)),
@@ -257,13 +257,13 @@ def draw_strengths(path, at_end, style):
                 yerr=spread,
                 marker="o",
                 capsize=3,
-                label=style.text(words),
+                label=words,
             )
         panel.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
-        panel.set(xlabel=style.text(label), ylabel=style.text("Accuracy after training, %"))
+        panel.set(xlabel=label, ylabel="Accuracy after training, %")
     axes[0].legend()
-    style.save(figure, path)
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
+from common import cli, plots, tables
 
 BASE = {
     "model": "lenet",
@@ -29,7 +29,7 @@ BASE = {
     "weight_decay": 0.01,
     "dropout": 0.5,
 }
-RUNS = {
+CONFIGS = {
     "baseline": {},
     "high_lr": {"lr": 0.01},
     "low_lr": {"lr": 0.0001},
@@ -67,40 +67,40 @@ CLOSE = 3.0  # points of accuracy within which a run counts as the report's
 
 
 def main():
-    options = cli.settle(cli.flags(__doc__).parse_args(), TASK)
-    with cli.alone(options.out):
+    options = cli.resolve_options(cli.make_parser(__doc__).parse_args(), TASK)
+    with cli.output_lock(options.out):
         if not options.redraw:
             train(options)
-        report(options.out, options.out, options.lang)
+        write_results(options.out, options.out, options.lang)
         cli.finish(options)
     print(f"results: {options.out}")
 
 
 def train(options):
-    from common import study
+    from common import sweep
 
-    runs = study.configure(RUNS, BASE, options)
-    histories = study.study(runs, options, name="all images")
+    runs = sweep.configure(CONFIGS, BASE, options)
+    histories = sweep.run(runs, options, name="all images")
     tables.save_histories(options.out / "loss_history.npz", histories)
-    study.write_provenance(runs, options)  # half of the task is half of the report: --redraw shows it already
-    on_split = study.study(runs, options, seeds=options.seeds[:SPLIT_SEEDS], on_split=True, name="9:1 split")
+    sweep.write_run_json(runs, options)  # half of the task is half of the report: --redraw shows it already
+    on_split = sweep.run(runs, options, seeds=options.seeds[:SPLIT_SEEDS], on_split=True, name="9:1 split")
     tables.save_histories(options.out / "split_history.npz", on_split, batches_of=None)
-    tables.save_arrays(options.out / "split.npz", study.split_indices(options))
-    study.write_provenance(runs, options)
+    tables.save_arrays(options.out / "split.npz", sweep.split_indices(options))
+    sweep.write_run_json(runs, options)
 
 
-def report(source, out, lang="en"):
+def write_results(source, out, lang="en"):
     """Draw tables and figures into `out` from the histories saved in `source`."""
 
     run_json = cli.read_json(source / "run.json")
-    scale, runs = run_json["scale"], run_json["runs"]
-    style = figures.Style(lang, scale)
+    scale, runs = run_json["scale"], run_json["configs"]
+    plots.setup(lang, scale)
     histories = tables.load_histories(source / "loss_history.npz")
     tables.write_csv(out / "results.csv", tables.result_rows(histories, scale))
     tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
 
-    accuracy = tables.final(histories, "test_accuracy")
-    loss = tables.final(histories, "epoch_losses")
+    accuracy = tables.final_values(histories, "test_accuracy")
+    loss = tables.final_values(histories, "epoch_losses")
     sections = [
         f"Mean ± standard deviation over {len(accuracy['baseline'])} seeds, each run's last epoch.",
         "## Table 1: the runs",
@@ -108,8 +108,8 @@ def report(source, out, lang="en"):
         explanation(histories, accuracy),
         "## Table 2: regularisation and accuracy",
         sorted(
-            (row for row in table1(runs, accuracy, loss) if row["run"] in TABLE2),
-            key=lambda row: TABLE2.index(row["run"]),
+            (row for row in table1(runs, accuracy, loss) if row["config"] in TABLE2),
+            key=lambda row: TABLE2.index(row["config"]),
         ),
         "## What validation would have chosen",
         "The report compares its runs on the test set. Here each is trained again on 45,000 images, and 5,000 held-out ones choose.",
@@ -123,16 +123,16 @@ def report(source, out, lang="en"):
     tables.write_markdown(out / "hyperparameters.md", "Task 3: seven runs, and the next step", sections, scale)
 
     first = min(seed for _, seed in histories)
-    for run in RUNS:
-        figures.loss_figure(out / f"losses_{run}.png", histories[run, first], style.text(run), style)
-    draw_comparison(out / "comparison.png", histories, accuracy, loss, style)
+    for run in CONFIGS:
+        plots.loss_figure(out / f"losses_{run}.png", histories[run, first], run)
+    draw_comparison(out / "comparison.png", histories, accuracy, loss)
 
 
 def table1(runs, accuracy, loss):
     rows = []
     for name, run in runs.items():
         row = {
-            "run": name,
+            "config": name,
             "lr": run["lr"],
             "epochs": run["epochs"],
             "momentum": run["momentum"],
@@ -142,10 +142,13 @@ def table1(runs, accuracy, loss):
         reported = REPORT_ACCURACY.get(name)
         row |= {
             "report: accuracy, %": f"{reported:.2f}" if reported else "",
-            "ours: accuracy, %": tables.pm(accuracy[name]),
+            "ours: accuracy, %": tables.mean_std(accuracy[name]),
         }
         row |= {"difference": f"{accuracy[name].mean() - reported:+.2f}" if reported else ""}
-        row |= {"report: training loss": REPORT_LOSS.get(name, ""), "ours: training loss": tables.pm(loss[name], 4)}
+        row |= {
+            "report: training loss": REPORT_LOSS.get(name, ""),
+            "ours: training loss": tables.mean_std(loss[name], 4),
+        }
         rows.append(
             row
             | {
@@ -184,11 +187,15 @@ def explanation(histories, accuracy):
 
 def selection(on_split):
     """A table of validation and test accuracy on the split, and whether they choose the same run."""
-    validation = tables.final(on_split, "val_accuracy")
-    test = tables.final(on_split, "test_accuracy")
+    validation = tables.final_values(on_split, "val_accuracy")
+    test = tables.final_values(on_split, "test_accuracy")
     ranked = sorted(validation, key=lambda run: -validation[run].mean())
     rows = [
-        {"run": run, "validation accuracy, %": tables.pm(validation[run]), "test accuracy, %": tables.pm(test[run])}
+        {
+            "config": run,
+            "validation accuracy, %": tables.mean_std(validation[run]),
+            "test accuracy, %": tables.mean_std(test[run]),
+        }
         for run in ranked
     ]
     by_test = sorted(test, key=lambda run: -test[run].mean())
@@ -209,26 +216,24 @@ def selection(on_split):
     )
 
 
-def draw_comparison(path, histories, accuracy, loss, style):
-    figure, ((losses, accuracies), (final, related)) = figures.plt.subplots(
-        2, 2, figsize=(14, 10), layout="constrained"
-    )
-    figures.curves(losses, histories, "epoch_losses", style, "Mean training loss")
-    losses.set_title(style.text("Training loss of each epoch"))
+def draw_comparison(path, histories, accuracy, loss):
+    figure, ((losses, accuracies), (final, related)) = plots.plt.subplots(2, 2, figsize=(14, 10), layout="constrained")
+    plots.curves(losses, histories, "epoch_losses", "Mean training loss")
+    losses.set_title("Training loss of each epoch")
     losses.legend(fontsize=8)
-    figures.curves(accuracies, histories, "test_accuracy", style, "Test accuracy, %")
-    accuracies.set_title(style.text("Test accuracy after each epoch"))
-    figures.bars(final, accuracy, style, "Test accuracy, %")
-    final.set_title(style.text("Final test accuracy"))
-    for position, run in enumerate(RUNS):
-        related.scatter(loss[run], accuracy[run], color=f"C{position % 10}", label=style.text(run), s=25)
+    plots.curves(accuracies, histories, "test_accuracy", "Test accuracy, %")
+    accuracies.set_title("Test accuracy after each epoch")
+    plots.bars(final, accuracy, "Test accuracy, %")
+    final.set_title("Final test accuracy")
+    for position, run in enumerate(CONFIGS):
+        related.scatter(loss[run], accuracy[run], color=f"C{position % 10}", label=run, s=25)
     related.set(
-        xlabel=style.text("Final training loss"),
-        ylabel=style.text("Test accuracy, %"),
-        title=style.text("Final loss and final accuracy, one point a seed"),
+        xlabel="Final training loss",
+        ylabel="Test accuracy, %",
+        title="Final loss and final accuracy, one point a seed",
     )
-    style.save(figure, path)
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, figures, tables
+from common import cli, plots, tables
 
 BASE = {
     "model": "lenet",
@@ -29,10 +29,10 @@ BASE = {
     "weight_decay": 0.01,
     "dropout": 0.5,
 }
-RUNS = {"lenet": {}, "lightweight_resnet": {"model": "lightweight_resnet"}}
+CONFIGS = {"lenet": {}, "lightweight_resnet": {"model": "lightweight_resnet"}}
 BATCH_SIZES = (4, 32, 64, 100, 128)
 LENET_BATCHES = {f"lenet_batch_{size}": {"batch_size": size} for size in BATCH_SIZES}
-# The report gives the residual network's accuracy after its first epoch, so one epoch tells its batch size. 64 is among RUNS; LeNet
+# The report gives the residual network's accuracy after its first epoch, so one epoch tells its batch size. 64 is among CONFIGS; LeNet
 # alone rules out 4 and 32.
 RESNET_BATCHES = {
     f"resnet_batch_{size}": {"model": "lightweight_resnet", "batch_size": size, "epochs": 1} for size in (100, 128)
@@ -59,38 +59,38 @@ REPORT = {  # table 3 and sections 4.3.1 to 4.3.3; its seconds are an NVIDIA A10
 
 
 def main():
-    options = cli.settle(cli.flags(__doc__, SEEDS).parse_args(), TASK, SEEDS)
-    with cli.alone(options.out):
+    options = cli.resolve_options(cli.make_parser(__doc__, SEEDS).parse_args(), TASK, SEEDS)
+    with cli.output_lock(options.out):
         if not options.redraw:
             train(options)
-        report(options.out, options.out, options.lang)
+        write_results(options.out, options.out, options.lang)
         cli.finish(options)
     print(f"results: {options.out}")
 
 
 def train(options):
-    from common import study
+    from common import sweep
 
-    runs = study.configure(RUNS, BASE, options)
-    histories = study.study(runs, options, apart=True, name="architectures")
+    runs = sweep.configure(CONFIGS, BASE, options)
+    histories = sweep.run(runs, options, apart=True, name="architectures")
     tables.save_histories(options.out / "loss_history.npz", histories)
     (options.out / "batch_history.npz").unlink(missing_ok=True)  # of another --batch-size, perhaps
     if not options.batch_size:
-        lenets, resnets = (study.configure(changes, BASE, options) for changes in (LENET_BATCHES, RESNET_BATCHES))
+        lenets, resnets = (sweep.configure(changes, BASE, options) for changes in (LENET_BATCHES, RESNET_BATCHES))
         seeds = LENET_BATCH_SEEDS if options.scale == "full" else options.seeds
-        batches = study.study(lenets, options, seeds=seeds, name="LeNet's batch size")
-        batches |= study.study(resnets, options, seeds=RESNET_BATCH_SEEDS, name="the ResNet's batch size")
+        batches = sweep.run(lenets, options, seeds=seeds, name="LeNet's batch size")
+        batches |= sweep.run(resnets, options, seeds=RESNET_BATCH_SEEDS, name="the ResNet's batch size")
         tables.save_histories(options.out / "batch_history.npz", batches, batches_of=None)
         runs |= lenets | resnets
-    study.write_provenance(runs, options)
+    sweep.write_run_json(runs, options)
 
 
-def report(source, out, lang="en"):
+def write_results(source, out, lang="en"):
     """Draw tables and figures into `out` from the histories saved in `source`."""
 
     run_json = cli.read_json(source / "run.json")
     scale = run_json["scale"]
-    style = figures.Style(lang, scale)
+    plots.setup(lang, scale)
     histories = tables.load_histories(source / "loss_history.npz")
     tables.write_csv(out / "results.csv", tables.result_rows(histories, scale))
     tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
@@ -102,33 +102,33 @@ def report(source, out, lang="en"):
         batches = tables.load_histories(source / "batch_history.npz")
         tables.write_csv(out / "batch_results.csv", tables.result_rows(batches, scale))
         sections += ["## The batch size that the report does not name", *batch_sections(batches, histories)]
-        draw_batches(out / "batch_size.png", batches, style)
+        draw_batches(out / "batch_size.png", batches)
     tables.write_markdown(out / "architectures.md", "Task 4: LeNet and LightweightResNet", sections, scale)
-    draw_comparison(out / "comparison.png", histories, style)
+    draw_comparison(out / "comparison.png", histories)
 
 
 def table3(histories):
     from common.models import MODELS, forward_flops, parameter_count
 
-    final = tables.final(histories, "test_accuracy")
-    first = tables.per_run(histories, lambda history: history["test_accuracy"][0])
-    loss = tables.final(histories, "epoch_losses")
+    final = tables.final_values(histories, "test_accuracy")
+    first = tables.map_histories(histories, lambda history: history["test_accuracy"][0])
+    loss = tables.final_values(histories, "epoch_losses")
     seconds = tables.total_seconds(histories)
     measured = {}
-    for run in RUNS:
+    for run in CONFIGS:
         model = MODELS[run]()
         measured[run] = {
-            "test accuracy, %": tables.pm(final[run]),
-            "accuracy after epoch 1, %": tables.pm(first[run]),
-            "training loss": tables.pm(loss[run], 3),
+            "test accuracy, %": tables.mean_std(final[run]),
+            "accuracy after epoch 1, %": tables.mean_std(first[run]),
+            "training loss": tables.mean_std(loss[run], 3),
             "parameters": f"{parameter_count(model):,}",
             "FLOPs an image, forward, millions": f"{forward_flops(model) / 1e6:.2f}",
-            "seconds": tables.pm(seconds[run], 0),
+            "seconds": tables.mean_std(seconds[run], 0),
         }
     rows = []
     for quantity in measured["lenet"]:
         row = {"quantity": quantity}
-        for run in RUNS:
+        for run in CONFIGS:
             row |= {f"{run}: report": REPORT[run].get(quantity, ""), f"{run}: ours": measured[run][quantity]}
         rows.append(row)
     return rows
@@ -153,18 +153,18 @@ def batch_sections(batches, histories):
     for size in BATCH_SIZES:
         row, away = {"batch size": size}, []
         for words, (network, epoch, value) in reported.items():
-            found = tables.per_run(
+            found = tables.map_histories(
                 everything,
                 lambda history, epoch=epoch: history["test_accuracy"][epoch],
             )
             ours = found.get(f"{network}_batch_{size}")
-            row[words] = "" if ours is None else tables.pm(ours)
+            row[words] = "" if ours is None else tables.mean_std(ours)
             away += [] if ours is None else [abs(ours.mean() - value)]
         if len(away) == len(reported):
             distances[size] = sum(away) / len(away)
         rows.append(row | {"mean distance": f"{distances[size]:.2f}" if size in distances else ""})
     best, *others = sorted(distances, key=distances.get)
-    lenet = tables.final(batches, "test_accuracy")
+    lenet = tables.final_values(batches, "test_accuracy")
     four, epochs = lenet["lenet_batch_4"].mean(), len(batches["lenet_batch_4", 0]["test_accuracy"])
     return (
         f"Test accuracy in per cent, mean ± standard deviation over {len(lenet['lenet_batch_4'])} seeds for LeNet, "
@@ -175,31 +175,30 @@ def batch_sections(batches, histories):
     )
 
 
-def draw_comparison(path, histories, style):
-    figure, (over_time, final) = figures.plt.subplots(1, 2, figsize=(12, 5), layout="constrained", width_ratios=(2, 1))
-    figures.curves(over_time, histories, "test_accuracy", style, "Test accuracy, %")
-    over_time.set_title(style.text("Test accuracy after each epoch"))
+def draw_comparison(path, histories):
+    figure, (over_time, final) = plots.plt.subplots(1, 2, figsize=(12, 5), layout="constrained", width_ratios=(2, 1))
+    plots.curves(over_time, histories, "test_accuracy", "Test accuracy, %")
+    over_time.set_title("Test accuracy after each epoch")
     over_time.legend()
-    figures.bars(
+    plots.bars(
         final,
-        tables.final(histories, "test_accuracy"),
-        style,
+        tables.final_values(histories, "test_accuracy"),
         "Test accuracy, %",
     )
-    final.set_title(style.text("Final test accuracy"))
-    style.save(figure, path)
+    final.set_title("Final test accuracy")
+    plots.save(figure, path)
 
 
-def draw_batches(path, batches, style):
-    figure, axes = figures.plt.subplots(figsize=(8, 5), layout="constrained")
+def draw_batches(path, batches):
+    figure, axes = plots.plt.subplots(figsize=(8, 5), layout="constrained")
     lenets = {key: history for key, history in batches.items() if key[0].startswith("lenet")}
-    figures.curves(axes, lenets, "test_accuracy", style, "Test accuracy, %")
-    axes.axhline(54.93, color="grey", linestyle=":", linewidth=1, label=style.text("the report's task 3"))
-    axes.axhline(36.30, color="grey", linestyle="--", linewidth=1, label=style.text("the report's task 4"))
-    axes.set_title(style.text("LeNet at five batch sizes"))
+    plots.curves(axes, lenets, "test_accuracy", "Test accuracy, %")
+    axes.axhline(54.93, color="grey", linestyle=":", linewidth=1, label="the report's task 3")
+    axes.axhline(36.30, color="grey", linestyle="--", linewidth=1, label="the report's task 4")
+    axes.set_title("LeNet at five batch sizes")
     axes.legend()
-    style.save(figure, path)
+    plots.save(figure, path)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.entry_point(main)

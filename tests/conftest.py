@@ -30,7 +30,7 @@ def here(monkeypatch, capsys):
     def start(main, *words):
         monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
         with pytest.raises(SystemExit) as end:
-            cli.run(main)
+            cli.entry_point(main)
         return subprocess.CompletedProcess(words, end.value.code or 0, *capsys.readouterr())
 
     return start

@@ -2,7 +2,7 @@
 # The tests, from a bare clone: makes the environment if need be, checks the style, runs pytest. Arguments go to pytest.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-. common/environment.sh
+. common/support/environment.sh
 make_environment pytest jinja2 markdown
 if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
     "$PYTHON" -m ruff check . || exit 1

@@ -6,8 +6,8 @@ from PIL import Image
 from torchvision.transforms import functional as tv
 
 from common import augment, data
-from project3_wrn.recipes import RECIPES, Recipe
-from project3_wrn.train import preparation
+from project3_wrn.method.recipes import RECIPES, Recipe
+from project3_wrn.method.train import preparation
 
 
 def generators():
@@ -62,19 +62,19 @@ def test_the_reports_crop_is_torchvisions_on_the_picture(sample):
     generator, reference = generators()
     pictures = sample[0][slice(40)]
     steps = preparation(Recipe(), pictures)["augment"]
-    cropped = steps[0](data.normalise(pictures.images, data.PIXEL), generator)
+    cropped = steps[0](data.normalize(pictures.images, data.CIFAR10_STATS), generator)
     top, left = torch.randint(0, 9, (2, 40, 1), generator=reference).squeeze(-1).tolist()
     expected = []
     for image, y, x in zip(pictures.images, top, left):
         picture = tv.crop(tv.pad(Image.fromarray(image.permute(1, 2, 0).numpy()), 4), y, x, 32, 32)
-        expected.append(tv.normalize(tv.to_tensor(picture), *data.PIXEL))
+        expected.append(tv.normalize(tv.to_tensor(picture), *data.CIFAR10_STATS))
     assert torch.equal(cropped, torch.stack(expected))
     assert torch.equal(generator.get_state(), reference.get_state())
     assert len({*zip(top, left)}) > 20
 
 
 def test_a_fast_recipe_still_pads_with_the_mirrored_picture(images):
-    steps = preparation(RECIPES["fast96"], data.Images(torch.zeros(0, 3, 32, 32), torch.zeros(0)))["augment"]
+    steps = preparation(RECIPES["fast96"], data.Dataset(torch.zeros(0, 3, 32, 32), torch.zeros(0)))["augment"]
     (generator, reference), offsets = generators(), torch.Generator().manual_seed(5)
     top, left = torch.randint(0, 9, (2, 40, 1), generator=offsets).squeeze(-1).tolist()
     padded = F.pad(images, (4, 4, 4, 4), "reflect")

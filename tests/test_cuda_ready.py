@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import plan
 from common import cli, data
-from common.learners import Stack, StackedBatches
+from common.learners import StackedBatches, StackedLearner
 from common.models import MODELS
-from project3_wrn.recipes import RECIPES, Recipe
-from project3_wrn.train import build
+from common.support import plan
+from project3_wrn.method.recipes import RECIPES, Recipe
+from project3_wrn.method.train import build
 from tests.conftest import ROOT, run, run_python
 
 # operations whose result the host has to see: a value, or how many values there are
@@ -59,8 +59,12 @@ def quick(name, images):
 
 def stack(images, **options):
     models = [[MODELS["lenet"](dropout=p) for p in (0.0, 0.5)] for _ in range(2)]
-    learner = Stack(models, lr=[0.01] * 2, momentum=[0.9] * 2, weight_decay=[0.0, 0.01], batch_size=20, **options)
-    return learner, StackedBatches([data.Batches(images, 20, seed=seed, normalisation=data.HALF) for seed in range(2)])
+    learner = StackedLearner(
+        models, lr=[0.01] * 2, momentum=[0.9] * 2, weight_decay=[0.0, 0.01], batch_size=20, **options
+    )
+    return learner, StackedBatches(
+        [data.Batches(images, 20, seed=seed, stats=data.TUTORIAL_STATS) for seed in range(2)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,13 +76,13 @@ def stack(images, **options):
             lambda images, change=change: reports(change, images)
             for change in (
                 {},
-                {"mix": "mixup"},
-                {"mix": "cutmix"},
+                {"mixing": "mixup"},
+                {"mixing": "cutmix"},
                 {"loss": "focal"},
                 {"loss": "hardest"},
                 {"loss": "contrastive"},
-                {"targeted": True},
-                {"weighted": True},
+                {"targeted_augmentation": True},
+                {"class_weighted_sampling": True},
                 {"ema": 0.9},
                 {"optimizer": "adamw"},
             )
@@ -128,14 +132,14 @@ def test_out_of_memory_is_one_line(monkeypatch, capsys):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
 
     with pytest.raises(SystemExit) as left:
-        cli.run(main)
+        cli.entry_point(main)
     told = capsys.readouterr().err
     assert left.value.code == 1 and told.count("\n") == 1 and "--batch-size" in told and "checkpoint is kept" in told
 
 
 def test_deterministic_is_asked_of_torch_before_cuda_starts():
     script = "import sys; sys.argv = ['x', '--deterministic', '--device', 'cpu', '--scale', 'quick']\n"
-    script += "from pathlib import Path; from common import cli; cli.settle(cli.flags('').parse_args(), Path())\n"
+    script += "from pathlib import Path; from common import cli; cli.resolve_options(cli.make_parser('').parse_args(), Path())\n"
     script += (
         "import os, torch; print(torch.are_deterministic_algorithms_enabled(), os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     )

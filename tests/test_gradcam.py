@@ -8,15 +8,15 @@ from torch import nn
 
 from common import data
 from common.models import MODELS
-from common.problem import Problem
-from project3_wrn.gradcam import enlarged, gradcam
+from common.support.errors import UserError
+from project3_wrn.analysis.gradcam import gradcam, upsample
 
 LAST = {"resnet18": "layer4", "fast94": "groups", "wrn16_8": "blocks", "vgg16_bn": "features", "lenet": "conv2"}
 
 
 @pytest.fixture(scope="module")
 def images(sample):
-    return data.normalise(sample[1].images[:4], data.PIXEL)
+    return data.normalize(sample[1].images[:4], data.CIFAR10_STATS)
 
 
 def trained_looking(name):
@@ -36,9 +36,9 @@ def test_as_the_public_package(name, images):
     model, targets = trained_looking(name), [3, 5, 8, 0]
     layer = LAST[name]
     with package.GradCAM(model, [dict(model.named_modules())[layer]]) as cam:
-        # a map is scaled to 0..1 before it is enlarged and after
+        # a map is scaled to 0..1 before it is upsampled and after
         theirs = torch.from_numpy(cam(images, [ClassifierOutputTarget(target) for target in targets]))
-    ours = enlarged(gradcam(model, images, targets, layer), (32, 32))
+    ours = upsample(gradcam(model, images, targets, layer), (32, 32))
     lowest, highest = ours.amin((1, 2), keepdim=True), ours.amax((1, 2), keepdim=True)
     assert torch.allclose((ours - lowest) / (highest - lowest + 1e-7), theirs, atol=1e-5)
     assert ours.amax() > 0.5
@@ -96,11 +96,11 @@ def test_the_model_is_left_as_it_was(images, layer, frozen):
 def test_what_cannot_be_shown_is_told(images):
     with pytest.raises(ValueError, match="1 targets for 4 images"):
         gradcam(trained_looking("resnet18"), images, [0])
-    with pytest.raises(Problem, match=r"1x1.*--gradcam-layer"):
+    with pytest.raises(UserError, match=r"1x1.*--gradcam-layer"):
         gradcam(trained_looking("dla34"), images, [0] * 4)
-    with pytest.raises(Problem, match="no layer 'layer9'"):
+    with pytest.raises(UserError, match="no layer 'layer9'"):
         gradcam(trained_looking("resnet18"), images, [0] * 4, "layer9")
-    with pytest.raises(Problem, match="fc gives"):
+    with pytest.raises(UserError, match="fc gives"):
         gradcam(trained_looking("resnet18"), images, [0] * 4, "fc")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

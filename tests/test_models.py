@@ -139,14 +139,14 @@ def test_the_wide_block_drops_out_between_its_convolutions(channels_in, stride):
     block, x = WideBlock(channels_in, 16, stride, dropout=0.3).train(), torch.randn(8, channels_in, 16, 16)
     weights = {name: value.clone() for name, value in block.state_dict().items()}
 
-    def normalised(x, name):
+    def normalized(x, name):
         mean, variance = (weights[f"{name}.running_{kind}"] for kind in ("mean", "var"))
         return F.batch_norm(x, mean, variance, weights[f"{name}.weight"], weights[f"{name}.bias"], training=True)
 
     torch.manual_seed(1)
-    active = F.relu(normalised(x, "bn1"))
+    active = F.relu(normalized(x, "bn1"))
     residual = F.conv2d(active, weights["conv1.weight"], stride=stride, padding=1)
-    residual = F.dropout(F.relu(normalised(residual, "bn2")), 0.3, training=True)
+    residual = F.dropout(F.relu(normalized(residual, "bn2")), 0.3, training=True)
     residual = F.conv2d(residual, weights["conv2.weight"], padding=1)
     shortcut = x if channels_in == 16 else F.conv2d(active, weights["shortcut.weight"], stride=stride)
     torch.manual_seed(1)
@@ -161,7 +161,7 @@ def test_docstrings_name_the_number_of_parameters(name):
 
 def test_whitening_whitens(sample):
     """The covariance of what the filters of one sign give is the identity, where the patches vary at all."""
-    layer, images = Whitening(), data.normalise(sample[0].images[:500], data.PIXEL)
+    layer, images = Whitening(), data.normalize(sample[0].images[:500], data.CIFAR10_STATS)
     layer.whiten(images, eps=0.0)
     responses = layer(images)[:, :12].movedim(1, 0).flatten(1).double()
     assert torch.allclose(responses @ responses.T / responses.shape[1], torch.eye(12, dtype=torch.float64), atol=1e-2)

@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix
 
-from common import checkpoints, cli, data, evaluation, tables
-from common.learners import Network
+from common import cli, data, evaluation, tables
+from common.learners import Learner
 from common.models.fast import FastNet
-from common.problem import Problem
-from project3_wrn import fast, main, outputs, predict, train
-from project3_wrn.recipes import RECIPES, SMALL, Fast, Recipe, recipe_of
+from common.support import checkpoints
+from common.support.errors import UserError
+from project3_wrn import main, predict
+from project3_wrn.analysis import figures
+from project3_wrn.method import fast, train
+from project3_wrn.method.recipes import RECIPES, SMALL, Fast, Recipe, get_recipe
 from tests.conftest import ROOT, one_clear_line, run_python
 
 MAIN = ROOT / "project3_wrn" / "main.py"
@@ -45,7 +48,7 @@ WRITES = {
 def test_the_reports_recipe():
     recipe = Recipe()
     assert (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum) == (100, 256, 0.1, 0.9)
-    assert (recipe.weight_decay, recipe_of("report", "wrn28_10").weight_decay) == (1e-3, 5e-4)
+    assert (recipe.weight_decay, get_recipe("report", "wrn28_10").weight_decay) == (1e-3, 5e-4)
     assert (recipe.label_smoothing, recipe.crop, recipe.cutout) == (0.1, 4, 12)
     assert (recipe.patience, recipe.min_delta) == (15, 0.001)
 
@@ -72,38 +75,38 @@ def test_triangle_is_the_published_table():
     """airbench95's: lines through (0, 0.2), (int(0.23 steps), 1) and (steps, 0.07), a value a step."""
     for steps, peak_at, end in ((735, 0.23, 0.07), (1813, 0.1, 0.0), (20, 0.0, 0.0)):
         table = np.interp(range(steps), [0, int(peak_at * steps), steps], [0.2, 1, end])
-        ours = [fast.triangle(step, steps, peak_at=peak_at, end=end) for step in range(steps)]
+        ours = [fast.triangular_schedule(step, steps, peak_at=peak_at, end=end) for step in range(steps)]
         assert ours == pytest.approx(table, abs=1e-12)
 
 
 def test_training_and_validation_are_apart_and_fast_recipes_choose_nothing(sample):
-    parts = train.parts_of(Recipe(), sample[0])
+    parts = train.make_splits(Recipe(), sample[0])
     assert {name: len(part) for name, part in parts.items()} == {"train": 1260, "val": 140}
-    assert list(train.parts_of(RECIPES["fast96"], sample[0])) == ["train"]
+    assert list(train.make_splits(RECIPES["fast96"], sample[0])) == ["train"]
 
 
 def test_models_and_recipes_that_do_not_fit():
-    with pytest.raises(Problem, match="not resnet18"):
+    with pytest.raises(UserError, match="not resnet18"):
         train.check("resnet18", RECIPES["fast94"])
-    with pytest.raises(Problem, match="no model resnet19; one of lenet"):
+    with pytest.raises(UserError, match="no model resnet19; one of lenet"):
         train.check("resnet19", Recipe())
     for change, told in (
         ({"momentum": 1.0}, "momentum 1.0"),
         ({"ema": 1.5}, "ema 1.5"),
         ({"label_smoothing": 1.0}, "label_smoothing 1.0"),
         ({"crop": 40}, "crop 40"),
-        ({"views": 3}, "views"),
+        ({"tta_views": 3}, "views"),
         ({"split": False}, "early stopping needs a validation set"),
-        ({"mix": "mixup", "loss": "hardest"}, "whole labels"),
+        ({"mixing": "mixup", "loss": "hardest"}, "whole labels"),
         ({"fast": Fast(), "optimizer": "adamw"}, "SGD or Muon"),
-        ({"last_pass": 0.5}, "only the fast recipes end within a pass"),
-        ({"small_passes": 1.0}, "begin with small images"),
-        ({"small": 8}, "small 8 is out of range"),
-        ({"fast": Fast(), "last_pass": 0.0}, "last_pass 0.0 is out of range"),
-        ({"unsure": 1.5}, "unsure 1.5 is out of range"),
+        ({"last_epoch_fraction": 0.5}, "only the fast recipes end within a pass"),
+        ({"low_res_epochs": 1.0}, "begin with small images"),
+        ({"low_res_size": 8}, "small 8 is out of range"),
+        ({"fast": Fast(), "last_epoch_fraction": 0.0}, "last_epoch_fraction 0.0 is out of range"),
+        ({"tta_fraction": 1.5}, "unsure 1.5 is out of range"),
         ({"optimizer": "muon"}, "Muon is for the fast recipes"),
     ):
-        with pytest.raises(Problem, match=told):
+        with pytest.raises(UserError, match=told):
             train.check("fast94", dataclasses.replace(Recipe(), **change))
     for name, recipe in RECIPES.items():
         train.check("resnet18" if name == "report" else name, recipe)
@@ -111,40 +114,40 @@ def test_models_and_recipes_that_do_not_fit():
 
 def test_without_patience_the_best_validation_epoch_is_kept(sample):
     """Validation measured again on the returned network is the highest of all epochs, which are all trained."""
-    parts = train.parts_of(Recipe(), sample[0])
+    parts = train.make_splits(Recipe(), sample[0])
     recipe = Recipe(lr=0.05, epochs=6, batch_size=64, patience=0)
     learner, history = train.train("lenet", recipe, 1, parts)
     accuracies = history["val_accuracy"]
     assert len(accuracies) == 6 and history["kept_epoch"] == accuracies.argmax() + 1
-    logits = evaluation.predict(learner.logits, parts["val"], data.PIXEL)
+    logits = evaluation.predict(learner.logits, parts["val"], data.CIFAR10_STATS)
     assert float(evaluation.accuracy(logits, parts["val"].labels)) == pytest.approx(accuracies.max(), abs=1e-4)
     assert accuracies.argmax() != 5, "the last epoch is the best one, so this test shows nothing: choose another seed"
 
 
 def test_a_held_out_fold_chooses_nothing(sample):
     """label_audit.py measures images that it must not choose by: without a split the last epoch is kept."""
-    parts = train.parts_of(Recipe(), sample[0])
-    recipe = Recipe(lr=0.05, epochs=6, batch_size=64, patience=0, split=False)
+    parts = train.make_splits(Recipe(), sample[0])
+    recipe = Recipe(lr=0.05, epochs=6, batch_size=64, patience=0, validation_split=False)
     assert train.train("lenet", recipe, 1, parts)[1]["kept_epoch"] == 6
 
 
 def test_what_the_outputs_tell_of_early_stopping():
     entry = {"seed": 0, "epochs": 100}
-    assert outputs.stopping_note([entry]) == []  # of a training without validation
-    (told,) = outputs.stopping_note([entry | {"early_stopping_epoch": 53}, entry | {"early_stopping_epoch": None}])
+    assert figures.stopping_note([entry]) == []  # of a training without validation
+    (told,) = figures.stopping_note([entry | {"early_stopping_epoch": 53}, entry | {"early_stopping_epoch": None}])
     assert "seed 0 after epoch 53; seed 0 not within its 100 epochs" in told and "patience 15, min_delta 0.001" in told
     history = {"epoch_losses": [1.0] * 20, "lr": np.ones(20), "val_accuracy": np.full(20, 90.0)}
-    told = outputs.training_history(history, 0.1)["early_stopping"]
+    told = figures.training_history(history, 0.1)["early_stopping"]
     assert told == {"patience": 15, "min_delta": 0.001, "stops_after": 16}
     del history["val_accuracy"]
-    assert "early_stopping" not in outputs.training_history(history, 0.1)
+    assert "early_stopping" not in figures.training_history(history, 0.1)
 
 
 def test_a_training_that_diverges_is_no_success(sample, tmp_path):
-    parts, recipe = train.parts_of(Recipe(), sample[0]), Recipe(lr=1e9, epochs=3, batch_size=64)
-    with pytest.raises(Problem, match=r"lenet with seed 0 diverged at step .*; lower the learning rate$"):
+    parts, recipe = train.make_splits(Recipe(), sample[0]), Recipe(lr=1e9, epochs=3, batch_size=64)
+    with pytest.raises(UserError, match=r"lenet with seed 0 diverged at step .*; lower the learning rate$"):
         train.train("lenet", recipe, 0, parts)
-    with pytest.raises(Problem, match=r"in epoch 1: .*; lower the learning rate$"):
+    with pytest.raises(UserError, match=r"in epoch 1: .*; lower the learning rate$"):
         train.train("lenet", recipe, 0, parts, checkpoint=tmp_path / "0.pt")
     assert not list(tmp_path.iterdir())
 
@@ -152,20 +155,20 @@ def test_a_training_that_diverges_is_no_success(sample, tmp_path):
 @pytest.mark.parametrize("step", [2 * 20 + 7, 3 * 20])  # in epoch 3, and its last: no loss of that epoch shows it
 def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypatch, step):
     """Checkpoint and best weights of epoch 2 stay; the same command resumes and ends as if nothing had happened."""
-    parts, recipe = train.parts_of(Recipe(), sample[0]), Recipe(lr=0.05, epochs=5, batch_size=64)
+    parts, recipe = train.make_splits(Recipe(), sample[0]), Recipe(lr=0.05, epochs=5, batch_size=64)
     checkpoint, steps = tmp_path / "0.pt", []
     assert -(-len(parts["train"]) // 64) == 20
     straight, expected = train.train("lenet", recipe, 0, parts)
     train.train("lenet", dataclasses.replace(recipe, epochs=2), 0, parts)
 
-    real = Network.descend
+    real = Learner.backward_and_step
 
     def broken(self, loss):
         steps.append(1)
         real(self, loss * (float("inf") if len(steps) == step else 1))
 
-    monkeypatch.setattr(Network, "descend", broken)
-    with pytest.raises(Problem) as told:
+    monkeypatch.setattr(Learner, "backward_and_step", broken)
+    with pytest.raises(UserError) as told:
         train.train("lenet", recipe, 0, parts, checkpoint=checkpoint)
     line, diverged = str(told.value), min(step + 1, 60)
     assert len(steps) == 60 and "\n" not in line
@@ -181,9 +184,9 @@ def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypat
     assert all(
         value.isfinite().all() for value in (*document["learner"]["model"].values(), *document["best_weights"].values())
     )
-    assert checkpoints.previous_of(checkpoint).exists()
+    assert checkpoints.previous_path(checkpoint).exists()
 
-    monkeypatch.setattr(Network, "descend", real)
+    monkeypatch.setattr(Learner, "backward_and_step", real)
     learner, history = train.train("lenet", recipe, 0, parts, checkpoint=checkpoint)
     assert np.array_equal(history["batch_losses"], expected["batch_losses"])
     assert all(torch.equal(value, straight.weights()[name]) for name, value in learner.weights().items())
@@ -192,22 +195,22 @@ def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypat
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
 def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch, capsys, here, stop):
     words = ("--model", "lenet", "--scale", "quick", "--device", "cpu", "--out", tmp_path)
-    trained, drawn = [], main.report
-    real = Network.step
-    monkeypatch.setattr(Network, "step", lambda self, x, y: trained.append(1) or real(self, x, y))
+    trained, drawn = [], main.write_results
+    real = Learner.step
+    monkeypatch.setattr(Learner, "step", lambda self, x, y: trained.append(1) or real(self, x, y))
 
     def stopped(source, out, options):
         (out / "performance.md").write_text("half", encoding="utf-8")
         raise stop
 
-    monkeypatch.setattr(main, "report", stopped)
+    monkeypatch.setattr(main, "write_results", stopped)
     monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
     with pytest.raises(stop):
         main.main()
     assert trained and (tmp_path / "lenet" / "checkpoints" / "0.pt").exists()
     trained.clear()
     assert "measuring" in capsys.readouterr().err
-    monkeypatch.setattr(main, "report", drawn)
+    monkeypatch.setattr(main, "write_results", drawn)
     process = here(main.main, *words)
     assert process.returncode == 0 and not trained, process.stderr
     assert "measuring" not in process.stderr
@@ -217,8 +220,8 @@ def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch,
 
 def test_a_last_batch_of_one_image_is_refused(sample):
     parts = {"train": sample[0][slice(41)]}
-    with pytest.raises(Problem, match="a last batch of one image"):
-        train.train("dla34", Recipe(split=False, patience=0, batch_size=20), 0, parts)
+    with pytest.raises(UserError, match="a last batch of one image"):
+        train.train("dla34", Recipe(validation_split=False, patience=0, batch_size=20), 0, parts)
 
 
 # --- the fast method's parts ---
@@ -227,8 +230,8 @@ def test_a_last_batch_of_one_image_is_refused(sample):
 def test_alternating_flips(sample):
     """Every example once a pass; each image and its mirror image in turn."""
     images = sample[0][slice(90)]
-    batches = fast.AlternatingFlips(images, 20, seed=3, normalisation=data.HALF)
-    originals = data.normalise(images.images, data.HALF)
+    batches = fast.AlternatingFlips(images, 20, seed=3, stats=data.TUTORIAL_STATS)
+    originals = data.normalize(images.images, data.TUTORIAL_STATS)
     keys = {image.numpy().tobytes(): (i, False) for i, image in enumerate(originals)}
     keys |= {image.flip(-1).numpy().tobytes(): (i, True) for i, image in enumerate(originals)}
     passes = []
@@ -241,7 +244,7 @@ def test_alternating_flips(sample):
 
 
 def test_lookahead_is_its_definition(sample):
-    """Against the same network trained plainly, with the slow weights kept by hand."""
+    """Against the same network trained format_number, with the slow weights kept by hand."""
     recipe = RECIPES["fast95"]
 
     def network():
@@ -249,7 +252,7 @@ def test_lookahead_is_its_definition(sample):
         return FastNet((8, 8, 8), depth=2, classes=10)
 
     def batches():
-        return data.Batches(sample[0][slice(240)], 20, seed=0, normalisation=data.PIXEL)  # 12 steps
+        return data.Batches(sample[0][slice(240)], 20, seed=0, stats=data.CIFAR10_STATS)  # 12 steps
 
     model, plain = network(), network().train()
     ours = fast.Lookahead(model, fast.optimizer(model, recipe), steps=12, whitening_steps=300)
@@ -278,7 +281,7 @@ def test_orthogonal_changes_singular_values_only(shape):
     values = values / values.norm()
     for _ in range(3):
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
-    assert torch.allclose(fast.orthogonal(matrix, (3.4445, -4.7750, 2.0315), 0.0), u * values @ v, atol=1e-12)
+    assert torch.allclose(fast.newton_schulz(matrix, (3.4445, -4.7750, 2.0315), 0.0), u * values @ v, atol=1e-12)
     assert values.min() > 0.5 and values.max() < 1.3
 
 
@@ -313,7 +316,7 @@ def test_the_whitenings_bias_stops(sample, name):
     model, recipe = FastNet((8, 8, 8), depth=2, classes=10), dataclasses.replace(RECIPES[name], batch_size=20)
     learner = fast.Fast(model, fast.optimizer(model, recipe), whitening_steps=3)
     biases = [model.whitening.bias.detach().clone()]
-    for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, normalisation=data.PIXEL), range(4)):
+    for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, stats=data.CIFAR10_STATS), range(4)):
         learner.set_lr(1.0)
         learner.step(x, y)
         biases.append(model.whitening.bias.detach().clone())
@@ -324,8 +327,8 @@ def test_views_are_weighted_to_one_and_see_the_mirror_image():
     left = lambda x: x[..., :16].mean((1, 2, 3))[:, None]
     x = torch.zeros(1, 3, 32, 32)
     x[..., :16] = 1
-    assert fast.with_views(lambda x: torch.ones(len(x), 1))(x).item() == 1
-    assert fast.with_views(left)(x).item() == pytest.approx(0.5, abs=0.01)
+    assert fast.tta_mirror_translate(lambda x: torch.ones(len(x), 1))(x).item() == 1
+    assert fast.tta_mirror_translate(left)(x).item() == pytest.approx(0.5, abs=0.01)
 
 
 # --- measures ---
@@ -335,12 +338,12 @@ def test_calibration_against_a_loop():
     torch.manual_seed(0)
     logits, labels = torch.randn(500, 10) * 3, torch.randint(10, (500,))
     bins, expected = evaluation.calibration(logits, labels), 0.0
-    confidence, guess = (values.numpy() for values in F.softmax(logits.double(), -1).max(-1))
+    confidence, prediction = (values.numpy() for values in F.softmax(logits.double(), -1).max(-1))
     for i in range(15):
         inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
         assert bins["count"][i] == inside.sum()
         if inside.any():
-            right = (guess == labels.numpy())[inside].mean()
+            right = (prediction == labels.numpy())[inside].mean()
             expected += inside.mean() * abs(right - confidence[inside].mean())
     assert bins["count"].sum() == 500 and math.isclose(float(bins["ece"]), expected, rel_tol=1e-9)
 
@@ -348,7 +351,7 @@ def test_calibration_against_a_loop():
 def test_confusions_and_top_five():
     torch.manual_seed(0)
     logits, labels = torch.randn(500, 10), torch.randint(10, (500,))
-    matrix = evaluation.confusions(labels, logits.argmax(1))
+    matrix = evaluation.confusion_matrix(labels, logits.argmax(1))
     assert np.array_equal(matrix, confusion_matrix(labels, logits.argmax(1), labels=range(10)))
     top = evaluation.top_confusions(matrix, 90)
     assert sum(count for *_, count in top) == 500 - int(matrix.trace())
@@ -417,15 +420,15 @@ def test_writes_everything_consistently(quick, sample):
 
 def test_the_saved_weights_give_the_saved_logits(quick, sample):
     network = predict.load_network("lenet", quick / "weights-0.pt")
-    logits = evaluation.predict(torch.no_grad()(network), sample[1], data.PIXEL)
+    logits = evaluation.predict(torch.no_grad()(network), sample[1], data.CIFAR10_STATS)
     assert np.allclose(logits, tables.load_arrays(quick / "logits.npz")["0/test"], atol=1e-5)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_redraw_makes_all_of_it_again(quick, tmp_path, lang):
-    from common import figures
+    from common import plots
 
-    if lang == "zh" and not figures.chinese_font():
+    if lang == "zh" and not plots.chinese_font():
         pytest.skip("no font with Chinese glyphs is installed")
     out = tmp_path / "lenet"
     shutil.copytree(quick, out)
@@ -487,7 +490,7 @@ def test_a_seed_is_measured_once(tmp_path, capsys):
 def test_a_fast_recipe_keeps_its_optimiser(monkeypatch):
     words = ["main.py", "--device", "cpu", "--recipe", "fast95", "--optimizer", "muon"]
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(Problem, match="own optimiser"):
+    with pytest.raises(UserError, match="own optimiser"):
         main.parse()
 
 
@@ -510,7 +513,7 @@ def test_committed_tables_are_those_of_the_committed_logits(name, tmp_path):
     for entry in metrics:
         logits, labels = (torch.from_numpy(saved[key]) for key in (f"{entry['seed']}/test", "test_labels"))
         assert float(evaluation.accuracy(logits, labels)) == pytest.approx(entry["test_accuracy"], abs=1e-3)
-    outputs.write_tables(tmp_path, name, "full", metrics, saved[f"{metrics[0]['seed']}/test"], saved["test_labels"])
+    figures.write_tables(tmp_path, name, "full", metrics, saved[f"{metrics[0]['seed']}/test"], saved["test_labels"])
     for path in tmp_path.iterdir():
         assert (committed / path.name).read_bytes() == path.read_bytes(), path.name
 
@@ -553,7 +556,7 @@ def test_what_is_no_photo(tmp_path, kind):
     elif kind == "huge":
         Image.new("1", (20_000, 20_000)).save(path)
     told = {"text": "no image", "tiny": "1x1", "huge": "20000x20000", "absent": "No such file", "cut": "cannot read"}
-    with pytest.raises(Problem, match=told[kind]):
+    with pytest.raises(UserError, match=told[kind]):
         predict.read_photo(path)
 
 
@@ -568,7 +571,7 @@ def test_weights_that_are_refused(quick, tmp_path, capsys, kind):
         path.mkdir()
     else:
         torch.save({"fc.weight": torch.zeros(3)}, path)
-    with pytest.raises(Problem, match="weights-0"):
+    with pytest.raises(UserError, match="weights-0"):
         predict.load_network("lenet", path)
     assert capsys.readouterr().out == ""
 

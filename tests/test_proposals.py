@@ -9,13 +9,13 @@ from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 
 from common import augment, data
-from common.learners import Network
+from common.learners import Learner
 from common.models.attention import CBAM, BilinearHead
-from project3_wrn import losses, policies
-from project3_wrn.ema import EMA
-from project3_wrn.fast import with_mirror
-from project3_wrn.recipes import Recipe
-from project3_wrn.train import _learner
+from project3_wrn.method import losses, policies
+from project3_wrn.method.fast import tta_mirror
+from project3_wrn.method.hooks import EMA
+from project3_wrn.method.recipes import Recipe
+from project3_wrn.method.train import _learner
 
 
 def generator(seed=0):
@@ -61,16 +61,16 @@ def test_cutmix_labels_are_the_areas_after_clipping():
 
 
 def test_accuracy_on_mixed_labels_counts_the_share():
-    learner = Network(nn.Linear(1, 2), torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
-    learner._count(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.7, 0.3]]))
-    assert learner.measured()["train_accuracy"].item() == pytest.approx(70)
+    learner = Learner(nn.Linear(1, 2), torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
+    learner._track_accuracy(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.7, 0.3]]))
+    assert learner.epoch_metrics()["train_accuracy"].item() == pytest.approx(70)
 
 
 def test_labels_reach_the_loop_mixed_and_the_order_is_weighted(sample):
     images = sample[0][slice(200)]
-    weights = policies.weights_of_confused(images.labels)
+    weights = policies.class_weights(images.labels)
     weights[images.labels == 0] = 0
-    batches = data.Batches(images, 50, seed=0, normalisation=data.PIXEL, mix=(augment.mixup,), weights=weights)
+    batches = data.Batches(images, 50, seed=0, stats=data.CIFAR10_STATS, mix=(augment.mixup,), weights=weights)
     labels = torch.cat([y for _, y in batches])
     assert labels.shape == (200, 10) and labels[:, 0].sum() == 0
 
@@ -79,35 +79,35 @@ def test_labels_reach_the_loop_mixed_and_the_order_is_weighted(sample):
 
 
 def test_the_confused_classes_are_moved_most(sample):
-    x, y = data.normalise(sample[0].images[:400], data.PIXEL), sample[0].labels[:400]
+    x, y = data.normalize(sample[0].images[:400], data.CIFAR10_STATS), sample[0].labels[:400]
     named = torch.tensor([data.CLASSES[label] in policies.CONFUSED for label in y])
-    moved, labels = policies.for_confused(x, y, generator())
+    moved, labels = policies.targeted_augmentation(x, y, generator())
     changed = (moved != x).flatten(1).any(1)
     assert (
         torch.equal(labels, y)
         and 0.4 < changed[named].float().mean() < 0.6
         and 0.15 < changed[~named].float().mean() < 0.35
     )
-    alone, _ = policies.for_confused(x, y, generator(), others=0.0)
+    alone, _ = policies.targeted_augmentation(x, y, generator(), others=0.0)
     assert torch.equal(alone[~named], x[~named]) and torch.equal(alone[named], moved[named])
-    still, _ = policies.for_confused(x, y, generator(), degrees=0.0, scale=0.0, colour=0.0)
+    still, _ = policies.targeted_augmentation(x, y, generator(), degrees=0.0, scale=0.0, color=0.0)
     assert torch.allclose(still, x, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", policies.POLICIES)
 def test_policies_draw_anew_for_every_few_images(sample, name):
-    one = sample[0].images[:1].expand(30 * policies.TOGETHER, -1, -1, -1)
+    one = sample[0].images[:1].expand(30 * policies.GROUP_SIZE, -1, -1, -1)
     torch.manual_seed(0)
-    images = policies.policy(name)(one)
+    images = policies.auto_augment(name)(one)
     assert images.shape == one.shape and images.dtype == torch.uint8
-    groups = images.view(30, policies.TOGETHER, -1)
+    groups = images.view(30, policies.GROUP_SIZE, -1)
     assert torch.equal(groups, groups[:, :1].expand_as(groups)) and len(groups[:, 0].unique(dim=0)) > 10
     torch.manual_seed(0)
-    assert torch.equal(policies.policy(name)(one), images)
+    assert torch.equal(policies.auto_augment(name)(one), images)
 
 
 def test_random_erasing_fills_rectangles_of_half_of_the_images():
-    x = torch.ones(400 * policies.TOGETHER, 3, 32, 32)
+    x = torch.ones(400 * policies.GROUP_SIZE, 3, 32, 32)
     torch.manual_seed(0)
     erased = policies.random_erasing(x, None) == 0
     assert torch.equal(erased, erased[:, :1].expand_as(erased))  # all channels alike
@@ -139,7 +139,7 @@ def test_focal_is_cross_entropy_at_gamma_zero_and_torchvisions_for_two_classes()
 def test_hardest_is_the_mean_of_the_highest_losses():
     logits, y = torch.randn(10, 10), torch.randint(10, (10,))
     each = sorted((F.cross_entropy(logits[i : i + 1], y[i : i + 1]).item() for i in range(10)), reverse=True)
-    assert losses.hardest(logits, y, share=0.3).item() == pytest.approx(sum(each[:3]) / 3, rel=1e-5)
+    assert losses.ohem(logits, y, share=0.3).item() == pytest.approx(sum(each[:3]) / 3, rel=1e-5)
 
 
 def test_supervised_contrastive_against_its_equation():
@@ -184,7 +184,7 @@ def test_the_average_is_the_average(sample):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
     learner = EMA(model, torch.optim.SGD(model.parameters(), lr=0.1), decay=0.9)
     by_hand = None
-    for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, normalisation=data.PIXEL), range(5)):
+    for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, stats=data.CIFAR10_STATS), range(5)):
         learner.step(x, y)
         now = model[1].weight.detach().clone()
         by_hand = now if by_hand is None else 0.9 * by_hand + 0.1 * now
@@ -196,13 +196,13 @@ def test_the_average_is_the_average(sample):
 def test_mirror_and_combined_learners():
     x = torch.randn(4, 3, 8, 8)
     left = lambda x: x[..., :4].mean((1, 2, 3))[:, None]
-    assert torch.allclose(with_mirror(left)(x), x.mean((1, 2, 3))[:, None], atol=1e-6)
-    assert _learner(Recipe()) is Network
+    assert torch.allclose(tta_mirror(left)(x), x.mean((1, 2, 3))[:, None], atol=1e-6)
+    assert _learner(Recipe()) is Learner
     combined = _learner(Recipe(fast=True, ema=0.9, loss="contrastive"))
     assert [kind.__name__ for kind in combined.__mro__[1:6]] == [
         "Lookahead",
         "Fast",
         "EMA",
         "Contrastive",
-        "Network",
+        "Learner",
     ]

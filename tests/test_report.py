@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from common.models import MODELS
-from common.problem import Problem
-from report import build, sentences, sources, verdicts
-from report.words import in_chinese
+from common.support.errors import UserError
+from grading import build, sentences, sources, verdicts
+from grading.words import in_chinese
 from tests.conftest import ROOT, run_python
 
 NAMES = {
@@ -64,8 +64,8 @@ def test_what_claims_say_is_in_chinese_too(claims):
 
 
 def test_fields_are_expressions_over_terms():
-    values = {"a[run=x]": np.array([1.0, 2.0]), "b": 4.0}
-    assert sources.evaluate("a[run=x] - b / 2", values.__getitem__).tolist() == [-1, 0]
+    values = {"a[config=x]": np.array([1.0, 2.0]), "b": 4.0}
+    assert sources.evaluate("a[config=x] - b / 2", values.__getitem__).tolist() == [-1, 0]
     assert sources.evaluate("( b + b ) * 10", values.__getitem__) == 80
     for bad in ("b ** 2", "f(b)", "b +", "b if b else b"):
         with pytest.raises((ValueError, KeyError)):
@@ -75,8 +75,8 @@ def test_fields_are_expressions_over_terms():
 def test_unknown_fields_are_errors(tmp_path):
     (tmp_path / "results.csv").write_text("run,seed,test_accuracy\nx,0,50\nx,1,52\n", encoding="utf-8")
     value_of = sources.from_csv(tmp_path / "results.csv")
-    assert value_of("test_accuracy[run=x]") == {"0": 50, "1": 52}
-    for term in ("test_accuracy[run=y]", "accuracy[run=x]", "test_accuracy[seed=3]"):
+    assert value_of("test_accuracy[config=x]") == {"0": 50, "1": 52}
+    for term in ("test_accuracy[config=y]", "accuracy[config=x]", "test_accuracy[seed=3]"):
         with pytest.raises(ValueError, match=re.escape(term)):
             value_of(term)
 
@@ -112,7 +112,7 @@ def claim(**changes):
     ],
 )
 def test_verdicts_follow_from_the_numbers(monkeypatch, changes, measured, kind):
-    monkeypatch.setattr(sources, "measured", lambda *asked: np.array(measured))
+    monkeypatch.setattr(sources, "read_values", lambda *asked: np.array(measured))
     others = {"B1": claim(id="B1", value="70"), "C1": claim(id="C1", value="b")}
     if changes.get("check") == "computed":
         changes = changes | {"file": "", "tolerance": "0"}
@@ -128,11 +128,11 @@ def test_what_is_not_run_or_quick_or_shortened_is_not_judged(monkeypatch, tmp_pa
             (folder / "x.json").write_text('{"a": 1}')
             (folder / "run.json").write_text(run)
         with pytest.raises(sources.NotRun, match=r"python task9/main\.py --scale full"):
-            sources.measured("task9/outputs/x.json", "a")
+            sources.read_values("task9/outputs/x.json", "a")
     (folder / "run.json").write_text('{"scale": "full", "device_type": "cpu"}')
-    assert sources.measured("task9/outputs/x.json", "a").tolist() == [1]
+    assert sources.read_values("task9/outputs/x.json", "a").tolist() == [1]
     with pytest.raises(sources.NotRun, match="--device cuda"):
-        sources.measured("task9/outputs/x.json", "a", on_a_gpu=True)
+        sources.read_values("task9/outputs/x.json", "a", on_a_gpu=True)
 
 
 @pytest.mark.parametrize("damage", ["cut", "older", "quick"])
@@ -146,7 +146,7 @@ def test_a_damaged_output_is_named_and_its_section_marked(monkeypatch, tmp_path,
         path.write_bytes(path.read_bytes()[:2000])
     else:
         path.write_text({"older": '{"seed": 0}', "quick": path.read_text().replace('"full"', '"quick"')}[damage])
-    section = build.section_of(*build.SECTIONS[0], tmp_path)
+    section = build.load_section(*build.SECTIONS[0], tmp_path)
     assert section.state == ("quick" if damage == "quick" else "damaged")
     if damage != "quick":
         assert path.name in section.why and not section.html
@@ -157,7 +157,7 @@ def test_half_a_figure_that_a_kill_left_is_not_shown(tmp_path, monkeypatch):
     shutil.copytree(build.cli.ROOT / "task1_loss_curves" / "outputs", folder)
     (folder / ".loss_curves.png.abcd1234.png").write_bytes(b"half")
     monkeypatch.setattr(build.cli, "ROOT", tmp_path)
-    section = build.section_of(*build.SECTIONS[0], tmp_path)
+    section = build.load_section(*build.SECTIONS[0], tmp_path)
     assert [figure["name"] for figure in section.figures] == ["loss curves"], section.why
 
 
@@ -192,19 +192,19 @@ def test_seconds_of_training_are_those_of_all_runs(tmp_path):
 
 def test_claims_of_another_shape_are_refused(tmp_path):
     (tmp_path / "claims.csv").write_text("id,claim\nA1,x\n", encoding="utf-8")
-    with pytest.raises(Problem, match="other columns"):
+    with pytest.raises(UserError, match="other columns"):
         verdicts.read_claims(tmp_path / "claims.csv")
 
 
 def test_the_committed_page_is_that_of_the_committed_outputs(tmp_path):
-    out = ROOT / "report"
+    out = ROOT / "grading"
     build.build(tmp_path)
     assert (tmp_path / "claims.md").read_text(encoding="utf-8") == (out / "claims.md").read_text(encoding="utf-8"), (
-        "run: python report/build.py"
+        "run: python grading/build.py"
     )
     relative = lambda text: re.sub(r'="[^"]*?((?:task\d|project3)\w*/outputs/)', r'="\1', text)
     made, committed = ((folder / "index.html").read_text(encoding="utf-8") for folder in (tmp_path, out))
-    assert relative(made) == relative(committed), "run: python report/build.py"
+    assert relative(made) == relative(committed), "run: python grading/build.py"
 
 
 # --- in a browser ---
@@ -236,7 +236,7 @@ def wide(browser, width):
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_page_in_a_browser(browser, lang, width, claims):
     wide(browser, width)
-    browser.get((ROOT / "report" / "index.html").as_uri() + f"?lang={lang}")
+    browser.get((ROOT / "grading" / "index.html").as_uri() + f"?lang={lang}")
     run = browser.execute_script
     assert run("return document.documentElement.scrollWidth") <= width
     title = run("return document.querySelector('h1').innerText")
@@ -252,7 +252,7 @@ def test_the_page_in_a_browser(browser, lang, width, claims):
 
 def test_nothing_is_cut_off_in_print(browser):
     wide(browser, 720)  # a sheet's width
-    browser.get((ROOT / "report" / "index.html").as_uri())
+    browser.get((ROOT / "grading" / "index.html").as_uri())
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         right = "return Math.max(...[...document.querySelectorAll('table, img, p')].map(e => e.getBoundingClientRect().right))"
@@ -263,7 +263,7 @@ def test_nothing_is_cut_off_in_print(browser):
 
 def test_filters_language_and_enlarging(browser, claims):
     wide(browser, 1280)
-    browser.get((ROOT / "report" / "index.html").as_uri())
+    browser.get((ROOT / "grading" / "index.html").as_uri())
     run = browser.execute_script
     visible = "return [...document.querySelectorAll('.claims tbody tr')].filter(r => r.offsetParent).map(r => r.id)"
     assert len(run(visible)) == len(claims)
@@ -288,6 +288,6 @@ def test_filters_language_and_enlarging(browser, claims):
 
 
 def test_from_the_command_line(tmp_path):
-    process = run_python(ROOT / "report" / "build.py", "--out", tmp_path, cwd=tmp_path)
+    process = run_python(ROOT / "grading" / "build.py", "--out", tmp_path, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "index.html").exists() and str(tmp_path) in process.stdout

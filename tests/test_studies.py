@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from common import cli, data, tables
-from common.problem import Problem
-from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, studies
-from project3_wrn.recipes import Recipe
+from common.support.errors import UserError
+from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, runner
+from project3_wrn.method.recipes import Recipe
 from tests.conftest import ROOT
 
 LENET = ("lenet", Recipe(lr=0.02, cutout=0))
@@ -43,32 +43,34 @@ def assert_redrawn_without_runs(script, monkeypatch, out):
 
 def with_lenet(rows):
     return {
-        row: ("lenet", dataclasses.replace(recipe, fast=False, views=1, optimizer="sgd", lr=0.02))
+        row: ("lenet", dataclasses.replace(recipe, fast=False, tta_views=1, optimizer="sgd", lr=0.02))
         for row, (_, recipe) in rows.items()
     }
 
 
 def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, capsys):
     rows = {"good": LENET, "other": LENET, "bad": ("resnet19", Recipe())}
-    monkeypatch.setattr(compare_models, "RUNS", rows)
-    with pytest.raises(Problem, match=r"1 failed: bad with seed 0 \(there is no model resnet19"):
+    monkeypatch.setattr(compare_models, "CONFIGS", rows)
+    with pytest.raises(UserError, match=r"1 failed: bad with seed 0 \(there is no model resnet19"):
         start(compare_models, monkeypatch, folder / "failing")
     out = folder / "failing" / "compare_models"
     assert "| good |" in (out / "comparison.md").read_text(encoding="utf-8")
     before = (out / "runs" / "good-0.npz").stat().st_mtime_ns
     (out / "runs" / "other-0.npz").unlink()
-    monkeypatch.setattr(compare_models, "RUNS", {"good": LENET, "other": LENET})
+    monkeypatch.setattr(compare_models, "CONFIGS", {"good": LENET, "other": LENET})
     start(compare_models, monkeypatch, folder / "failing")
     assert (out / "runs" / "good-0.npz").stat().st_mtime_ns == before
     assert (out / "runs" / "other-0.npz").exists() and not list((out / "checkpoints").glob("*.pt"))
-    monkeypatch.setattr(compare_models, "RUNS", {"good": ("lenet", Recipe(lr=0.5)), "other": LENET})
-    with pytest.raises(Problem, match="of other settings"):
+    monkeypatch.setattr(compare_models, "CONFIGS", {"good": ("lenet", Recipe(lr=0.5)), "other": LENET})
+    with pytest.raises(UserError, match="of other settings"):
         start(compare_models, monkeypatch, folder / "failing")
     page = (out / "comparison.md").read_text(encoding="utf-8")
     assert "| other |" in page and "| good |" not in page  # what was refused is not shown as the new run either
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    monkeypatch.setattr(compare_models, "RUNS", {"good": ("lenet", Recipe(lr=0.7)), "other": ("lenet", Recipe(lr=0.7))})
-    with pytest.raises(Problem, match="nothing to report on"):
+    monkeypatch.setattr(
+        compare_models, "CONFIGS", {"good": ("lenet", Recipe(lr=0.7)), "other": ("lenet", Recipe(lr=0.7))}
+    )
+    with pytest.raises(UserError, match="nothing to report on"):
         start(compare_models, monkeypatch, folder / "failing")
     assert before == {
         path.name: path.read_bytes() for path in out.iterdir() if path.is_file()
@@ -76,7 +78,7 @@ def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, cap
 
 
 def test_a_damaged_run_is_trained_again(monkeypatch, folder, capsys):
-    monkeypatch.setattr(compare_models, "RUNS", {"good": LENET})
+    monkeypatch.setattr(compare_models, "CONFIGS", {"good": LENET})
     out = start(compare_models, monkeypatch, folder / "damaged")
     path, before = out / "runs" / "good-0.npz", (out / "results.csv").read_text(encoding="utf-8")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -87,18 +89,18 @@ def test_a_damaged_run_is_trained_again(monkeypatch, folder, capsys):
 
 
 def test_a_study_of_which_nothing_ran_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(compare_models, "RUNS", {"bad": ("resnet19", Recipe())})
-    with pytest.raises(Problem, match="1 failed: bad with seed 0"):
+    monkeypatch.setattr(compare_models, "CONFIGS", {"bad": ("resnet19", Recipe())})
+    with pytest.raises(UserError, match="1 failed: bad with seed 0"):
         start(compare_models, monkeypatch, tmp_path)
 
 
 def test_compare_models_and_ensemble(monkeypatch, folder):
     rows = {
         row: with_lenet({row: run})[row]
-        for row, run in compare_models.RUNS.items()
+        for row, run in compare_models.CONFIGS.items()
         if row in ("resnet18", "vit", "vgg16_bn")
     }
-    monkeypatch.setattr(compare_models, "RUNS", rows)
+    monkeypatch.setattr(compare_models, "CONFIGS", rows)
     out = start(compare_models, monkeypatch, folder, "--seeds", "2")
     page = (out / "comparison.md").read_text(encoding="utf-8")
     assert "95.77" in page and "53.48" in page and page.count("±") >= 9 and "**QUICK**" in page
@@ -108,16 +110,16 @@ def test_compare_models_and_ensemble(monkeypatch, folder):
     ensemble.main()
     page = (folder / "ensemble" / "ensemble.md").read_text(encoding="utf-8")
     assert "6 members" in page and "stacking" in page
-    _, test_labels = studies.labels_of("quick", None)
+    _, test_labels = runner.load_labels("quick", None)
     mean = sum(
         F.softmax(torch.from_numpy(r["test_logits"]).double(), 1)
-        for r in studies.saved(out, cli.read_json(out / "run.json")).values()
+        for r in runner.saved(out, cli.read_json(out / "run.json")).values()
     )
     assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
 
 
 def test_grid(monkeypatch, folder):
-    monkeypatch.setattr(batch_epoch_grid, "RUNS", with_lenet(batch_epoch_grid.RUNS))
+    monkeypatch.setattr(batch_epoch_grid, "CONFIGS", with_lenet(batch_epoch_grid.CONFIGS))
     out = start(batch_epoch_grid, monkeypatch, folder)
     page = (out / "grid.md").read_text(encoding="utf-8")
     for reported in ("81.38", "68.10", "52.11", "90.69"):
@@ -127,7 +129,8 @@ def test_grid(monkeypatch, folder):
 
 def test_accidents_are_those_far_from_our_seeds():
     near = {
-        run: np.array([value, value + 1]) for value, run in zip(batch_epoch_grid.REPORT.values(), batch_epoch_grid.RUNS)
+        run: np.array([value, value + 1])
+        for value, run in zip(batch_epoch_grid.REPORT.values(), batch_epoch_grid.CONFIGS)
     }
     assert batch_epoch_grid.accidents(near).startswith("Of the 9 numbers compared, none lie more than 5 points")
     far = near | {"epochs_100_batch_128": np.array([89.0, 90.0])}
@@ -139,19 +142,19 @@ def test_accidents_are_those_far_from_our_seeds():
 
 
 def test_improvements(monkeypatch, folder, sample):
-    rows = with_lenet(improvements.rows_of("cuda"))
+    rows = with_lenet(improvements.make_configs("cuda"))
     assert len(rows) == 18
-    monkeypatch.setattr(improvements, "rows_of", lambda device: rows)
+    monkeypatch.setattr(improvements, "make_configs", lambda device: rows)
     out = start(improvements, monkeypatch, folder, "--seeds", "2")
     page = (out / "improvements.md").read_text(encoding="utf-8")
     for row in rows:
         assert f"| {row} |" in page
     for row in tables.read_csv(out / "results.csv"):
-        test = tables.load_arrays(out / "runs" / f"{row['run']}-{row['seed']}.npz")["test_logits"].argmax(1)
+        test = tables.load_arrays(out / "runs" / f"{row['config']}-{row['seed']}.npz")["test_logits"].argmax(1)
         swapped = sum({data.CLASSES[a], data.CLASSES[b]} == {"cat", "dog"} for a, b in zip(test, sample[1].labels))
         assert int(row["cat_dog"]) == swapped
     entries = [
-        {"run": run, "seed": seed, "test_accuracy": value}
+        {"config": run, "seed": seed, "test_accuracy": value}
         for run, values in {"baseline": (90.0, 91.0, 92.0), "better": (91.0, 92.1, 92.9)}.items()
         for seed, value in enumerate(values)
     ]
@@ -162,7 +165,7 @@ def test_improvements(monkeypatch, folder, sample):
 
 
 def test_label_audit(monkeypatch, folder, sample):
-    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(split=False, patience=0, lr=0.02))})
+    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0, lr=0.02))})
     out = start(label_audit, monkeypatch, folder)
     probabilities = tables.load_arrays(out / "probabilities.npz")["train"]
     assert np.allclose(probabilities.sum(1), 1, atol=1e-3)  # every image by exactly one network
@@ -193,7 +196,7 @@ def test_labels_that_people_found_wrong_are_looked_for_among_the_errors():
     surest = torch.tensor([5, 165, 7, 792, *range(100), 882])  # two of the first hundred
     told = label_audit.published(surest, data.LABEL_ERRORS, 10_000)
     assert "found 54 of" in told and ": 3 of these" in told and " 2 among the 100" in told and "0.5." in told
-    rows = label_audit.rows_of(surest[:2], torch.zeros(10_000, dtype=torch.int64), torch.rand(200, 10), {165})
+    rows = label_audit.suspect_rows(surest[:2], torch.zeros(10_000, dtype=torch.int64), torch.rand(200, 10), {165})
     assert [row["found wrong by people"] for row in rows] == ["", "yes"]
 
 
@@ -211,7 +214,7 @@ def test_votes_and_their_ties():
 
 
 def test_disagreement_of_runs_is_that_of_their_different_seeds():
-    groups = ensemble.seeds_of(["a, seed 0", "a, seed 1", "b, seed 0"])
+    groups = ensemble.common_seeds(["a, seed 0", "a, seed 1", "b, seed 0"])
     assert groups == {"a": [0, 1], "b": [2]}
     disagreement = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 8.0], [4.0, 8.0, 0.0]])
     assert ensemble.between(groups, disagreement).tolist() == [[2.0, 6.0], [6.0, 0.0]]
@@ -237,13 +240,13 @@ def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
     for seed in range(3):
         result = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
         result["settings"] = np.array(
-            repr(studies.settings_of("lenet", {}, seed, {"scale": "quick", "precision": "fp32"}))
+            repr(runner.settings_of("lenet", {}, seed, {"scale": "quick", "precision": "fp32"}))
         )
         tables.save_arrays(tmp_path / "study" / "runs" / f"row-{seed}.npz", result)
-    run_json = {"runs": {"row": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
+    run_json = {"configs": {"row": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
     cli.write_json(tmp_path / "study" / "run.json", run_json)
     val_labels = torch.arange(140) % 10
-    monkeypatch.setattr(studies, "labels_of", lambda scale, folder: (val_labels, Untouched()))
+    monkeypatch.setattr(runner, "load_labels", lambda scale, folder: (val_labels, Untouched()))
     real = ensemble.accuracy
     monkeypatch.setattr(ensemble, "accuracy", lambda p, labels: real(p, labels) if labels is val_labels else 50.0)
     monkeypatch.setattr(ensemble, "oracle", lambda test, labels: 50.0)
@@ -258,10 +261,10 @@ def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
 
 def test_an_ensemble_of_other_splits_is_one_line(monkeypatch, folder, tmp_path):
     """The folds of label_audit.py hold out other images than the split."""
-    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(split=False, patience=0, lr=0.02))})
+    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0, lr=0.02))})
     out = start(label_audit, monkeypatch, folder / "folds")
     monkeypatch.setattr(sys, "argv", ["ensemble.py", "--members", str(out), "--out", str(tmp_path)])
-    with pytest.raises(Problem, match="other images than the 9:1 split's"):
+    with pytest.raises(UserError, match="other images than the 9:1 split's"):
         ensemble.main()
 
 
@@ -269,5 +272,5 @@ def test_an_ensemble_of_nothing_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(
         sys, "argv", ["ensemble.py", "--scale", "quick", "--members", str(tmp_path), "--out", str(tmp_path)]
     )
-    with pytest.raises(Problem, match=r"run project3_wrn/compare_models\.py first"):
+    with pytest.raises(UserError, match=r"run project3_wrn/compare_models\.py first"):
         ensemble.main()

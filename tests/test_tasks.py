@@ -15,7 +15,7 @@ import torch
 
 from common import cli, tables
 from common.data import CLASSES
-from common.learners import Network, Stack
+from common.learners import Learner, StackedLearner
 from tests.conftest import ROOT, TASKS, one_clear_line, run_python
 
 OUTPUTS = {
@@ -82,8 +82,10 @@ def test_quick_writes_everything_finite_and_stamped(quick, task):
     out = quick(task)
     assert OUTPUTS[task] | ALWAYS <= {path.name for path in out.iterdir()}
     rows = tables.read_csv(out / "results.csv")
-    assert {"run", "seed", "test_accuracy", "train_loss", "epochs", "seconds"} <= rows[0].keys()
-    assert [(row["run"], row["seed"]) for row in rows] == [(run, seed) for run in load_main(task).RUNS for seed in "01"]
+    assert {"config", "seed", "test_accuracy", "train_loss", "epochs", "seconds"} <= rows[0].keys()
+    assert [(row["config"], row["seed"]) for row in rows] == [
+        (run, seed) for run in load_main(task).CONFIGS for seed in "01"
+    ]
     for row in rows:
         assert row["scale"] == "quick"
         assert (
@@ -128,11 +130,11 @@ def test_the_split_is_saved_and_is_the_one_trained_on(quick, sample):
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.parametrize("task", TASKS)
 def test_tables_and_figures_are_drawn_from_the_saved_history(quick, task, lang, tmp_path, recwarn):
-    from common import figures
+    from common import plots
 
-    if lang == "zh" and not figures.chinese_font():
+    if lang == "zh" and not plots.chinese_font():
         pytest.skip("no font with Chinese glyphs is installed")
-    load_main(task).report(quick(task), tmp_path, lang)
+    load_main(task).write_results(quick(task), tmp_path, lang)
     assert not [warning for warning in recwarn if "lyph" in str(warning.message)]
     drawn = {path.name for path in quick(task).iterdir() if path.suffix in (".csv", ".md", ".png")}
     assert {path.name for path in tmp_path.iterdir()} == drawn
@@ -165,28 +167,28 @@ def test_a_diverged_run_is_drawn_too(quick, tmp_path):
             cut[field] = values[:1]
     cut["epoch_losses"], cut["diverged_step"] = np.array([np.nan], np.float32), np.array(101)
     tables.save_histories(source / "loss_history.npz", histories)
-    load_main("task3_hparams").report(source, tmp_path)
-    rows = {(row["run"], row["seed"]): row for row in tables.read_csv(tmp_path / "results.csv")}
+    load_main("task3_hparams").write_results(source, tmp_path)
+    rows = {(row["config"], row["seed"]): row for row in tables.read_csv(tmp_path / "results.csv")}
     assert rows["more_epochs", "0"]["diverged_step"] == "101" and rows["more_epochs", "0"]["train_loss"] == "nan"
 
 
 def test_without_a_chinese_font_figures_are_english_and_say_so(monkeypatch, capsys):
-    from common import figures
+    from common import plots
 
-    monkeypatch.setattr(figures, "chinese_font", lambda: None)
-    style = figures.Style("zh")
+    monkeypatch.setattr(plots, "chinese_font", lambda: None)
+    style = plots.Style("zh")
     assert style.text("Epoch") == "Epoch"
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_every_label_of_every_run_is_translated():
-    from common.translations import CHINESE
+    from common.support.translations import CHINESE
     from project3_wrn import improvements
 
     for task in TASKS:
-        for run in load_main(task).RUNS:
+        for run in load_main(task).CONFIGS:
             assert run in CHINESE or run.startswith(("l2_", "dropout_")), run
-    assert not improvements.rows_of("cpu").keys() - CHINESE.keys()
+    assert not improvements.make_configs("cpu").keys() - CHINESE.keys()
     drawn = (ROOT / "project3_wrn" / "outputs.py").read_text(encoding="utf-8")
     labels = re.findall(r'style\.text\("([^"]+)"\)', drawn)
     assert len(labels) > 20 and not {*labels, *CLASSES, "is", "taken for"} - CHINESE.keys()
@@ -230,23 +232,23 @@ def test_a_stop_while_the_report_is_drawn_loses_no_training(task, tmp_path, monk
     """The checkpoints go only after it; the same command trains nothing, writes everything and then lets them go."""
     words = ("--scale", "quick", "--device", "cpu", "--epochs", "1", "--seeds", "1", "--out", tmp_path)
     module, trained = load_main(task), []
-    for kind in (Stack, Network):
+    for kind in (StackedLearner, Learner):
         step = lambda self, x, y, real=kind.step: trained.append(1) or real(self, x, y)
         monkeypatch.setattr(kind, "step", step)
-    monkeypatch.setattr(cli, "cores", lambda: 1)  # all in this process
+    monkeypatch.setattr(machine, "cores", lambda: 1)  # all in this process
     if task == "task2_regularization":
         monkeypatch.setattr(module, "step_costs", lambda runs, options: dict.fromkeys(module.COMPARED, 1.0))
-    drawn = module.report
+    drawn = module.write_results
 
     def stopped(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "report", stopped)
+    monkeypatch.setattr(module, "write_results", stopped)
     process = here(module.main, *words)
     assert process.returncode == 130 and "the same command" in process.stderr
     assert trained and list(tmp_path.rglob("*.pt"))
     trained.clear()
-    monkeypatch.setattr(module, "report", drawn)
+    monkeypatch.setattr(module, "write_results", drawn)
     process = here(module.main, *words)
     assert process.returncode == 0 and not trained, process.stderr
     assert OUTPUTS[task] | ALWAYS <= {path.name for path in tmp_path.iterdir()}
@@ -256,7 +258,7 @@ def test_a_stop_while_the_report_is_drawn_loses_no_training(task, tmp_path, monk
 def test_run_all_goes_on_after_a_failure_and_names_it():
     """Two tasks that are locked by another run: both are tried, both are named, the status says so."""
     first, second = TASKS[:2]
-    with cli.alone(ROOT / first / "outputs_quick"), cli.alone(ROOT / second / "outputs_quick"):
+    with cli.output_lock(ROOT / first / "outputs_quick"), cli.output_lock(ROOT / second / "outputs_quick"):
         words = ["bash", "run_all.sh", "--scale", "quick", "--device", "cpu", first, second]
         process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert process.returncode == 1
@@ -347,7 +349,7 @@ def test_a_file_that_cannot_grow_is_one_line(tmp_path):
 
 
 def test_two_runs_of_one_task_at_once(tmp_path, here):
-    with cli.alone(tmp_path):
+    with cli.output_lock(tmp_path):
         one_clear_line(here(load_main(TASKS[0]).main, "--scale", "quick", "--out", tmp_path), "another run", status=1)
 
 
@@ -389,7 +391,7 @@ def test_committed_tables_are_those_of_the_committed_histories(task, tmp_path):
     committed = ROOT / task / "outputs"
     if not (committed / "run.json").exists():
         pytest.skip("no full run of this task is committed")
-    load_main(task).report(committed, tmp_path)
+    load_main(task).write_results(committed, tmp_path)
     for path in [*committed.glob("*.csv"), *committed.glob("*.md")]:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
     assert cli.read_json(committed / "run.json")["scale"] == "full"
@@ -398,7 +400,7 @@ def test_committed_tables_are_those_of_the_committed_histories(task, tmp_path):
 
 @pytest.mark.parametrize(("name", "lang"), [("README.md", "en"), ("README.zh-CN.md", "zh")])
 def test_readme_table_is_that_of_the_committed_outputs(name, lang):
-    from report.readme import filled
+    from grading.readme import filled
 
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert filled(text, lang) == text, "run: python report/build.py"
+    assert filled(text, lang) == text, "run: python grading/build.py"

@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import checkpoints, cli, data, evaluation, files, progress, training
-from common.learners import Network, Stack, StackedBatches
+from common import cli, data, evaluation, training
+from common.learners import Learner, StackedBatches, StackedLearner
 from common.models import MODELS
-from common.problem import Problem
+from common.support import checkpoints, files, progress
+from common.support.errors import UserError
 from tests.conftest import ROOT, run_python
 
 
@@ -21,12 +22,12 @@ def seeded(seed, **numbers):
 
 
 def batches(sample, seed=0, batch_size=20, count=100):
-    return data.Batches(sample[0][slice(count)], batch_size, seed=seed, normalisation=data.HALF)
+    return data.Batches(sample[0][slice(count)], batch_size, seed=seed, stats=data.TUTORIAL_STATS)
 
 
 def network(**numbers):
     model = seeded(0, dropout=0.0)
-    return Network(model, torch.optim.SGD(model.parameters(), **{"lr": 0.01, "momentum": 0.9, **numbers}))
+    return Learner(model, torch.optim.SGD(model.parameters(), **{"lr": 0.01, "momentum": 0.9, **numbers}))
 
 
 # --- the loop ---
@@ -54,10 +55,10 @@ def test_progress_is_told_within_an_epoch(sample, capsys, monkeypatch):
 
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with progress.Progress(9, "lenet") as bar:
-        before = progress.epoch_counter(bar.advance, "seed 0", resumed=True)
+        before = progress.epoch_reporter(bar.advance, "seed 0", resumed=True)
         before(2, "seed 0, epoch 2/3")
         before(3, skipped=True)
-        tell = progress.epoch_counter(bar.advance, "seed 1")
+        tell = progress.epoch_reporter(bar.advance, "seed 1")
         for epochs in told:
             clock[0] += 8.0
             tell(epochs, f"seed 1, epoch {epochs}/3" if epochs == int(epochs) else "")
@@ -109,8 +110,8 @@ def test_evaluation_is_plain_cross_entropy_whatever_the_smoothing(sample):
     def measured(label_smoothing):
         smooth = functools.partial(F.cross_entropy, label_smoothing=label_smoothing)
         model = seeded(0)
-        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=smooth)
-        logits = evaluation.predict(learner.logits, sample[1], data.HALF)
+        learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.1), loss=smooth)
+        logits = evaluation.predict(learner.logits, sample[1], data.TUTORIAL_STATS)
         return evaluation.cross_entropy(logits, sample[1].labels), F.cross_entropy(logits, sample[1].labels)
 
     (plain, reference), (smoothed, _) = measured(0.0), measured(0.1)
@@ -119,7 +120,7 @@ def test_evaluation_is_plain_cross_entropy_whatever_the_smoothing(sample):
 
 def test_evaluation_leaves_the_network_training(sample):
     learner = network()
-    evaluation.predict(learner.logits, sample[1], data.HALF)
+    evaluation.predict(learner.logits, sample[1], data.TUTORIAL_STATS)
     assert learner.model.training
 
 
@@ -253,14 +254,14 @@ CHANGES = {"lr": [0.01, 0.03, 0.001], "momentum": [0.9, 0.0, 0.5], "weight_decay
 @pytest.mark.parametrize("compiled", [False, True])
 def test_each_member_of_a_stack_trains_as_it_would_alone(sample, compiled):
     models = [[seeded(seed, dropout=0.0) for _ in range(3)] for seed in range(2)]
-    stack = Stack(models, **CHANGES, batch_size=20, compiled=compiled)
+    stack = StackedLearner(models, **CHANGES, batch_size=20, compiled=compiled)
     side_by_side = StackedBatches([batches(sample, seed, 20, 90) for seed in range(2)])  # ends in a batch of 10
     history = training.fit(stack, side_by_side, 4)
     for seed in range(2):
         for run in range(3):
             model = seeded(seed, dropout=0.0)
             optimizer = torch.optim.SGD(model.parameters(), **{name: values[run] for name, values in CHANGES.items()})
-            alone = training.fit(Network(model, optimizer), batches(sample, seed, 20, 90), 4)
+            alone = training.fit(Learner(model, optimizer), batches(sample, seed, 20, 90), 4)
             assert np.allclose(history["batch_losses"][:, seed, run], alone["batch_losses"], atol=1e-5)
             assert np.allclose(history["weight_norm"][:, seed, run], alone["weight_norm"], rtol=1e-6)
             for name, value in model.named_parameters():
@@ -272,7 +273,7 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
     for compiled in (False, True):
         model = MODELS["lenet"](dropout=0.0)
         model.load_state_dict(seeded(0, dropout=0.0).state_dict())
-        learner = Network(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
+        learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
         if compiled:
             before, drawn = learner.weights(), torch.get_rng_state()
             assert learner.compile(*next(iter(batches(sample, 0, 20, 90)))) > 0
@@ -285,13 +286,13 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
 
 
 def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
-    stack = Stack([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+    stack = StackedLearner([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
     plain = training.fit(stack, StackedBatches([batches(sample)]), 1)
 
     def broken(*_):
         raise RuntimeError("no header\nand more")
 
-    stack = Stack([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+    stack = StackedLearner([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
     stack._compiled = broken
     history = training.fit(stack, StackedBatches([batches(sample)]), 1)
     assert np.array_equal(history["batch_losses"], plain["batch_losses"])
@@ -311,7 +312,9 @@ def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
     path = tmp_path / "run.pt"
 
     def fit():
-        stack = Stack([[seeded(0)] * 2], lr=[1e30] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20)
+        stack = StackedLearner(
+            [[seeded(0)] * 2], lr=[1e30] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20
+        )
         stack.step = stack.step if not path.exists() else None  # which would raise
         return training.fit(stack, StackedBatches([batches(sample)]), 4, checkpoint=path)
 
@@ -321,7 +324,7 @@ def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
 
 def test_a_diverged_member_leaves_its_neighbours_alone(sample):
     def train(lrs):
-        stack = Stack(
+        stack = StackedLearner(
             [[seeded(0) for _ in lrs]], lr=lrs, momentum=[0.9] * len(lrs), weight_decay=[0.0] * len(lrs), batch_size=20
         )
         torch.manual_seed(7)
@@ -333,10 +336,12 @@ def test_a_diverged_member_leaves_its_neighbours_alone(sample):
 
 
 def test_runs_of_a_seed_share_their_dropout_noise(sample):
-    stack = Stack([[seeded(0), seeded(0)]], lr=[0.01] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20)
+    stack = StackedLearner(
+        [[seeded(0), seeded(0)]], lr=[0.01] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20
+    )
     losses = training.fit(stack, StackedBatches([batches(sample)]), 2)["batch_losses"]
     assert np.allclose(losses[:, 0, 0], losses[:, 0, 1], atol=1e-6)
-    two = Stack([[seeded(0)], [seeded(0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+    two = StackedLearner([[seeded(0)], [seeded(0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
     losses = training.fit(two, StackedBatches([batches(sample), batches(sample)]), 2)["batch_losses"]
     assert not np.allclose(losses[:, 0, 0], losses[:, 1, 0], atol=1e-4)
 
@@ -371,11 +376,11 @@ def test_a_finished_run_is_not_trained_again(sample, checkpoint):
 
 
 def test_checkpoints_of_other_runs_are_refused(sample, checkpoint):
-    with pytest.raises(Problem, match=r"lr was 0\.01, is 0\.1"):
+    with pytest.raises(UserError, match=r"lr was 0\.01, is 0\.1"):
         training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.1})
     model = MODELS["lightweight_resnet"]()
-    other = Network(model, torch.optim.SGD(model.parameters(), lr=0.01))
-    with pytest.raises(Problem, match="another network"):
+    other = Learner(model, torch.optim.SGD(model.parameters(), lr=0.01))
+    with pytest.raises(UserError, match="another network"):
         training.fit(other, batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
 
 
@@ -455,7 +460,7 @@ def test_a_crafted_checkpoint_is_one_line(sample, checkpoint, change):
     document = checkpoints.load(checkpoint, "checkpoint", "")
     crafted()[change](document)
     torch.save(document, checkpoint)
-    with pytest.raises(Problem, match=r"run\.pt .*--fresh") as told:
+    with pytest.raises(UserError, match=r"run\.pt .*--fresh") as told:
         training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
     assert "\n" not in str(told.value)
 
@@ -481,13 +486,13 @@ def test_early_stopping_of_a_crafted_checkpoint(sample, tmp_path, change):
     else:
         saved |= {"words": {"best": "high"}, "tensors": {"waited": torch.zeros(1)}, "more": {"eval": 1}}[change]
     torch.save(document, path)
-    with pytest.raises(Problem, match="--fresh"):
+    with pytest.raises(UserError, match="--fresh"):
         fit(2)
 
 
 def test_seeds_of_a_stack_are_all_gone_on_with(sample, tmp_path):
     def fit(epochs):
-        stack = Stack([[seeded(0)], [seeded(1)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
+        stack = StackedLearner([[seeded(0)], [seeded(1)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
         side_by_side = StackedBatches([batches(sample), batches(sample, 1)])
         return training.fit(stack, side_by_side, epochs, checkpoint=tmp_path / "run.pt")
 
@@ -495,7 +500,7 @@ def test_seeds_of_a_stack_are_all_gone_on_with(sample, tmp_path):
     document = checkpoints.load(tmp_path / "run.pt", "checkpoint", "")
     document["batches"].pop()
     torch.save(document, tmp_path / "run.pt")
-    with pytest.raises(Problem, match="--fresh"):
+    with pytest.raises(UserError, match="--fresh"):
         fit(2)
 
 
@@ -552,9 +557,9 @@ def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path)
 def test_both_generations_damaged_is_one_line(sample, tmp_path):
     path = tmp_path / "run.pt"
     training.fit(network(), batches(sample), 2, checkpoint=path)
-    for damaged in (path, checkpoints.previous_of(path)):
+    for damaged in (path, checkpoints.previous_path(path)):
         damaged.write_bytes(damaged.read_bytes()[:5000])
-    with pytest.raises(Problem, match=r"run\.previous\.pt is not a valid checkpoint .*; start over with --fresh"):
+    with pytest.raises(UserError, match=r"run\.previous\.pt is not a valid checkpoint .*; start over with --fresh"):
         training.fit(network(), batches(sample), 3, checkpoint=path)
 
 
@@ -574,9 +579,9 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
         training.fit(network(), batches(sample), 4, checkpoint=path)
     monkeypatch.undo()
     temporary, previous = sorted(path.parent.iterdir())
-    assert previous == checkpoints.previous_of(path) and checkpoints.load(previous, "", "")["epoch"] == 2
+    assert previous == checkpoints.previous_path(path) and checkpoints.load(previous, "", "")["epoch"] == 2
     assert files.is_temporary(temporary) and checkpoints.there(path)
-    with cli.alone(tmp_path):
+    with cli.output_lock(tmp_path):
         assert sorted(name.name for name in path.parent.iterdir()) == ["lock", "run.previous.pt"]
         history = training.fit(network(), batches(sample), 4, checkpoint=path)
     assert np.array_equal(history["batch_losses"], training.fit(network(), batches(sample), 4)["batch_losses"])
@@ -601,7 +606,7 @@ def test_only_what_a_kill_left_is_removed(tmp_path):
         (tmp_path / name).write_text("")
     with files.atomic(tmp_path / "new.png") as temporary:
         assert files.is_temporary(temporary)
-    with cli.alone(tmp_path):
+    with cli.output_lock(tmp_path):
         left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*keep, "checkpoints/lock", "new.png"}
     (tmp_path / "checkpoints" / "folder.pt").mkdir()
@@ -612,7 +617,7 @@ def test_only_what_a_kill_left_is_removed(tmp_path):
 def test_half_a_checkpoint_is_refused_and_kept(sample, checkpoint):
     half = checkpoint.read_bytes()[: checkpoint.stat().st_size // 2]
     checkpoint.write_bytes(half)
-    with pytest.raises(Problem, match="not a valid checkpoint"):
+    with pytest.raises(UserError, match="not a valid checkpoint"):
         training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
     assert checkpoint.read_bytes() == half
 
@@ -625,10 +630,10 @@ def test_a_malicious_checkpoint_runs_nothing(sample, tmp_path):
             return (marker.write_text, ("run",))
 
     path.write_bytes(pickle.dumps(Malicious()))
-    with pytest.raises(Problem, match="not a valid checkpoint"):
+    with pytest.raises(UserError, match="not a valid checkpoint"):
         training.fit(network(), batches(sample), 1, checkpoint=path)
     torch.save({"settings": Malicious()}, path)
-    with pytest.raises(Problem, match="not a valid checkpoint"):
+    with pytest.raises(UserError, match="not a valid checkpoint"):
         training.fit(network(), batches(sample), 1, checkpoint=path)
     assert not marker.exists()
 
@@ -641,7 +646,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(sample, checkpoin
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(Problem, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
     assert checkpoint.read_bytes() == before
     assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import cli, native, winograd
+from common import cli, winograd
 from common.models import MODELS
-from common.problem import Problem
+from common.support import machine, native
+from common.support.errors import UserError
 from project3_wrn import main as project3
-from project3_wrn import train
-from project3_wrn.recipes import RECIPES
+from project3_wrn.method import train
+from project3_wrn.method.recipes import RECIPES
 from tests.conftest import ROOT, one_clear_line, run_python
 
 MAIN = ROOT / "project3_wrn" / "main.py"
@@ -29,7 +30,7 @@ CHANNELS = ((1, 1), (3, 5), (7, 64), (65, 33))
 def buildable():
     try:
         return bool(winograd.library())
-    except Problem:
+    except UserError:
         return False
 
 
@@ -160,7 +161,7 @@ def test_a_training_agrees_with_direct_convolutions(sample):
 
 def test_stopped_and_resumed_is_never_stopped(sample, tmp_path):
     parts = {"train": sample[0][slice(60)]}
-    recipe = dataclasses.replace(RECIPES["report"], epochs=2, batch_size=30, split=False, patience=0)
+    recipe = dataclasses.replace(RECIPES["report"], epochs=2, batch_size=30, validation_split=False, patience=0)
 
     def trained(name, **options):
         checkpoint = tmp_path / f"{name}.pt"
@@ -269,13 +270,13 @@ def compiler(tmp_path, monkeypatch, script):
 
 def test_without_a_compiler_it_says_so(cache, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Problem, match="needs a C compiler"):
+    with pytest.raises(UserError, match="needs a C compiler"):
         load()
 
 
 def test_a_compiler_that_fails_is_named(cache, tmp_path, monkeypatch):
     compiler(tmp_path, monkeypatch, "echo 'cc1: no -fopenmp here' >&2; exit 1")
-    with pytest.raises(Problem, match=r"fails: cc1: no -fopenmp here"):
+    with pytest.raises(UserError, match=r"fails: cc1: no -fopenmp here"):
         load()
     assert not list(cache.glob("*")) if cache.exists() else True
 
@@ -290,7 +291,7 @@ def test_the_next_compiler_is_tried(cache, tmp_path, monkeypatch):
 
 def test_another_system_is_left_alone(cache, monkeypatch):
     monkeypatch.setattr(native.platform, "system", lambda: "Darwin")
-    with pytest.raises(Problem, match="Linux x86-64 only, not on Darwin"):
+    with pytest.raises(UserError, match="Linux x86-64 only, not on Darwin"):
         load()
 
 
@@ -300,11 +301,11 @@ def test_another_system_is_left_alone(cache, monkeypatch):
 def choose(monkeypatch, name="auto", device="cpu", precision="fp32", bf16=False, problem=None):
     def library():
         if problem:
-            raise Problem(problem)
+            raise UserError(problem)
 
-    monkeypatch.setattr(cli, "cpu_has_bf16", lambda: bf16)
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: bf16)
     monkeypatch.setattr(winograd, "library", library)
-    return cli.choose_convolutions(name, device, precision)
+    return machine.choose_convolutions(name, device, precision)
 
 
 def test_winograd_is_chosen_where_it_pays(monkeypatch, capsys):
@@ -316,13 +317,13 @@ def test_winograd_is_chosen_where_it_pays(monkeypatch, capsys):
     assert not capsys.readouterr().out
     assert choose(monkeypatch, problem="no compiler") == "direct"
     assert capsys.readouterr().out == "convolutions: direct (no compiler)\n"
-    with pytest.raises(Problem, match="no compiler"):
+    with pytest.raises(UserError, match="no compiler"):
         choose(monkeypatch, "winograd", problem="no compiler")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])
 def test_asked_for_where_it_cannot_be_is_a_usage_error(precision, here, monkeypatch):
-    monkeypatch.setattr(cli, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: True)
     words = ("--device", "cpu", "--convolutions", "winograd", "--precision", precision)
     one_clear_line(here(project3.main, *words), "fp32 on a CPU, not in bf16 on cpu", status=2)
 

@@ -30,7 +30,7 @@ class CBAM(nn.Module):
 class BilinearHead(nn.Module):
     """Logits from all products of two features, averaged over places (Lin et al., Bilinear CNNs, arXiv 1504.07889).
 
-    A 1x1 convolution first makes the channels few; then signed square root and normalisation, as in the paper.
+    A 1x1 convolution first makes the channels few; then signed square root and stats, as in the paper.
     """
 
     def __init__(self, channels, classes, few=64):

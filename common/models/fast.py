@@ -31,7 +31,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images, eps=5e-4):
-        """Take the weights from the covariance of the 2x2 patches of normalised images (N, 3, H, W)."""
+        """Take the weights from the covariance of the 2x2 patches of normalized images (N, 3, H, W)."""
         patches = images.cpu().unfold(2, 2, 1).unfold(3, 2, 1).movedim(1, 3).reshape(-1, 12).double()
         variances, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (directions / (variances + eps).sqrt()).T.flip(0).reshape(12, 3, 2, 2)

@@ -1,0 +1,88 @@
+"""Grad-CAM: where in an image a network finds a class.
+
+Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization (arXiv 1610.02391).
+"""
+
+import contextlib
+import warnings
+
+import torch
+import torch.nn.functional as F
+
+from common.support.errors import UserError
+
+
+def gradcam(model, images, targets, layer=None):
+    """Heat maps (N, h, w), each scaled to 0..1, of classes `targets` (N,) in normalized images (N, 3, H, W).
+
+    layer: name of the module whose output (N, C, h, w) is looked at; by default what `forward_features` gives.
+
+    The model is left as it was: mode, gradients, hooks. Its parameters may be frozen.
+
+    Raises:
+        UserError: there is no such layer, it gives no feature maps, or they are 1x1 and so have no place to point to.
+        ValueError: not one target an image.
+    Warns of maps that are zero all over: nothing in these features speaks for the class.
+    """
+    if len(targets) != len(images):
+        raise ValueError(f"{len(targets)} targets for {len(images)} images")
+    targets = torch.as_tensor(targets, device=images.device)
+    with _in_evaluation_mode(model), torch.enable_grad():
+        features, scores = _features_and_scores(model, images, layer)
+        gradients = torch.autograd.grad(scores.gather(1, targets[:, None]).sum(), features)[0]
+    features = features.detach()
+    weights = gradients.mean((2, 3), keepdim=True)  # alpha of equation 1
+    maps = F.relu((weights * features).sum(1))  # equation 2
+    highest = maps.amax((1, 2), keepdim=True)
+    if blank := (highest == 0).flatten().nonzero().flatten().tolist():
+        warnings.warn(f"Grad-CAM is zero all over for image {', '.join(map(str, blank))}", stacklevel=2)
+    lowest = maps.amin((1, 2), keepdim=True)
+    return (maps - lowest) / (highest - lowest + 1e-7)
+
+
+def upsample(maps, size):
+    """Maps (N, h, w) drawn bilinearly to (N, *size)."""
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _features_and_scores(model, images, layer):
+    if layer is None:
+        with torch.no_grad():
+            features = model.forward_features(images)
+        features = _maps(features, "forward_features").requires_grad_()
+        return features, model.forward_head(features)
+    modules = dict(model.named_modules())
+    if layer not in modules:
+        raise UserError(f"the network has no layer {layer!r}; for example {', '.join(list(modules)[-6:])}")
+    kept = []
+
+    def keep(module, inputs, output):
+        kept.append(_maps(output.detach(), layer).requires_grad_())
+        return kept[0].clone()  # what follows may work in place
+
+    hook = modules[layer].register_forward_hook(keep)
+    try:
+        scores = model(images)
+    finally:
+        hook.remove()
+    return kept[0], scores
+
+
+def _maps(features, layer):
+    if features.dim() != 4 or features.shape[-1] * features.shape[-2] == 1:
+        raise UserError(
+            f"{layer} gives {tuple(features.shape[1:])}, no feature maps larger than 1x1 to point into; "
+            "choose an earlier layer with --gradcam-layer"
+        )
+    return features.detach().clone()
+
+
+@contextlib.contextmanager
+def _in_evaluation_mode(model):
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

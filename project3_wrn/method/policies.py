@@ -1,0 +1,63 @@
+"""Augmentations that chapter 3 of the report proposes: torchvision's policies, and one for the classes that are confused."""
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torchvision import transforms
+
+from common.data import CLASSES
+
+CONFUSED = ("cat", "dog", "automobile", "truck", "bird", "deer")  # section 3.1
+GROUP_SIZE = 8  # images that share a draw; a call for each takes five times as long
+POLICIES = {
+    "autoaugment": transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10),  # arXiv 1805.09501
+    "randaugment": transforms.RandAugment(),  # arXiv 1909.13719
+    "trivialaugment": transforms.TrivialAugmentWide(),  # arXiv 2103.10158
+}
+
+
+def auto_augment(name):
+    """uint8 images (N, 3, 32, 32) -> the same by torchvision's policy, on the CPU, where its many small steps are quickest."""
+    return lambda images: apply_in_groups(POLICIES[name], images.cpu()).to(images.device)
+
+
+def random_erasing(x, generator):
+    """Fill a random rectangle of half of the images with 0, the mean colour (arXiv 1708.04896). It draws from torch's own generator."""
+    return apply_in_groups(transforms.RandomErasing(p=0.5), x)
+
+
+def apply_in_groups(transform, images):
+    """One call of torchvision's transform for every GROUP_SIZE images of a shuffled batch.
+
+    It draws once a call, so these images share the operation and its strength; every image still gets each as often.
+    """
+    return torch.cat([transform(group) for group in images.split(GROUP_SIZE)])
+
+
+def targeted_augmentation(x, y, generator, degrees=15.0, scale=0.1, color=0.2, chance=0.5, others=0.5):
+    """Turn, scale and jitter_color some images: of the classes in CONFUSED by this chance, of the others by the share `others` of it.
+
+    Section 3.1 proposes it for the confused classes only. But what marks an image as moved then tells its class in training, and
+    every image of the test, being unmoved, is taken for one of the others. So images of all classes are moved, and of all left.
+    """
+    chances = torch.where(torch.isin(y, _confused(x.device)), chance, chance * others)
+    picked, turn, size, contrast, light = torch.rand(5, len(x), generator=generator, device=x.device)
+    turn, size, contrast, light = (value * 2 - 1 for value in (turn, size, contrast, light))
+    angle, size = torch.deg2rad(turn * degrees), 1 + size * scale
+    zero = torch.zeros_like(angle)
+    theta = torch.stack((angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero), 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta / size.view(-1, 1, 1), x.shape, align_corners=False)
+    moved = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    moved = moved * (1 + color * contrast.view(-1, 1, 1, 1)) + color * light.view(-1, 1, 1, 1)
+    return torch.where((picked < chances).view(-1, 1, 1, 1), moved, x), y
+
+
+def class_weights(labels, weight=1.5):
+    """Sampling weights (N,): the classes in CONFUSED `weight` times the others (section 3.1)."""
+    return torch.where(torch.isin(labels, _confused(labels.device)), weight, 1.0)
+
+
+@functools.cache
+def _confused(device):
+    return torch.tensor([CLASSES.index(name) for name in CONFUSED], device=device)

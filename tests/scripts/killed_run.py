@@ -1,0 +1,129 @@
+"""Train one network, a stack with dropout and two fast ones for three epochs each; print what came out as one hash.
+
+An epoch has 14 steps, but 13 of fast94, whose last one ends after 9.
+
+python tests/scripts/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
+"""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import augment, data, evaluation, training
+from common.learners import Learner, StackedBatches, StackedLearner
+from common.models import MODELS
+from common.models.fast import FastNet
+from project3_wrn.method import fast
+from project3_wrn.method.recipes import RECIPES
+
+EPOCHS, BATCH_SIZE = 3, 10
+
+
+def main(folder, kill_at):
+    torch.set_num_threads(1)
+    train, test = data.load_sample()
+    train, test = train[slice(135)], test[slice(50)]  # 14 steps an epoch, the last batch short
+    digest = hashlib.sha256()
+    steps = 0
+    for learner, batches in (
+        network(train),
+        stack(train),
+        fast_network(train, "fast95"),
+        fast_network(train, "fast94"),
+    ):
+
+        def counted(x, y, step=learner.step):
+            nonlocal steps
+            steps += 1
+            if steps == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(x, y)
+
+        learner.step = counted
+
+        def evaluate(learner=learner):
+            logits = evaluation.predict(learner.logits, test, data.TUTORIAL_STATS)
+            return {"val_accuracy": evaluation.accuracy(logits, test.labels)}
+
+        history = training.fit(
+            learner,
+            batches,
+            EPOCHS,
+            schedule=training.cosine,
+            evaluate=evaluate,
+            early_stopping=training.EarlyStopping(patience=10) if type(learner) is Learner else None,
+            checkpoint=folder / f"{type(learner).__name__}.pt",
+            settings={"epochs": EPOCHS},
+        )
+        for name in sorted(history):
+            if name != "seconds":
+                digest.update(history[name].tobytes())
+        for tensor in tensors(learner.state_dict()):
+            digest.update(tensor.numpy().tobytes())
+    print(digest.hexdigest())
+
+
+def network(train):
+    torch.manual_seed(0)
+    model = MODELS["lightweight_resnet"]().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
+    augmentation = (augment.random_crop, augment.random_flip, augment.Cutout(12))
+    batches = data.Batches(train, BATCH_SIZE, seed=0, stats=data.CIFAR10_STATS, augment=augmentation)
+    return Learner(model, optimizer, loss=functools.partial(F.cross_entropy, label_smoothing=0.1)), batches
+
+
+def stack(train):
+    models = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        models.append([MODELS["lenet"](dropout=p) for p in (0.0, 0.5, 0.7)])
+    learner = StackedLearner(
+        models, lr=[0.01] * 3, momentum=[0.9, 0.9, 0.0], weight_decay=[0.0, 0.01, 0.1], batch_size=BATCH_SIZE
+    )
+    return learner, StackedBatches(
+        [data.Batches(train, BATCH_SIZE, seed=seed, stats=data.TUTORIAL_STATS) for seed in range(2)]
+    )
+
+
+def fast_network(train, recipe):
+    torch.manual_seed(0)
+    model = FastNet((8, 16, 16), depth=3, classes=10).to(memory_format=torch.channels_last)
+    model.whitening.whiten(data.normalize(train.images, data.CIFAR10_STATS))
+    recipe = dataclasses.replace(RECIPES[recipe], batch_size=BATCH_SIZE)
+    augmentation = (augment.random_crop, functools.partial(augment.jitter_color, brightness=0.1, contrast=0.1))
+    options = {
+        "whole": True,
+        "steps": 13 + 13 + 9,
+        "low_res_size": 24,
+        "low_res_steps": 18,
+    }  # of which the last are in epoch 2
+    options = options if recipe.optimizer == "muon" else {}
+    batches = fast.AlternatingFlips(
+        train, BATCH_SIZE, seed=0, stats=data.CIFAR10_STATS, augment=augmentation, **options
+    )
+    optimizer = fast.optimizer(model, recipe)
+    whitening_steps = 24  # the whitening's bias stops in epoch 2
+    if recipe.optimizer == "muon":
+        return fast.Fast(model, optimizer, whitening_steps=whitening_steps, whitening_falls=True), batches
+    return fast.Lookahead(model, optimizer, steps=EPOCHS * len(batches), whitening_steps=whitening_steps), batches
+
+
+def tensors(state):
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, (dict, list)):
+        for value in state.values() if isinstance(state, dict) else state:
+            yield from tensors(value)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
