@@ -60,9 +60,7 @@ def _join(parts):
     return Dataset(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)))
 
 
-def train_val_split(
-    labels: torch.Tensor, seed: int = 0, validation: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
+def train_val_split(labels: torch.Tensor, seed: int = 0, validation: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
     """Split at random, class by class, into training and validation indices: 45,000 and 5,000 (project 3, section 1.1).
 
     Returns two sorted int64 tensors, disjoint, covering all; the same for the same seed.

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 
 from common.data import Batches
+from common.models.fast import LOGITS_SCALE, RECORD_SCALE
 
 BIAS_LR = 64  # times the others' learning rate, with SGD
 LR_FOR = 1024  # examples per step, with SGD: of a summed loss, a batch of twice as many makes steps twice as large
-# The published heads of Muon's networks begin with a standard deviation of 1 and their logits are divided by 256. Ours
-# are divided by 9: the same logits from weights that are smaller by this factor, and gradients that are as much larger.
-HEAD = 9 / 256
+# The published heads of Muon's networks begin with a standard deviation of 1 and divide their logits by 256, ours by 9:
+# the same logits come from weights that are smaller by this factor, with gradients that are as much larger.
+HEAD = LOGITS_SCALE / RECORD_SCALE
 
 
 def triangular_schedule(step, steps, start=0.2, peak_at=0.23, end=0.07):
@@ -127,7 +128,9 @@ class AlternatingFlips(Batches):
     low_res_size, low_res_passes: pixels per side of the images in the first steps, and in how many passes.
     """
 
-    def __init__(self, dataset, batch_size, *, seed, passes=0, drop_last=False, low_res_size=0, low_res_passes=0, **how):
+    def __init__(
+        self, dataset, batch_size, *, seed, passes=0, drop_last=False, low_res_size=0, low_res_passes=0, **how
+    ):
         super().__init__(dataset, batch_size, seed=seed, **how)
         self.drop_last = drop_last
         self.steps = math.ceil(passes * len(self))

@@ -165,9 +165,7 @@ def train(model, recipe, seed, splits, backend=Backend(), *, checkpoint=None, on
 def _check_batch_size(recipe, images):
     drop_last = recipe.fast and recipe.fast.drop_last
     if drop_last and images < recipe.batch_size:
-        raise UserError(
-            f"{images} images are fewer than a batch of {recipe.batch_size}; choose another --batch-size"
-        )
+        raise UserError(f"{images} images are fewer than a batch of {recipe.batch_size}; choose another --batch-size")
     if recipe.batch_size == 1 or (images % recipe.batch_size == 1 and not drop_last):
         raise UserError(
             f"batch size {recipe.batch_size} leaves a last batch of one image, for which BatchNorm is undefined; "
@@ -230,9 +228,7 @@ def build_learner(network, optimizer, recipe, batches, backend):
         hooks.append(EMA(recipe.ema))
     if recipe.fast and recipe.optimizer == "sgd":
         hooks.append(Lookahead(batches.steps))
-    return Learner(
-        network, optimizer, loss=loss, precision=backend.precision, compiled=backend.compiled, hooks=hooks
-    )
+    return Learner(network, optimizer, loss=loss, precision=backend.precision, compiled=backend.compiled, hooks=hooks)
 
 
 def preparation(recipe, train_set):

@@ -24,7 +24,5 @@ def load_network(model: str, path: Path) -> torch.nn.Module:
         network.load_state_dict(weights)
     except Exception as error:  # what is not a state_dict at all fails in many ways
         reason = " ".join(str(error).splitlines()[:2])[:200] or first_line(error)
-        raise UserError(
-            f"{path} does not hold weights of {model}: {reason}; name its network with --model"
-        ) from error
+        raise UserError(f"{path} does not hold weights of {model}: {reason}; name its network with --model") from error
     return network.eval()
