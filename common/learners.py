@@ -156,10 +156,12 @@ class Learner:
         It works on a copy that shares the compiled code, so nothing of the training changes: neither weights nor random
         numbers. Where compiling fails, one line says so.
         """
-        started = time.perf_counter()
         if not can_compile(x.device):
             self._compiling_failed = True
             return 0.0
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()  # steps that are still running are not part of compiling
+        started = time.perf_counter()
         try:
             with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
                 self.loss(self._forward(x, torch.compile(copy.deepcopy(self.model), dynamic=False)), y).backward()

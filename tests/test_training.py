@@ -2,6 +2,8 @@ import functools
 import math
 import os
 import pickle
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -674,6 +676,21 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(sample, checkpoin
         training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
     assert checkpoint.read_bytes() == before
     assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]
+
+
+def test_a_lock_is_held_by_one_and_dropped_by_the_dead(tmp_path):
+    path = tmp_path / "checkpoints" / "lock"
+    script = "import sys, time; from pathlib import Path; from common.support.files import locked\n"
+    script += "with locked(Path(sys.argv[1]), wait=False): print('held', flush=True); time.sleep(600)"
+    holder = subprocess.Popen([sys.executable, "-c", script, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="checkpoints: busy; wait"), files.locked(path, wait=False, busy="busy"):
+        pass
+    holder.kill()
+    holder.communicate()
+    with files.locked(path, wait=False), pytest.raises(UserError), files.locked(path, wait=False):
+        pass
+    assert path.exists()
 
 
 @pytest.mark.parametrize(
