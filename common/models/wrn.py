@@ -1,7 +1,7 @@
 """Wide residual networks with dropout in the blocks.
 
-Zagoruyko & Komodakis, Wide Residual Networks (arXiv 1605.07146): the pre-activation block of arXiv 1603.05027, three stages of
-(depth - 4) / 6 blocks, widths 16k, 32k and 64k.
+Zagoruyko & Komodakis, Wide Residual Networks (arXiv 1605.07146): the pre-activation block of arXiv 1603.05027, three
+stages of (depth - 4) / 6 blocks, widths 16k, 32k and 64k.
 """
 
 import torch.nn.functional as F
@@ -55,11 +55,11 @@ class WideResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def wrn28_10(dropout=0.3, classes=10):
-    """36,479,194 parameters."""
+def wrn28_10(dropout: float = 0.3, classes: int = 10) -> nn.Module:
+    """Return WideResNet-28-10. 36,479,194 parameters."""
     return WideResNet(28, 10, dropout, classes)
 
 
-def wrn16_8(dropout=0.3, classes=10):
-    """10,961,370 parameters."""
+def wrn16_8(dropout: float = 0.3, classes: int = 10) -> nn.Module:
+    """Return WideResNet-16-8. 10,961,370 parameters."""
     return WideResNet(16, 8, dropout, classes)
