@@ -113,26 +113,39 @@ def build(out):
 
 def load_section(folder, title, out):
     """Return the Section of one folder of outputs, its figures relative to `out`."""
+    section = Section(folder, title)
     path = cli.ROOT / folder
     if not (path / "run.json").exists():
-        return Section(folder, title, "missing", command_for(folder))
+        section.state, section.note = "missing", command_for(folder)
+        return section
     try:
-        run = cli.read_json(path / "run.json")
-        if not {"scale", "device", "seeds"} <= run.keys() and "members" not in run:
+        section.run = cli.read_json(path / "run.json")
+        if not {"scale", "device", "seeds"} <= section.run.keys() and "members" not in section.run:
             raise UserError("run.json has an older format; run the task again")
-        for arrays in path.glob("*.npz"):
+        for arrays in list_outputs(path, "*.npz"):
             tables.load_arrays(arrays)  # raises where it is damaged
-        seconds = training_seconds(path)
-        pages = [page.read_text(encoding="utf-8") for page in sorted(path.glob("*.md"))]
+        section.seconds = training_seconds(path)
+        pages = [page.read_text(encoding="utf-8") for page in list_outputs(path, "*.md")]
+        if not pages:
+            raise UserError("no Markdown page; run the task again with --redraw")
     except (UserError, OSError, ValueError, KeyError) as error:
-        return Section(folder, title, "damaged", f"{folder}: {error}")
-    state = "quick" if run["scale"] != "full" else "shortened" if run.get("shortened") else "done"
-    figures = [
+        section.state, section.note = "damaged", f"{folder}: {error}"
+        return section
+    if section.run["scale"] != "full":
+        section.state = "quick"
+    elif section.run.get("shortened"):
+        section.state = "shortened"
+    section.lead, section.body = to_html("\n".join(pages))
+    section.figures = [
         {"src": Path(os.path.relpath(figure, out)).as_posix(), "name": figure.stem.replace("_", " ")}
-        for figure in sorted(path.glob("*.png"))
-        if not files.is_temporary(figure)
+        for figure in list_outputs(path, "*.png")
     ]
-    return Section(folder, title, state, "", run, seconds, *to_html("\n".join(pages)), figures)
+    return section
+
+
+def list_outputs(folder, pattern):
+    """Return the files of a pattern, without those that a killed run left unfinished."""
+    return [path for path in sorted(folder.glob(pattern)) if not files.is_temporary(path)]
 
 
 def training_seconds(folder):

@@ -219,14 +219,38 @@ def read_values(file, field, needs_gpu=False):
         raise NotRun(command_for(file))
     if needs_gpu and run.get("device_type") != "cuda":
         raise NotRun(command_for(file).removesuffix(" --device cuda") + " --device cuda")
-    values_of = READERS[path.suffix](path)
-    by_seed = {term: values_of(term) for term in terms}
-    seeds = sorted(set.intersection(*map(set, by_seed.values())))
+    if path.suffix == ".npz":
+        histories = tables.load_histories(path)
+        values = {term: look_up_history(histories, term) for term in terms}
+    else:
+        rows = tables.read_csv(path) if path.suffix == ".csv" else cli.read_json(path)
+        values = {term: look_up_rows(rows if isinstance(rows, list) else [rows], term) for term in terms}
+    seeds = sorted(set.intersection(*map(set, values.values())))
     if not seeds:
-        raise ValueError(f"{path.name} has no seed with all of {field}")
-    return evaluate(
-        field, {term: np.array([values[seed] for seed in seeds], float) for term, values in by_seed.items()}
-    )
+        missing = [term for term in terms if not values[term]]
+        raise ValueError(f"{path.name} has no {', '.join(missing) or 'seed with all of ' + field}")
+    return evaluate(field, {term: np.array([values[term][seed] for seed in seeds], float) for term in terms})
+
+
+def look_up_rows(rows, term):
+    """Return {seed: value} of a term in the rows of a table; a row that names no seed has its position instead."""
+    name, wanted = split_term(term)
+    matches = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+    return {
+        row.get("seed", position): float(row[name]) for position, row in enumerate(matches) if row.get(name) is not None
+    }
+
+
+def look_up_history(histories, term):
+    """Return {seed: value} of a term in histories; NaN where training stopped before the epoch, so it never agrees."""
+    name, wanted = split_term(term)
+    epoch = int(wanted["epoch"])
+    position = epoch - 1 if epoch > 0 else epoch
+    return {
+        seed: history[name][position] if epoch <= len(history[name]) else np.nan
+        for (config, seed), history in histories.items()
+        if config == wanted["config"] and name in history
+    }
 
 
 def command_for(file):
@@ -276,55 +300,3 @@ def compute_fact(term):
     if name not in FACTS:
         raise ValueError(f"no fact is called {name}")
     return FACTS[name](**arguments)
-
-
-# Each reader returns a function term -> {seed: value}; the position stands for a seed that is not named.
-
-
-def read_csv(path):
-    rows = tables.read_csv(path)
-
-    def values_of(term):
-        name, wanted = split_term(term)
-        matches = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
-        if not matches or name not in matches[0]:
-            raise ValueError(f"{path.name} has no {term}")
-        return {row.get("seed", position): float(row[name]) for position, row in enumerate(matches)}
-
-    return values_of
-
-
-def read_history(path):
-    histories = tables.load_histories(path)
-
-    def values_of(term):
-        name, wanted = split_term(term)
-        epoch = int(wanted["epoch"])
-        arrays = {
-            seed: history[name]
-            for (config, seed), history in histories.items()
-            if config == wanted["config"] and name in history
-        }
-        if not arrays:
-            raise ValueError(f"{path.name} has no {term}")
-        # a training that stopped before this epoch gives NaN, so nothing is reproduced
-        position = epoch - 1 if epoch > 0 else epoch
-        return {seed: values[position] if epoch <= len(values) else np.nan for seed, values in arrays.items()}
-
-    return values_of
-
-
-def read_json(path):
-    document = cli.read_json(path)
-    entries = document if isinstance(document, list) else [document]
-
-    def values_of(term):
-        try:
-            return {entry.get("seed", position): float(entry[term]) for position, entry in enumerate(entries)}
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{path.name} has no {term}") from error
-
-    return values_of
-
-
-READERS = {".csv": read_csv, ".npz": read_history, ".json": read_json}

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from common import cli
+from common import cli, tables
 from common.models import MODELS
 from common.support.errors import UserError
 from grading import build, strings
@@ -19,7 +19,6 @@ from grading.claims import (
     judge,
     judge_all,
     read_claims,
-    read_csv,
     read_values,
 )
 from tests.conftest import ROOT, run_python
@@ -67,13 +66,27 @@ def test_fields_are_expressions_over_terms():
             evaluate(bad, defaultdict(lambda: 1.0))
 
 
-def test_unknown_fields_are_errors(tmp_path):
+def test_unknown_fields_are_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    (tmp_path / "run.json").write_text('{"scale": "full"}', encoding="utf-8")
     (tmp_path / "results.csv").write_text("config,seed,test_accuracy\nx,0,50\nx,1,52\n", encoding="utf-8")
-    values_of = read_csv(tmp_path / "results.csv")
-    assert values_of("test_accuracy[config=x]") == {"0": 50, "1": 52}
-    for term in ("test_accuracy[config=y]", "accuracy[config=x]", "test_accuracy[seed=3]"):
+    (tmp_path / "metrics.json").write_text('[{"seed": 0, "best_epoch": 8}]', encoding="utf-8")
+    tables.save_histories(tmp_path / "history.npz", {("x", 0): {"loss": np.array([2.0, 1.0])}})
+    assert read_values("results.csv", "test_accuracy[config=x]").tolist() == [50, 52]
+    assert read_values("metrics.json", "best_epoch").tolist() == [8]
+    for epoch, loss in ((1, 2), (2, 1), (-1, 1)):
+        assert read_values("history.npz", f"loss[config=x,epoch={epoch}]").tolist() == [loss]
+    assert np.isnan(read_values("history.npz", "loss[config=x,epoch=3]")).all()  # training stopped before
+    for file, term in (
+        ("results.csv", "test_accuracy[config=y]"),
+        ("results.csv", "accuracy[config=x]"),
+        ("results.csv", "test_accuracy[seed=3]"),
+        ("metrics.json", "test_accuracy"),
+        ("history.npz", "loss[config=y,epoch=1]"),
+        ("history.npz", "accuracy[config=x,epoch=1]"),
+    ):
         with pytest.raises(ValueError, match=re.escape(term)):
-            values_of(term)
+            read_values(file, term)
 
 
 def claim(**changes):
@@ -143,13 +156,18 @@ def test_a_damaged_output_is_named_and_its_section_marked(monkeypatch, tmp_path,
         assert path.name in section.note and not section.body
 
 
-def test_half_a_figure_that_a_kill_left_is_not_shown(tmp_path, monkeypatch):
+def test_files_that_a_killed_run_left_unfinished_are_ignored(tmp_path, monkeypatch):
     folder = tmp_path / "task1_loss_curves" / "outputs"
     shutil.copytree(cli.ROOT / "task1_loss_curves" / "outputs", folder)
     (folder / ".loss_curves.png.abcd1234.png").write_bytes(b"half")
+    (folder / ".loss_history.npz.abcd1234.npz").write_bytes(b"half")
+    (folder / ".loss_table.md.abcd1234.md").write_bytes(b"half")
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     section = build.load_section(*TASK1, tmp_path)
     assert [figure["name"] for figure in section.figures] == ["loss curves"], section.note
+    assert section.state == "done" and "half" not in section.body
+    (folder / "loss_table.md").unlink()
+    assert build.load_section(*TASK1, tmp_path).state == "damaged"
 
 
 def test_a_section_leads_with_the_first_paragraph_of_its_page():
