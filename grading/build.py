@@ -1,9 +1,10 @@
-"""The grader's page: every output, and the two reports' claims beside what was measured.
+"""Write the grader's page: every output, and each claim of the two reports next to what was measured.
 
     python grading/build.py [--out FOLDER]
 
-Reads what the tasks have written and trains nothing. Writes grading/index.html (one file, both languages, figures beside it where
-the tasks wrote them) and grading/claims.md, and fills the READMEs' result table; with --out the page and the claims only.
+It reads what the tasks have written and trains nothing. It writes grading/index.html (one file in both languages; the
+figures stay where the tasks wrote them) and grading/claims.md, and fills the READMEs' result tables; with --out it
+writes the page and the claims only.
 """
 
 import argparse
@@ -12,128 +13,81 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 import jinja2
 import markdown
-import markupsafe  # which jinja2 brings
+import numpy as np
 
 from common import cli, tables
+from common.reported import ACCURACY, TASK1_ACCURACY
 from common.support import files
 from common.support.errors import UserError
 from common.support.translations import CHINESE
-from grading import readme, sentences, verdicts
-from grading.words import WORDS, in_chinese
+from grading import strings
+from grading.claims import command_for, count_verdicts, judge_all, read_claims
+from grading.strings import Text
 
-SECTIONS = (  # folder of outputs, its page, title in English and Chinese
-    ("task1_loss_curves/outputs", "loss_table.md", "Task 1: loss curves", "任务一：损失曲线"),
-    ("task2_regularization/outputs", "comparison.md", "Task 2: regularisation", "任务二：正则化"),
-    ("task3_hparams/outputs", "hyperparameters.md", "Task 3: hyperparameters", "任务三：超参数"),
-    ("task4_architectures/outputs", "architectures.md", "Task 4: architectures", "任务四：网络架构"),
-    ("project3_wrn/outputs/resnet18", "performance.md", "Project 3: ResNet-18", "项目三：ResNet-18"),
-    ("project3_wrn/outputs/wrn28_10", "performance.md", "Project 3: WRN-28-10", "项目三：WRN-28-10"),
-    ("project3_wrn/outputs/fast94", "performance.md", "Project 3: fast94", "项目三：fast94"),
-    ("project3_wrn/outputs/fast95", "performance.md", "Project 3: fast95", "项目三：fast95"),
-    ("project3_wrn/outputs/fast96", "performance.md", "Project 3: fast96", "项目三：fast96"),
-    ("project3_wrn/outputs/compare_models", "comparison.md", "Project 3: the networks compared", "项目三：模型对比"),
-    ("project3_wrn/outputs/batch_epoch_grid", "grid.md", "Project 3: batch size and epochs", "项目三：批次大小与轮次"),
-    ("project3_wrn/outputs/improvements", "improvements.md", "Project 3: improvements", "项目三：改进"),
-    ("project3_wrn/outputs/ensemble", "ensemble.md", "Project 3: ensemble", "项目三：集成"),
-    ("project3_wrn/outputs/label_audit", "audit.md", "Project 3: label audit", "项目三：标签审查"),
-)
+OWN = {  # configurations of ours, with the report's number that they may explain
+    "task2_regularization": {"l2": None, "dropout": None},
+    "task3_hparams": {"no_regularization_more_epochs": None},
+    "task4_architectures": {"lenet_batch_100": ACCURACY["task4_architectures"]["lenet"]},
+    "project3_wrn": {"fast94": None, "fast95": None, "fast96": None},
+}
+READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
+RESULTS = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 @dataclass
 class Section:
-    """One folder of outputs as the page shows it; `state` is done, shortened, quick, damaged or missing."""
+    """One folder of outputs as the page shows it."""
 
     folder: str
-    en: str
-    zh: str
-    state: str = "done"
-    why: str = ""
+    title: Text
+    state: str = "done"  # of strings.STATES
+    note: str = ""  # what is damaged, or the command that would write what is missing
     run: dict = field(default_factory=dict)
     seconds: str = ""
-    html: str = ""
+    lead: str = ""  # HTML: the first paragraph of the task's page
+    body: str = ""  # HTML: the rest of it
     figures: list = field(default_factory=list)
-    sentences: list = field(default_factory=list)
 
     @property
     def anchor(self):
         return self.folder.replace("/outputs", "").replace("/", "-")
 
 
-def load_section(folder, page, en, zh, out):
-    section = Section(folder, en, zh)
-    path = cli.ROOT / folder
-    if not (path / "run.json").exists():
-        section.state, section.why = "missing", verdicts.sources.command(folder)
-        return section
-    try:
-        section.run = cli.read_json(path / "run.json")
-        if not {"scale", "device", "seeds"} <= section.run.keys() and "members" not in section.run:
-            raise UserError(f"{folder}/run.json is of an older shape; run the task again")
-        text = (path / page).read_text(encoding="utf-8")
-        section.sentences = sentences.of(folder)
-        section.seconds = training_seconds(path)
-    except (UserError, OSError, ValueError, KeyError) as error:
-        section.state, section.why = "damaged", f"{folder}: {error}"
-        return section
-    if section.run["scale"] != "full":
-        section.state = "quick"
-    elif section.run.get("shortened"):
-        section.state = "shortened"
-    section.html = to_html(text)
-    section.figures = [
-        {"src": Path(os.path.relpath(figure, out)).as_posix(), "name": figure.stem.replace("_", " ")}
-        for figure in sorted(path.glob("*.png"))
-        if not files.is_temporary(figure)
-    ]
-    return section
+class Result(NamedTuple):
+    """One row of the result table."""
 
-
-def training_seconds(folder):
-    """Of all runs and seeds together, however often they were stopped; empty where nothing was trained."""
-    spent = [row["seconds"] for path in folder.glob("*results.csv") for row in tables.read_csv(path)]
-    if (folder / "metrics.json").exists():
-        spent += [entry["training_seconds"] for entry in cli.read_json(folder / "metrics.json")]
-    return f"{sum(map(float, spent)):,.0f}" if spent else ""
-
-
-def code(sentence):
-    """A sentence as HTML, what stands between backticks as code."""
-    return markupsafe.Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(markupsafe.escape(sentence))))
-
-
-def to_html(text):
-    """The page of a task as HTML: its title left out, its headings two levels lower, its tables able to scroll."""
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("# "))
-    html = markdown.markdown(body, extensions=["tables"]).replace("<h2>", "<h4>").replace("</h2>", "</h4>")
-    html = html.replace("<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>')
-    # long names may break at their underscores
-    html = re.sub(r"(?<=<td>)\w+_\w+(?=</td>)", lambda name: name[0].replace("_", "_<wbr>"), html)
-    return html.replace("</table>", "</table></div>")
+    task: str
+    config: str
+    reported: str
+    ours: Text
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="where the page goes (report/)")
-    options = parser.parse_args()
-    build(options.out)
-    if options.out == HERE:
-        readme.fill()
-    print(f"the page: {options.out / 'index.html'}")
+    parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="folder of the page (grading/)")
+    out = parser.parse_args().out
+    build(out)
+    if out == HERE:
+        fill_readmes()
+    print(f"page: {out / 'index.html'}")
 
 
 def build(out):
+    """Write index.html and claims.md to the folder `out`."""
     out = Path(out).resolve()
-    claims = verdicts.read_claims()
-    judged = verdicts.judge_all(claims)
-    sections = [load_section(*row, out) for row in SECTIONS]
-    for problem in dict.fromkeys(section.why for section in sections if section.state == "damaged"):
-        print(f"left out: {problem}", file=sys.stderr)
+    claims = read_claims()
+    verdicts = judge_all(claims)
+    sections = [load_section(folder, title, out) for folder, title in strings.SECTIONS.items()]
+    for section in sections:
+        if section.state == "damaged":
+            print(f"left out: {section.note}", file=sys.stderr)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -141,54 +95,150 @@ def build(out):
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["code"] = code
     page = environment.get_template("page.html.j2").render(
         claims=claims,
-        verdicts=judged,
-        says=verdicts.says,
-        in_chinese=in_chinese,
-        counts=verdicts.counts(claims, judged),
-        kinds=verdicts.KINDS,
+        verdicts=verdicts,
+        counts=count_verdicts(claims, verdicts),
         sections=sections,
-        summary=list(zip(readme.result_rows("en"), readme.result_rows("zh"))),
+        results=read_results(),
         chinese=CHINESE,
-        words=WORDS,
+        texts=strings.PAGE,
+        kinds=strings.KINDS,
+        states=strings.STATES,
+        reports=strings.REPORTS,
     )
     tables.write_text(out / "index.html", page)
-    tables.write_text(out / "claims.md", claims_page(claims, judged))
+    tables.write_text(out / "claims.md", format_claims(claims, verdicts))
 
 
-def claims_page(claims, judged):
-    """All claims as Markdown, the reports apart."""
-    lines = [
-        "# The claims of the two reports, and what was measured",
-        "",
-        "Made by `python grading/build.py` from grading/claims.csv and the outputs.",
-        "",
+def load_section(folder, title, out):
+    """Return the Section of one folder of outputs, its figures relative to `out`."""
+    section = Section(folder, title)
+    path = cli.ROOT / folder
+    if not (path / "run.json").exists():
+        section.state, section.note = "missing", command_for(folder)
+        return section
+    try:
+        section.run = cli.read_json(path / "run.json")
+        if not {"scale", "device", "seeds"} <= section.run.keys() and "members" not in section.run:
+            raise UserError("run.json has an older format; run the task again")
+        for arrays in list_outputs(path, "*.npz"):
+            tables.load_arrays(arrays)  # raises where it is damaged
+        section.seconds = training_seconds(path)
+        pages = [page.read_text(encoding="utf-8") for page in list_outputs(path, "*.md")]
+        if not pages:
+            raise UserError("no Markdown page; run the task again with --redraw")
+    except (UserError, OSError, ValueError, KeyError) as error:
+        section.state, section.note = "damaged", f"{folder}: {error}"
+        return section
+    if section.run["scale"] != "full":
+        section.state = "quick"
+    elif section.run.get("shortened"):
+        section.state = "shortened"
+    section.lead, section.body = to_html("\n".join(pages))
+    section.figures = [
+        {"src": Path(os.path.relpath(figure, out)).as_posix(), "name": figure.stem.replace("_", " ")}
+        for figure in list_outputs(path, "*.png")
     ]
-    for report, numbers in verdicts.counts(claims, judged).items():
+    return section
+
+
+def list_outputs(folder, pattern):
+    """Return the files of a pattern, without those that a killed run left unfinished."""
+    return [path for path in sorted(folder.glob(pattern)) if not files.is_temporary(path)]
+
+
+def training_seconds(folder):
+    """Return the seconds of training of all runs together, as text; empty where nothing was trained."""
+    spent = [row["seconds"] for path in folder.glob("*results.csv") for row in tables.read_csv(path)]
+    if (folder / "metrics.json").exists():
+        spent += [entry["training_seconds"] for entry in cli.read_json(folder / "metrics.json")]
+    return f"{sum(map(float, spent)):,.0f}" if spent else ""
+
+
+def to_html(text):
+    """Return a task's page as HTML, its first paragraph and the rest: no title, lower headings, tables that scroll."""
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("# "))
+    html = markdown.markdown(body, extensions=["tables"]).replace("h2>", "h4>")
+    # long names may break at their underscores
+    html = re.sub(r"(?<=<td>)\w+_\w+(?=</td>)", lambda name: name[0].replace("_", "_<wbr>"), html)
+    html = html.replace("<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>')
+    html = html.replace("</table>", "</table></div>")
+    lead = re.search("<p>.*?</p>\n?", html, re.DOTALL)
+    return (lead[0], html.replace(lead[0], "", 1)) if lead else ("", html)
+
+
+def read_results():
+    """Return the Results of all tasks: test accuracy, the report's and ours."""
+    results = []
+    for task, reported in ACCURACY.items():
+        accuracies = read_accuracies(cli.ROOT / task / "outputs")
+        for config, value in {**reported, **OWN.get(task, {})}.items():
+            text = "" if value is None else f"{value:.2f}"
+            if task == "task1_loss_curves":  # whose report gives two numbers
+                text = " / ".join(f"{value:g}" for value in TASK1_ACCURACY)
+            results.append(Result(task, config, text, format_accuracy(accuracies.get(config))))
+    return results
+
+
+def read_accuracies(outputs):
+    """Return {configuration: test accuracies of its seeds} of a task's outputs."""
+    accuracies = {}
+    for path in (outputs / "results.csv", outputs / "batch_size" / "results.csv"):
+        if path.exists():
+            accuracies.update(tables.accuracies(path))
+    for path in outputs.glob("*/metrics.json"):  # the networks of project 3
+        accuracies[path.parent.name] = np.array([entry["test_accuracy"] for entry in cli.read_json(path)])
+    return accuracies
+
+
+def format_accuracy(values):
+    if values is None:
+        return strings.STATES["missing"]
+    return strings.ACCURACY.format(accuracy=tables.mean_std(values), seeds=strings.format_seeds(len(values)))
+
+
+def format_claims(claims, verdicts):
+    """Return all claims and verdicts as Markdown, one table per report."""
+    lines = [
+        "# The claims of the two reports and what was measured",
+        "",
+        "Written by `python grading/build.py` from grading/claims.csv and the outputs.",
+    ]
+    for report, counts in count_verdicts(claims, verdicts).items():
         rows = []
         for name, claim in claims.items():
-            if claim["report"] == report:
-                verdict = judged[name]
-                rows.append(
-                    {
-                        "id": name,
-                        "section": claim["section"],
-                        "claim": f"{claim['en']}（{claim['zh']}）",
-                        "says": verdicts.says(claim),
-                        "verdict": verdict.kind,
-                        "measured": f"{verdict.measured} ({claim['configuration']})" if verdict.measured else "",
-                        "why": verdict.why[0],
-                    }
-                )
-        told = ", ".join(f"{count} {kind}" for kind, count in numbers.items())
-        lines += [
-            f"## {report}: {told}",
-            "",
-            tables.markdown([{k: str(v).replace("|", "\\|") for k, v in row.items()} for row in rows]),
-        ]
-    return "\n".join(lines).rstrip() + "\n"
+            if claim.report == report:
+                verdict = verdicts[name]
+                row = {
+                    "id": name,
+                    "section": claim.section,
+                    "claim": f"{claim.en}（{claim.zh}）",
+                    "reported": claim.value_text.en,
+                    "verdict": verdict.kind,
+                    "measured": f"{verdict.measured} ({claim.configuration})" if verdict.measured else "",
+                    "why": verdict.reason.en,
+                }
+                rows.append({column: text.replace("|", "\\|") for column, text in row.items()})
+        summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        lines += ["", f"## {report}: {summary}", "", tables.markdown(rows).rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def fill_results(text, lang):
+    """Return a README's text with its result table filled, in English ("en") or Chinese ("zh")."""
+    columns = [getattr(column, lang) for column in strings.RESULT_COLUMNS]
+    rows = [dict(zip(columns, (*result[:3], getattr(result.ours, lang)))) for result in read_results()]
+    return RESULTS.sub(lambda block: block[1] + tables.markdown(rows) + block[2], text)
+
+
+def fill_readmes():
+    for name, lang in READMES.items():
+        path = cli.ROOT / name
+        text = path.read_text(encoding="utf-8")
+        filled = fill_results(text, lang)
+        if filled != text:  # a README that is up to date may be read-only
+            tables.write_text(path, filled)
 
 
 if __name__ == "__main__":
