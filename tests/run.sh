@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests, from a bare clone: makes the environment if need be, checks the style, runs pytest. Arguments go to pytest.
+# Runs the tests from a bare clone: makes the environment if needed, checks the style, runs pytest with the arguments.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . common/support/environment.sh
