@@ -5,8 +5,8 @@
 
 Each way of training has its own process, hence its own memory. The ways of a group take turns, so that a machine that
 slows down slows all of them. The student's way is torchvision's dataset and transforms, the report's own Cutout, a
-DataLoader with two workers, fp32 and loss.item(). `airbench94` is the published network and method that fast94 goes back
-to, run eagerly.
+DataLoader with two workers, fp32 and loss.item(). `airbench94` is the published network and method that fast94 goes
+back to, run eagerly.
 
 --instructions avx2 keeps a CPU with more instructions to AVX2 and fp32, which most laptops have. In fp32 on a CPU, 200
 steps of ResNet-18 are also trained with direct and with Winograd's convolutions, to compare their losses. Writes
@@ -44,7 +44,7 @@ from common.models import MODELS
 from common.models.fast import FastNet
 from common.support import machine, native
 from project3_wrn.method import fast
-from project3_wrn.method.hooks import FreezeWhitening
+from project3_wrn.method.hooks import WhiteningBias
 from project3_wrn.method.recipes import RECIPES, SMALL, Recipe, get_recipe
 from project3_wrn.method.train import Backend, build, preparation
 
@@ -128,7 +128,7 @@ def leave_memory():
 
 
 class Airbench94:
-    """airbench94_muon as published (arXiv 2404.00498's repository): eager, direct convolutions, PyTorch's own memory."""
+    """airbench94_muon as published (arXiv 2404.00498's repository): eager, with direct convolutions."""
 
     def __init__(self, train_set, device, precision):
         learners.keep_freed_memory = leave_memory  # in this process only
@@ -136,7 +136,7 @@ class Airbench94:
         model = FastNet((64, 256, 256), depth=2, classes=10).to(device, memory_format=torch.channels_last)
         options = preparation(AIRBENCH94, train_set)
         self.loader = fast.AlternatingFlips(train_set, AIRBENCH94.batch_size, seed=0, **options)
-        hooks = (FreezeWhitening(AIRBENCH94_WHITENING_STEPS),)
+        hooks = (WhiteningBias(AIRBENCH94_WHITENING_STEPS),)
         learner = learners.Learner(model, fast.optimizer(model, AIRBENCH94), precision=precision, hooks=hooks)
         self.step = learner.step
 
@@ -369,12 +369,12 @@ def airbench_sentence(document):
 def loss_sentence(document):
     """Return the sentence that compares the losses with direct and with Winograd's convolutions."""
     direct, winograds = (np.array(document["losses"][name]) for name in ("direct", "winograd"))
-    difference = {steps: np.abs(winograds[:steps] / direct[:steps] - 1).max() for steps in (1, 10, LOSS_STEPS)}
+    first, ten, whole = (np.abs(winograds[:steps] / direct[:steps] - 1).max() for steps in (1, 10, LOSS_STEPS))
     return (
-        f"{LOSS_STEPS} steps of ResNet-18 in batches of {LOSS_RECIPE.batch_size}"
-        f" at a learning rate of {LOSS_RECIPE.lr}: the losses differ by {difference[1]:.0e} in the first step, {difference[10]:.0e} within ten and"
-        f" {difference[LOSS_STEPS]:.0e} within all; the last twenty average {direct[-20:].mean():.4f} with direct and"
-        f" {winograds[-20:].mean():.4f} with Winograd's convolutions."
+        f"{LOSS_STEPS} steps of ResNet-18 in batches of {LOSS_RECIPE.batch_size} at a learning rate of"
+        f" {LOSS_RECIPE.lr}: the losses differ by {first:.0e} in the first step, {ten:.0e} within ten and {whole:.0e}"
+        f" within all; the last twenty average {direct[-20:].mean():.4f} with direct"
+        f" and {winograds[-20:].mean():.4f} with Winograd's convolutions."
     )
 
 
