@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . common/support/environment.sh
 make_environment pytest jinja2 markdown
 if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
-    "$PYTHON" -m ruff check . && "$PYTHON" -m ruff format --check . || exit 1
+    "$PYTHON" -m ruff check --output-format concise . && "$PYTHON" -m ruff format --check . || exit 1
 fi
 workers=() # two test files at a time, where pytest-xdist is installed and no argument asks for something else
 if [ $# -eq 0 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
