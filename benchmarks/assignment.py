@@ -1,10 +1,11 @@
-"""How fast are tasks 3 and 4 beside what a student would write, on this machine, in one run?
+"""How fast are tasks 3 and 4 compared with what a student would write, on this machine, in one run?
 
-    python benchmarks/assignment.py [--data DIR] [--rounds N] [--seconds S] [--device cpu|cuda]
+    python benchmarks/assignment.py [--data DIR] [--rounds N] [--seconds S] [--device cpu|cuda] [--redraw]
 
-The student's way is the official PyTorch tutorial's: torchvision's dataset and transforms, a DataLoader with two workers, one
-plain loop with loss.item() after another. Ours is what the tasks run. The two take turns, so that a machine that slows down
-slows both. Writes benchmarks/assignment.json and assignment.md.
+The student's way is the official PyTorch tutorial's: torchvision's dataset and transforms, a DataLoader with two
+workers, and a plain loop with loss.item(), one configuration after another. Ours is what the tasks run. The two take
+turns, so that a machine that slows down slows both. Writes benchmarks/assignment.json and, with --redraw from that file
+alone, assignment.md.
 """
 
 import argparse
@@ -21,22 +22,23 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision import datasets, transforms
 
-from benchmarks.measuring import described, endless
+from benchmarks.measuring import describe_machine, repeat
 from common import cli, data, sweep, tables
-from common.support import download, machine
-from task3_hparams.main import BASE, CONFIGS
-from task4_architectures.main import BASE as BASE4
-from task4_architectures.main import CONFIGS as RUNS4
+from common.support import machine
+from task3_hparams import main as task3
+from task4_architectures import main as task4
 
-SEVEN = {
-    name: BASE | change | {"epochs": 5} for name, change in list(CONFIGS.items())[:7]
-}  # length is no part of speed
-RESNET = {"lightweight_resnet": BASE4 | RUNS4["lightweight_resnet"]}
+EPOCHS = 5  # of every configuration: the number of epochs does not change images per second
+LENETS = {name: {**task3.BASE, **change, "epochs": EPOCHS} for name, change in list(task3.CONFIGS.items())[:7]}
+RESNET = {"lightweight_resnet": {**task4.BASE, **task4.CONFIGS["lightweight_resnet"]}}
+GROUPS = {"task 3, seven runs of LeNet, batch 4": LENETS, "task 4, LightweightResNet, batch 64": RESNET}
+HYPERPARAMETERS = ("lr", "momentum", "weight_decay")
+WARM_UP = 3  # steps, which compile
 COMPARED_STEPS = 200
 
 
 class TutorialNet(nn.Module):
-    """LeNet as the report's section 3.2.2 gives it."""
+    """LeNet as section 3.2.2 of the report gives it."""
 
     def __init__(self, dropout):
         super().__init__()
@@ -56,36 +58,36 @@ class TutorialNet(nn.Module):
 
 
 class TutorialCifar(datasets.CIFAR10):
-    """torchvision's dataset, item by item its own code, on images that are already here."""
+    """torchvision's dataset with its own code for each item, on images that are in memory already."""
 
-    def __init__(self, images):
-        self.data = images.images.permute(0, 2, 3, 1).numpy()
-        self.targets = images.labels.tolist()
+    def __init__(self, dataset):
+        self.data = dataset.images.permute(0, 2, 3, 1).numpy()
+        self.targets = dataset.labels.tolist()
         self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)])
         self.target_transform = None
 
 
 class Student:
-    """One run after another; a turn trains all of them for an equal share of its seconds."""
+    """Configurations trained one after another; each gets an equal share of the seconds of a turn."""
 
-    def __init__(self, runs, train, device):
+    def __init__(self, configs, train_set, device):
         self.device, self.trainings = device, []
-        for run in runs.values():
+        dataset = TutorialCifar(train_set)
+        for config in configs.values():
             torch.manual_seed(0)
-            model = TutorialNet(run["dropout"]) if run["model"] == "lenet" else sweep.make_model(run, 0, "cpu")
+            lenet = config["model"] == "lenet"
+            model = TutorialNet(config["dropout"]) if lenet else sweep.make_model(config, 0, "cpu")
             model.to(device)
-            optimizer = torch.optim.SGD(
-                model.parameters(), lr=run["lr"], momentum=run["momentum"], weight_decay=run["weight_decay"]
-            )
-            loader = torch.utils.data.DataLoader(TutorialCifar(train), run["batch_size"], shuffle=True, num_workers=2)
+            optimizer = torch.optim.SGD(model.parameters(), **{name: config[name] for name in HYPERPARAMETERS})
+            loader = torch.utils.data.DataLoader(dataset, config["batch_size"], shuffle=True, num_workers=2)
             self.trainings.append((model, optimizer, loader))
 
     def turn(self, seconds):
-        """Images a second of `seconds` of training, the starting of workers left out."""
+        """Train for `seconds`; return images per second, without the start of the DataLoader's workers."""
         images = spent = 0
         for model, optimizer, loader in self.trainings:
-            batches = endless(loader)
-            for _ in range(3):
+            batches = repeat(loader)
+            for _ in range(WARM_UP):
                 self.step(model, optimizer, *next(batches))
             started = time.perf_counter()
             while time.perf_counter() - started < seconds / len(self.trainings):
@@ -104,20 +106,23 @@ class Student:
 
 
 class Ours:
-    """As `study` trains: a process a core, each with a seed of its own."""
+    """Configurations trained as `sweep.run` does: in one process per core, each with its own seed."""
 
-    def __init__(self, runs, folder, device, precision):
+    def __init__(self, configs, folder, device, precision):
         context = multiprocessing.get_context("spawn")
         count = machine.cores() if device == "cpu" else 1
         self.pipes = []
         for seed in range(count):
-            mine, theirs = context.Pipe()
-            context.Process(target=_ours, args=(theirs, runs, folder, device, precision, seed), daemon=True).start()
+            ours, theirs = context.Pipe()
+            arguments = (theirs, configs, folder, device, precision, seed)
+            context.Process(target=_serve, args=arguments, daemon=True).start()
             theirs.close()  # so that the end of a process that fails is seen here
-            self.pipes.append(mine)
-        self.ready = [pipe.recv() for pipe in self.pipes]
+            self.pipes.append(ours)
+        for pipe in self.pipes:
+            pipe.recv()
 
     def turn(self, seconds):
+        """Train for `seconds`; return images per second, added up over configurations and processes."""
         for pipe in self.pipes:
             pipe.send(seconds)
         return sum(pipe.recv() for pipe in self.pipes)
@@ -127,101 +132,110 @@ class Ours:
             pipe.send(None)
 
 
-def _ours(pipe, runs, folder, device, precision, seed):
+def _serve(pipe, configs, folder, device, precision, seed):
     torch.set_num_threads(1)
-    learner, batches = ours(runs, data.load(folder)[0], torch.device(device), precision, seed)
-    batches = endless(batches)
-    for _ in range(3):  # compiles
+    train_set, _, _ = data.load("full", folder)
+    learner, batches = make_learner(configs, train_set, torch.device(device), precision, seed)
+    batch_size = next(iter(configs.values()))["batch_size"]
+    batches = repeat(batches)
+    for _ in range(WARM_UP):
         learner.step(*next(batches))
     pipe.send("ready")
     while (seconds := pipe.recv()) is not None:
         images, started = 0, time.perf_counter()
         while time.perf_counter() - started < seconds:
             losses = learner.step(*next(batches))
-            images += losses.numel() * learner_batch(runs)
-        losses.sum().item()  # wait for the device
+            images += losses.numel() * batch_size
+        losses.sum().item()  # waits for the device
         pipe.send(images / (time.perf_counter() - started))
 
 
-def learner_batch(runs):
-    return next(iter(runs.values()))["batch_size"]
+def make_learner(configs, train_set, device, precision, seed):
+    """Return the learner and batches that `sweep.run` trains these configurations with."""
+    return sweep.make_learner(sweep.Job(configs, [seed]), train_set.to(device), device, precision)
 
 
-def ours(runs, train, device, precision, seed):
-    """The learner and batches that `study` would train these runs with."""
-    train = train.to(device)
-    job = {"names": list(runs), "configs": list(runs.values()), "seeds": [seed], "epochs": 5}
-    batches = [data.Batches(train, learner_batch(runs), seed=seed, stats=data.TUTORIAL_STATS)]
-    build = sweep.stacked_learner if sweep.stackable(job["configs"][0]["model"]) else sweep.single_learner
-    return build(job, batches, device, precision)
-
-
-def same_losses(train):
-    """Largest difference between the losses of both ways over the first steps of the seven runs, dropout off, same batches."""
-    without = {name: run | {"dropout": 0.0} for name, run in SEVEN.items()}
-    learner, batches = ours(without, train, torch.device("cpu"), "fp32", 0)
+def largest_loss_difference(train_set):
+    """Return the largest difference between the losses of both ways: seven LeNets without dropout, the same batches."""
+    configs = {name: {**config, "dropout": 0.0} for name, config in LENETS.items()}
+    learner, batches = make_learner(configs, train_set, torch.device("cpu"), "fp32", 0)
     students = []
-    for run in without.values():
+    for config in configs.values():
         torch.manual_seed(0)
         model = TutorialNet(0.0)
-        hyperparameters = {name: run[name] for name in ("lr", "momentum", "weight_decay")}
-        students.append((model, torch.optim.SGD(model.parameters(), **hyperparameters)))
-    worst = 0.0
+        optimizer = torch.optim.SGD(model.parameters(), **{name: config[name] for name in HYPERPARAMETERS})
+        students.append((model, optimizer))
+    largest = 0.0
     for _, (x, y) in zip(range(COMPARED_STEPS), batches):
         losses = learner.step(x, y)[0]
-        for mine, (model, optimizer) in zip(losses, students):
+        for ours, (model, optimizer) in zip(losses, students):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x[0]), y[0])
             loss.backward()
             optimizer.step()
-            worst = max(worst, abs(loss.item() - mine.item()))
-    return worst
+            largest = max(largest, abs(loss.item() - ours.item()))
+    return largest
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--rounds", type=cli.positive, default=3)
-    parser.add_argument("--seconds", type=cli.positive, default=20, help="of each turn")
-    parser.add_argument("--device", choices=machine.DEVICES, default="auto")
-    options = parser.parse_args()
-    device = machine.choose_device(options.device)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)")
+    parser.add_argument("--rounds", type=cli.positive, default=3, help="turns of each way (default: 3)")
+    parser.add_argument("--seconds", type=cli.positive, default=20, help="length of a turn (default: 20)")
+    parser.add_argument("--device", choices=machine.DEVICES, default="auto", help="default: auto")
+    parser.add_argument("--redraw", action="store_true", help="write assignment.md from assignment.json")
+    args = parser.parse_args()
+    if not args.redraw:
+        cli.write_json(HERE / "assignment.json", measure(args))
+    write_page(cli.read_json(HERE / "assignment.json"))
+
+
+def measure(args):
+    """Return the content of assignment.json."""
+    device = machine.choose_device(args.device)
     precision = machine.choose_precision("auto", device)
-    folder, _ = download.find(options.data)
-    train, _ = data.load(folder)
+    train_set, _, _ = data.load("full", args.data)
+    measured = {}
+    for group, configs in GROUPS.items():
+        student, ours = Student(configs, train_set, device), Ours(configs, args.data, device, precision)
+        measured[group] = []
+        for number in range(args.rounds):
+            rates = {"student": student.turn(args.seconds), "ours": ours.turn(args.seconds)}
+            measured[group].append(rates)
+            text = ", ".join(f"{name} {rate:.0f} images/s" for name, rate in rates.items())
+            print(f"{group}, round {number + 1}: {text}", flush=True)
+        ours.close()
+    return {
+        **describe_machine(device, precision),
+        "seconds": args.seconds,
+        "rounds": measured,
+        "largest loss difference": largest_loss_difference(train_set),
+    }
 
-    document = described(device, precision) | {"rounds": {}}
-    for name, runs in (
-        ("task 3, seven runs of LeNet, batch 4", SEVEN),
-        ("task 4, LightweightResNet, batch 64", RESNET),
-    ):
-        student, we = Student(runs, train, device), Ours(runs, str(folder), device, precision)
-        rounds = []
-        for number in range(options.rounds):
-            rounds.append({"student": student.turn(options.seconds), "ours": we.turn(options.seconds)})
-            print(
-                f"{name}, round {number + 1}: "
-                + ", ".join(f"{who} {rate:.0f} images/s" for who, rate in rounds[-1].items())
-            )
-        we.close()
-        document["rounds"][name] = rounds
-    document["largest loss difference"] = same_losses(train)
 
+def write_page(document):
+    """Write assignment.md: one row per group."""
     rows = []
-    for name, rounds in document["rounds"].items():
-        rates = {who: [turn[who] for turn in rounds] for who in ("student", "ours")}
-        ratio = sum(rates["ours"]) / sum(rates["student"])
+    for group, rounds in document["rounds"].items():
+        student, ours = ([rates[name] for rates in rounds] for name in ("student", "ours"))
         rows.append(
-            {"what": name}
-            | {f"{who}, images/s": tables.mean_std(values, 0) for who, values in rates.items()}
-            | {"ratio": f"{ratio:.1f}"}
+            {
+                "what": group,
+                "student, images/s": tables.mean_std(student, 0),
+                "ours, images/s": tables.mean_std(ours, 0),
+                "ratio": f"{sum(ours) / sum(student):.1f}",
+            }
         )
-    words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, task 4 in {precision}; {options.rounds} rounds of {options.seconds} s each, in turns."
-    check = f"With dropout off, the losses of {COMPARED_STEPS} steps of all seven runs differ by {document['largest loss difference']:.1e} at most."
-    cli.write_json(HERE / "assignment.json", document)
-    tables.write_markdown(
-        HERE / "assignment.md", "Speed of the assignment beside a student's way", [words, rows, check], "full"
+    setting = (
+        f"{document['machine']}, {document['cores']} cores, torch {document['torch']},"
+        f" task 4 in {document['precision']}; {len(rounds)} rounds of {document['seconds']} s each, in turns."
     )
+    check = (
+        f"With dropout off, the losses of {COMPARED_STEPS} steps of all seven runs differ by at most"
+        f" {document['largest loss difference']:.1e}."
+    )
+    title = "Speed of the assignment compared with a student's way"
+    tables.write_markdown(HERE / "assignment.md", title, [setting, rows, check], "full")
     print(tables.markdown(rows) + check)
 
 

@@ -1,8 +1,8 @@
-"""Where do Winograd's convolutions pay? One layer at a time, output and both gradients together, next to direct convolutions.
+"""Where do Winograd's convolutions pay? One layer at a time, output and both gradients, next to direct convolutions.
 
     python benchmarks/convolutions.py [--rounds N] [--instructions native|avx2]
 
-Writes benchmarks/convolutions.md. common/winograd.py takes its threshold from here.
+Writes benchmarks/convolutions.md, from which common/winograd.py takes its threshold.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measuring import AVX2, described, in_a_process, restrict
+from benchmarks.measuring import AVX2, BACKWARD, describe_machine, restrict_instructions, run_in_process
 from common import cli, learners, tables, winograd
 from common.support import machine
 
@@ -29,70 +29,77 @@ SHAPES = (  # batch, channels in, channels out, pixels
     *((256, channels, channels, 4) for channels in (128, 256, 512)),
     *((512, 24, 64, 31), (512, 24, 128, 31), (512, 64, 64, 15), (512, 64, 256, 15), (512, 256, 256, 7)),
 )
+CHECKED = 16  # images whose results are compared with float64's
+
+
+def direct(x, weight):
+    """Convolve as PyTorch does."""
+    return F.conv2d(x, weight, padding=1)
+
+
+METHODS = {"direct": direct, "winograd": winograd.conv2d}
 
 
 def measure(shape, rounds, instructions):
-    """Return {"direct": s, "winograd": s, "errors": [..]}: medians of turns, and relative errors against float64's direct."""
-    restrict(instructions)
+    """Return the median seconds of each method and Winograd's errors relative to float64, a dict."""
+    restrict_instructions(instructions)
     torch.set_num_threads(machine.cores())
     learners.keep_freed_memory()
     batch, channels, out, size = shape
     torch.manual_seed(0)
-    x, weight, dy = (
-        torch.randn(batch, channels, size, size),
-        torch.randn(out, channels, 3, 3),
-        torch.randn(batch, out, size, size),
-    )
-    weight /= (9 * channels) ** 0.5
+    x = torch.randn(batch, channels, size, size)
+    weight = torch.randn(out, channels, 3, 3) / (9 * channels) ** 0.5
+    dy = torch.randn(batch, out, size, size)
 
-    def step(convolution, *tensors):
-        x, weight, dy = (tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors)
-        inputs = x.requires_grad_(), weight.requires_grad_()
-        started = time.perf_counter()
-        y = convolution(*inputs)
-        return y.detach(), *torch.autograd.grad(y, inputs, dy), time.perf_counter() - started
-
-    ways = {"direct": lambda x, weight: F.conv2d(x, weight, padding=1), "winograd": winograd.conv2d}
-    seconds = {name: [] for name in ways}
+    seconds = {name: [] for name in METHODS}
     for _ in range(rounds):
-        for name, way in ways.items():
-            *found, spent = step(way, x, weight, dy)
-            seconds[name].append(spent)
-    *right, _ = step(
-        ways["direct"], *(tensor[: 16 if tensor is not weight else None].double() for tensor in (x, weight, dy))
-    )
-    *found, _ = step(ways["winograd"], x[:16], weight, dy[:16])
-    errors = [float((mine - theirs).norm() / theirs.norm()) for mine, theirs in zip(found, right)]
-    return {name: float(np.median(values)) for name, values in seconds.items()} | {"errors": errors}
+        for name, convolution in METHODS.items():
+            seconds[name].append(forward_backward(convolution, x, weight, dy)[1])
+    exact, _ = forward_backward(direct, x[:CHECKED].double(), weight.double(), dy[:CHECKED].double())
+    results, _ = forward_backward(winograd.conv2d, x[:CHECKED], weight, dy[:CHECKED])
+    errors = [float((ours - theirs).norm() / theirs.norm()) for ours, theirs in zip(results, exact)]
+    return {**{name: float(np.median(values)) for name, values in seconds.items()}, "errors": errors}
+
+
+def forward_backward(convolution, *tensors):
+    """Return ((output, gradient of the image, gradient of the filter), seconds) for tensors x, weight, dy."""
+    x, weight, dy = (tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors)
+    inputs = x.requires_grad_(), weight.requires_grad_()
+    started = time.perf_counter()
+    y = convolution(*inputs)
+    gradients = torch.autograd.grad(y, inputs, dy)
+    return (y.detach(), *gradients), time.perf_counter() - started
+
+
+def table_row(shape, result):
+    """Return the table's row of a shape and what `measure` returned for it."""
+    batch, channels, out, size = shape
+    flops = (1 + BACKWARD) * 2 * batch * size**2 * channels * out * 9
+    return {
+        "batch x channels x pixels": f"{batch} x {channels} to {out} x {size}",
+        "direct, ms": f"{result['direct'] * 1e3:.0f}",
+        "winograd, ms": f"{result['winograd'] * 1e3:.0f}",
+        "ratio": f"{result['direct'] / result['winograd']:.2f}",
+        "winograd, GFLOP/s counted as direct": f"{flops / result['winograd'] / 1e9:.0f}",
+        "relative errors (output, image, filter)": ", ".join(f"{error:.0e}" for error in result["errors"]),
+    }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=cli.positive, default=5)
-    parser.add_argument("--instructions", choices=("native", "avx2"), default="native")
-    options = parser.parse_args()
-    if options.instructions == "avx2":
+    parser.add_argument("--rounds", type=cli.positive, default=5, help="default: 5")
+    parser.add_argument("--instructions", choices=("native", "avx2"), default="native", help="default: native")
+    args = parser.parse_args()
+    if args.instructions == "avx2":
         os.environ.update(AVX2)
-    machine, rows = described("cpu", "fp32"), []
+    facts, rows = describe_machine("cpu", "fp32"), []
     for shape in SHAPES:
-        result = in_a_process(measure, shape, options.rounds, options.instructions)
-        batch, channels, out, size = shape
-        flops = 3 * 2 * batch * size**2 * channels * out * 9
-        rows.append(
-            {
-                "batch x channels x pixels": f"{batch} x {channels} to {out} x {size}",
-                "direct, ms": f"{result['direct'] * 1e3:.0f}",
-                "winograd, ms": f"{result['winograd'] * 1e3:.0f}",
-                "ratio": f"{result['direct'] / result['winograd']:.2f}",
-                "winograd, GFLOP/s counted as direct": f"{flops / result['winograd'] / 1e9:.0f}",
-                "relative errors (output, image, filter)": ", ".join(f"{error:.0e}" for error in result["errors"]),
-            }
-        )
+        rows.append(table_row(shape, run_in_process(measure, shape, args.rounds, args.instructions)))
         print(tables.markdown(rows[-1:]).splitlines()[-1], flush=True)
-    kept = ", kept to AVX2" if options.instructions == "avx2" else ""
+    limit = ", kept to AVX2" if args.instructions == "avx2" else ""
     note = (
-        f"{machine['machine']}{kept}, {machine['cores']} cores, torch {machine['torch']}, fp32; medians of {options.rounds}"
-        " turns of output and both gradients. Errors are against float64."
+        f"{facts['machine']}{limit}, {facts['cores']} cores, torch {facts['torch']}, fp32; medians of {args.rounds}"
+        " turns of output and both gradients. Errors are relative to float64."
     )
     tables.write_markdown(HERE / "convolutions.md", "Winograd's convolutions next to direct ones", [note, rows], "full")
 

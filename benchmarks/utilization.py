@@ -1,9 +1,10 @@
-"""How much of the machine does each training use, and where does the rest go?
+"""How much of the machine does each training use, and what is the rest of the time spent on?
 
-    python benchmarks/utilization.py [--data DIR] [--device cpu|cuda] [--steps N] [--models NAME ...]
+    python benchmarks/utilization.py [--data DIR] [--device cpu|cuda] [--steps N] [--models NAME ...] [--redraw]
 
-For each network, trained as its task trains it: images and floating-point operations a second, those as a share of what a large
-matrix product reaches here, and what the step's time is spent on, by torch's profiler. Writes benchmarks/utilization.json and shares.md.
+Each network is trained as its task trains it. The table has images and floating-point operations per second, the latter
+also as a share of what a large matrix product reaches here, and what a step's time is spent on, by torch's profiler.
+Writes benchmarks/utilization.json and, with --redraw from that file alone, utilization.md.
 """
 
 import argparse
@@ -19,128 +20,146 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measuring import MATRIX, described, endless, matmul_flops, training_flops, wait
+from benchmarks.measuring import describe_machine, repeat, synchronize, training_flops
 from common import cli, data, sweep, tables
-from common.support import download, machine
+from common.support import machine
 from project3_wrn.method import train as project3
 from project3_wrn.method.recipes import RECIPES, get_recipe
-from task3_hparams.main import BASE, CONFIGS
-from task4_architectures.main import BASE as BASE4
-from task4_architectures.main import CONFIGS as RUNS4
+from task3_hparams import main as task3
+from task4_architectures import main as task4
 
-NETWORKS = ("lenet", "lightweight_resnet", "resnet18", "wrn28_10", "fast94", "fast95", "fast96")
-ON_A_CPU = ("lenet", "lightweight_resnet", "resnet18", "fast94")  # the others take minutes a step
-LENET_SEEDS = 5
-KINDS = {  # what a profiler's event counts as, by the first of these words in its name
+LENETS = {name: {**task3.BASE, **change, "epochs": 5} for name, change in list(task3.CONFIGS.items())[:7]}
+RESNET = {"lightweight_resnet": {**task4.BASE, **task4.CONFIGS["lightweight_resnet"]}}
+JOBS = {"lenet": sweep.Job(LENETS, list(range(5))), "lightweight_resnet": sweep.Job(RESNET, [0])}
+NETWORKS = (*JOBS, "resnet18", "wrn28_10", "fast94", "fast95", "fast96")
+ON_A_CPU = (*JOBS, "resnet18", "fast94")  # the others take minutes per step
+WARM_UP = 3  # steps, which compile
+STEPS = {"slow": 5, "fast": 200}  # measured by default: of a convolutional network on a CPU, and of all others
+PROFILED = 5  # one step of so many is profiled
+OTHER = "everything else"
+KINDS = {  # a profiler's event counts as the first kind of which a part of its name is listed
     "fused by the compiler": ("triton", "compiled", "inductor", "graph_", "cpp_fused"),
     "convolutions and matrix products": (
-        "conv",
-        "winograd",
-        "gemm",
-        "mm",
-        "matmul",
-        "linear",
-        "cutlass",
-        "xmma",
-        "implicit",
-        "wgrad",
-        "dgrad",
+        *("conv", "winograd", "gemm", "mm", "matmul", "linear", "cutlass", "xmma", "implicit", "wgrad", "dgrad"),
     ),
-    "normalisation": ("batch_norm", "bn_", "layer_norm"),
+    "normalization": ("batch_norm", "bn_", "layer_norm"),
     "pooling": ("pool",),
-    "optimiser": ("sgd", "adam", "foreach", "multi_tensor"),
+    "optimizer": ("sgd", "adam", "foreach", "multi_tensor"),
     "copies": ("copy", "memcpy", "to_copy", "index", "cat"),
 }
 
 
-def training_of(model, train, device, precision):
-    """(learner, its batches without end, members trained at once, images a step of each member)."""
-    if model in ("lenet", "lightweight_resnet"):
-        lenets = {name: BASE | change | {"epochs": 5} for name, change in list(CONFIGS.items())[:7]}
-        runs = lenets if model == "lenet" else {model: BASE4 | RUNS4[model]}
-        job = {
-            "names": list(runs),
-            "configs": list(runs.values()),
-            "seeds": list(range(LENET_SEEDS if model == "lenet" else 1)),
-        }
-        size = job["configs"][0]["batch_size"]
-        batches = [data.Batches(train, size, seed=seed, stats=data.TUTORIAL_STATS) for seed in job["seeds"]]
-        build = sweep.stack if model == "lenet" else sweep.network
-        learner, batches = build(job, batches, device, precision)
-        return learner, endless(batches), len(job["configs"]) * len(job["seeds"]), size
-    # at full size, whose operations are counted
+def make_learner(model, train_set, device, precision):
+    """Return (learner, batches, networks trained at once, batch size) as the network's task trains it."""
+    if model in JOBS:
+        job = JOBS[model]
+        learner, batches = sweep.make_learner(job, train_set, device, precision)
+        return learner, batches, job.members, job.shared["batch_size"]
+    # images of the full size, whose operations are counted
     recipe = dataclasses.replace(RECIPES.get(model) or get_recipe("report", model), low_res_epochs=0.0)
-    learner, batches, _ = project3.build(
-        model,
-        recipe,
-        0,
-        train,
-        precision=precision,
-        convolutions=machine.choose_convolutions("auto", device.type, precision),
-    )
-    learner.compile(*batches.example())
-    return learner, endless(batches), 1, recipe.batch_size
+    convolutions = machine.choose_convolutions("auto", device.type, precision)
+    backend = project3.Backend(precision, convolutions, compiled=device.type == "cuda")
+    learner, batches, _ = project3.build(model, recipe, 0, train_set, backend)
+    return learner, batches, 1, recipe.batch_size
 
 
-def measure(model, train, device, precision, steps):
-    learner, batches, members, size = training_of(model, train, device, precision)
-    batches = (batch for batch in batches if batch[0].shape[-4] == size)  # a short one is not compiled
-    for _ in range(3):  # compiles
-        learner.step(*next(batches))
-    wait(device.type)
+def measure(model, train_set, device, precision, steps):
+    """Return images and FLOP per second of a network's training, and the shares of its time."""
+    learner, batches, members, batch_size = make_learner(model, train_set, device, precision)
+    # a short batch is not compiled
+    full_batches = (batch for batch in repeat(batches) if batch[0].shape[-4] == batch_size)
+    train_steps(learner, full_batches, WARM_UP, device)
+    seconds = train_steps(learner, full_batches, steps, device)
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+    with profile(activities=activities) as profiler:
+        train_steps(learner, full_batches, max(1, steps // PROFILED), device)
+    rate = steps * batch_size * members / seconds
+    return {
+        "images_per_second": rate,
+        "flops_per_second": rate * training_flops(model),
+        "spent": time_shares(profiler, device),
+    }
+
+
+def train_steps(learner, batches, steps, device):
+    """Train for `steps` steps; return the seconds until the device has finished them."""
     started = time.perf_counter()
     for _ in range(steps):
         learner.step(*next(batches))
-    wait(device.type)
-    images = steps * size * members / (time.perf_counter() - started)
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
-    with profile(activities=activities) as profiled:
-        for _ in range(max(1, steps // 5)):
-            learner.step(*next(batches))
-        wait(device.type)
-    flops = training_flops(model)
-    return {"images_per_second": images, "flops_per_second": images * flops, "spent": shares_of(profiled, device)}
+    synchronize(device.type)
+    return time.perf_counter() - started
 
 
-def shares_of(profiled, device):
-    """{kind of work: its share of the time, in per cent}."""
-    times, on_cuda = {}, device.type == "cuda"
-    for event in profiled.key_averages():
+def time_shares(profiler, device):
+    """Return each kind's share of the profiled time, in per cent."""
+    times, on_cuda = dict.fromkeys((*KINDS, OTHER), 0), device.type == "cuda"
+    for event in profiler.key_averages():
         if on_cuda and (event.device_type != DeviceType.CUDA or event.is_user_annotation):
-            continue  # what launched a kernel, which is there itself
-        spent = event.self_device_time_total if on_cuda else event.self_cpu_time_total
+            continue  # an event that launches a kernel: the kernel is an event of its own
         name = event.key.lower()
-        kind = next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "everything else")
-        times[kind] = times.get(kind, 0) + spent
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), OTHER)
+        times[kind] += event.self_device_time_total if on_cuda else event.self_cpu_time_total
     total = sum(times.values())
-    return {kind: round(100 * times.get(kind, 0) / total, 1) for kind in (*KINDS, "everything else")}
+    return {kind: round(100 * spent / total, 1) for kind, spent in times.items()}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--device", choices=machine.DEVICES, default="auto")
-    parser.add_argument("--steps", type=cli.positive, help="of each network (5 on a CPU, LeNet's 200; else 200)")
-    parser.add_argument("--models", nargs="+", choices=NETWORKS, metavar="NAME")
-    options = parser.parse_args()
-    device = torch.device(machine.choose_device(options.device))
-    precision = machine.choose_precision("auto", device.type)
-    train = data.load(download.find(options.data)[0])[0].to(device)
-    peak = matmul_flops(device, precision)
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)")
+    parser.add_argument("--device", choices=machine.DEVICES, default="auto", help="default: auto")
+    parser.add_argument(
+        "--steps", type=cli.positive, help="of each network (default: 200; on a CPU 5, LeNet 200)", metavar="N"
+    )
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, metavar="NAME", help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--redraw", action="store_true", help="write utilization.md from utilization.json")
+    args = parser.parse_args()
+    if not args.redraw:
+        cli.write_json(HERE / "utilization.json", measure_all(args))
+    write_page(cli.read_json(HERE / "utilization.json"))
 
-    document = described(device.type, precision) | {"matmul_flops": peak}
-    rows, document["networks"] = [], {}
-    for model in options.models or (ON_A_CPU if device.type == "cpu" else NETWORKS):
-        steps = options.steps or (200 if device.type == "cuda" or model == "lenet" else 5)
-        measured = document["networks"][model] = measure(model, train, device, precision, steps)
-        rate = measured["flops_per_second"]
-        row = {"network": model, "images/s": f"{measured['images_per_second']:,.0f}", "GFLOP/s": f"{rate / 1e9:,.1f}"}
-        row |= {"of a matrix product's, %": f"{100 * rate / peak:.0f}"}
-        rows.append(row | {f"{kind}, %": share for kind, share in measured["spent"].items()})
-        print(tables.markdown(rows[-1:]), flush=True)
-    words = f"{document['machine']}, {document['cores']} cores, torch {document['torch']}, LeNet in fp32 and the others in {precision}. A {MATRIX}x{MATRIX} matrix product reaches {peak / 1e9:,.0f} GFLOP/s. LeNet is task 3's seven runs with {LENET_SEEDS} seeds as one stack. The shares of time are those of the operations themselves, as torch's profiler names them."
-    cli.write_json(HERE / "shares.json", document)
-    tables.write_markdown(HERE / "shares.md", "How much of the machine each training uses", [words, rows], "full")
+
+def measure_all(args):
+    """Return the content of utilization.json."""
+    device = torch.device(machine.choose_device(args.device))
+    precision = machine.choose_precision("auto", device.type)
+    train_set = data.load("full", args.data)[0].to(device)
+    document = {
+        **describe_machine(device.type, precision),
+        "matmul_flops": machine.matmul_flops(device, precision),
+        "networks": {},
+    }
+    for model in args.models or (ON_A_CPU if device.type == "cpu" else NETWORKS):
+        steps = args.steps or STEPS["slow" if device.type == "cpu" and model != "lenet" else "fast"]
+        document["networks"][model] = measure(model, train_set, device, precision, steps)
+        print(tables.markdown([table_row(document, model)]), flush=True)
+    return document
+
+
+def table_row(document, model):
+    """Return the table's row of a network."""
+    measured = document["networks"][model]
+    rate = measured["flops_per_second"]
+    return {
+        "network": model,
+        "images/s": f"{measured['images_per_second']:,.0f}",
+        "GFLOP/s": f"{rate / 1e9:,.1f}",
+        "of a matrix product's, %": f"{100 * rate / document['matmul_flops']:.0f}",
+        **{f"{kind}, %": share for kind, share in measured["spent"].items()},
+    }
+
+
+def write_page(document):
+    """Write utilization.md: one row per network."""
+    size = machine.MATRIX
+    setting = (
+        f"{document['machine']}, {document['cores']} cores, torch {document['torch']},"
+        f" LeNet in fp32 and the others in {document['precision']}."
+        f" A {size}x{size} matrix product reaches {document['matmul_flops'] / 1e9:,.0f} GFLOP/s."
+        f" LeNet is task 3's seven configurations with {len(JOBS['lenet'].seeds)} seeds as one stack."
+        " The shares of time are those of the operations themselves, as torch's profiler names them."
+    )
+    sections = [setting, [table_row(document, model) for model in document["networks"]]]
+    tables.write_markdown(HERE / "utilization.md", "How much of the machine each training uses", sections, "full")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,32 @@
-# Sourced by run_all.sh and tests/run.sh from the repository root. Leaves $PYTHON: a Python that can import what is needed.
+# Sourced by run_all.sh and tests/run.sh from the repository root. Sets $PYTHON to a Python that has the packages needed.
 
-needed='
+required='
 import sys
 assert sys.version_info >= (3, 10)
 import torch, torchvision, numpy, matplotlib, sklearn, tqdm
 assert tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11)
 '
 
-can_import() { # can_import PYTHON [MODULE ...]
-    local python=$1 extra
+# Prints the dependencies of pyproject.toml, and those of the dependency groups named, one per line.
+list_requirements='
+import sys
+try:
+    import tomllib
+except ImportError:  # Python 3.10, whose pip has the same parser
+    from pip._vendor import tomli as tomllib
+with open("pyproject.toml", "rb") as file:
+    document = tomllib.load(file)
+print("\n".join(sum((document["dependency-groups"][name] for name in sys.argv[1:]), document["project"]["dependencies"])))
+'
+
+can_import() { # can_import PYTHON [MODULE ...]: whether it imports what the tasks need, and these modules
+    local python=$1 extra=''
     shift
-    extra=$(printf 'import %s\n' "$@")
-    [ $# -gt 0 ] || extra=''
-    "$python" -c "$needed$extra" >/dev/null 2>&1
+    [ $# -eq 0 ] || extra=$(printf 'import %s\n' "$@")
+    "$python" -c "$required$extra" >/dev/null 2>&1
 }
 
-make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules too
+make_environment() { # make_environment [MODULE ...]: set $PYTHON, installing into .venv where no Python has the packages
     local base candidate
     for PYTHON in python3 python; do
         if command -v "$PYTHON" >/dev/null && can_import "$PYTHON" "$@"; then
@@ -23,8 +34,7 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
             return
         fi
     done
-    PYTHON=.venv/bin/python
-    [ -x "$PYTHON" ] || [ ! -x .venv/Scripts/python.exe ] || PYTHON=.venv/Scripts/python.exe
+    set_venv_python
     if [ -x "$PYTHON" ] && can_import "$PYTHON" "$@"; then
         echo "environment: .venv"
         return
@@ -46,32 +56,48 @@ make_environment() { # make_environment [MODULE ...]: $PYTHON with these modules
         exit 1
     fi
     echo "environment: the current python3 lacks required packages; creating .venv with $("$base" --version)"
-    if ! "$base" -m venv --clear .venv; then
-        echo "error: $base cannot make a virtual environment (Debian: apt install python3-venv); then run this again" >&2
-        exit 1
-    fi
-    PYTHON=.venv/bin/python
-    [ -x "$PYTHON" ] || PYTHON=.venv/Scripts/python.exe
+    make_venv "$base"
     if [ "$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null; then
         echo "no NVIDIA driver: trying PyTorch's CPU wheels, a tenth of the size"
-        # Where that index does not answer, pip may find builds elsewhere that do not match each other: the import tells.
-        if ! "$PYTHON" -m pip install --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu 'torch>=2.11' torchvision ||
-            ! "$PYTHON" -c 'import torch, torchvision' 2>/dev/null; then
+        if ! install_cpu_wheels $(grep -E '^torch(vision)?==' constraints.txt) && ! install_cpu_wheels 'torch>=2.11' torchvision; then
             echo "PyTorch's CPU wheels are unavailable; installing the default build (about 3 GB)"
-            "$base" -m venv --clear .venv
+            make_venv "$base"
         fi
     fi
     install_requirements "$@"
 }
 
-install_requirements() { # install_requirements [MODULE ...]: what tests need is left out where no module is asked for
-    local wanted=requirements.txt
-    if [ $# -eq 0 ]; then
-        wanted=.venv/requirements.txt
-        sed '/^# for tests only/,$d' requirements.txt >"$wanted"
-    fi
-    if ! "$PYTHON" -m pip install -r "$wanted" || ! can_import "$PYTHON" "$@"; then
-        echo "error: the packages of requirements.txt could not be installed into .venv; see pip's output above, then run this again" >&2
+set_venv_python() {
+    PYTHON=.venv/bin/python
+    [ -x "$PYTHON" ] || [ ! -x .venv/Scripts/python.exe ] || PYTHON=.venv/Scripts/python.exe # Windows
+}
+
+make_venv() { # make_venv PYTHON: create an empty .venv
+    if ! "$1" -m venv --clear .venv; then
+        echo "error: $1 cannot make a virtual environment (Debian: apt install python3-venv); then run this again" >&2
         exit 1
     fi
+    set_venv_python
+}
+
+install_cpu_wheels() { # install_cpu_wheels REQUIREMENT ...
+    # Where the index does not answer, pip may find builds elsewhere that do not match each other; then the import fails.
+    "$PYTHON" -m pip install --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu "$@" &&
+        "$PYTHON" -c 'import torch, torchvision' 2>/dev/null
+}
+
+install_requirements() { # install_requirements [MODULE ...]: with the packages that only tests need if a module is named
+    local list=.venv/requirements.txt groups=()
+    [ $# -eq 0 ] || groups=(dev)
+    "$PYTHON" -c "$list_requirements" ${groups[@]+"${groups[@]}"} >"$list"
+    if ! install_list "$list" || ! can_import "$PYTHON" "$@"; then
+        echo "error: the packages of pyproject.toml could not be installed into .venv; see pip's output above, then run this again" >&2
+        exit 1
+    fi
+}
+
+install_list() { # install_list FILE: the versions of constraints.txt, else the newest
+    "$PYTHON" -m pip install -r "$1" -c constraints.txt && return
+    echo "pip could not install the versions of constraints.txt; trying the newest ones"
+    "$PYTHON" -m pip install -r "$1"
 }
