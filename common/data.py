@@ -68,7 +68,16 @@ def label_errors(labels):
     return LABEL_ERRORS if len(labels) == 10_000 else ()
 
 
-def load(folder):
+def load(scale, folder=None):
+    from common.support import download
+
+    if scale == "quick":
+        return *load_sample(), download.SAMPLE_SOURCE
+    folder, source = download.find(folder)
+    return *_load_folder(folder), source
+
+
+def _load_folder(folder):
     """Read the whole data set from the six binary files in `folder`: (train of 50,000, test of 10,000).
 
     Raises:
@@ -119,7 +128,7 @@ def _join(parts):
     return Dataset(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)))
 
 
-def split(labels, seed=0, validation=0.1):
+def train_val_split(labels, seed=0, validation=0.1):
     """Split at random into training and validation indices, class by class: 45,000 and 5,000 of CIFAR-10 (project 3, section 1.1).
 
     Returns two sorted int64 tensors, disjoint, covering all; the same for the same seed.

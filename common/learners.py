@@ -28,7 +28,7 @@ class Learner:
 
     shape = ()
 
-    def __init__(self, model, optimizer, *, loss=F.cross_entropy, precision="fp32"):
+    def __init__(self, model, optimizer, *, loss=F.cross_entropy, precision="fp32", compiled=False):
         device = next(model.parameters()).device
         set_up(device)
         self.model = model.train()

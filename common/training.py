@@ -126,6 +126,8 @@ def fit(
     Raises:
         UserError: the checkpoint cannot be read, neither it nor its previous one, or it is of other settings.
     """
+    if isinstance(checkpoint, checkpoints.Checkpoint):
+        checkpoint, settings = checkpoint.path, checkpoint.settings
     state = {"epoch": 0, "history": {}, "best_weights": None}
     if checkpoint and checkpoints.there(checkpoint):
         say = functools.partial(print, flush=True) if writes else lambda line: None

@@ -16,6 +16,13 @@ from common.support.files import atomic
 FRESH = "start over with --fresh"
 
 
+@dataclasses.dataclass
+class Checkpoint:
+    path: object
+    settings: dict
+    read_only: bool = False
+
+
 class Damaged(UserError):
     """A file is not what was written, or no file of ours at all."""
 
@@ -69,6 +76,9 @@ def previous_path(path):
 def there(path):
     """Return whether a checkpoint of this name, newest or previous, exists to resume from."""
     return path.exists() or previous_path(path).exists()
+
+
+exists = there
 
 
 def discard(path):

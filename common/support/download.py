@@ -58,7 +58,7 @@ def images(scale, folder=None):
     if scale == "quick":
         return data.load_sample(), SAMPLE_SOURCE
     folder, source = find(folder)
-    return data.load(folder), source
+    return data._load_folder(folder), source
 
 
 def find(folder=None):
