@@ -1,4 +1,4 @@
-"""What this machine has and can do: its device, its precision, how convolutions are computed, its name and its memory."""
+"""What this machine has and can do: device, precision, how convolutions are computed, speed, name and memory."""
 
 import os
 import platform
