@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from benchmarks import step_cost
 from common import cli, plots, sweep, tables
 from common.learners import Learner, StackedLearner
 from common.support import files, machine
@@ -103,7 +104,7 @@ def test_quick_writes_everything_finite_and_stamped(quick, script):
     run_json = cli.read_json(out / "run.json")
     assert run_json["scale"] == "quick" and run_json["seeds"] == [0, 1] and run_json["versions"]["torch"]
     assert list(run_json["configs"]) == configs_of(script)  # of all sweeps
-    assert run_json["precision"] == "fp32" and "sample" in run_json["data"]
+    assert "sample" in run_json["data"]
     assert not list(out.rglob("*.pt"))  # finished: nothing to resume
 
 
@@ -241,6 +242,20 @@ def test_without_a_chinese_font_figures_are_english_and_say_so(monkeypatch, caps
 def test_every_configuration_has_a_chinese_name(script):
     for config in load_script(script).CONFIGS:
         assert config in CHINESE or config.startswith(("l2_", "dropout_")), config
+
+
+def test_the_cost_of_a_step_is_measured_for_every_compared_network_and_shown(quick, tmp_path):
+    costs = step_cost.step_costs(torch.device("cpu"), steps=2)
+    assert list(costs) == ["no_regularization", "l2", "dropout", "baseline"] and min(costs.values()) > 0
+    source = tmp_path / "source"
+    shutil.copytree(quick(TASK2), source)
+    assert "ms per step" not in (source / "comparison.md").read_text(encoding="utf-8")
+    cli.write_json(source / "cost.json", costs)
+    load_script(TASK2).write_results(source, tmp_path)
+    row = next(
+        line for line in (tmp_path / "comparison.md").read_text(encoding="utf-8").splitlines() if "ms per" in line
+    )
+    assert row.endswith(" | ".join(f"{costs[name]:.2f}" for name in list(costs)[:3]) + " |")
 
 
 # --- run.json ---
