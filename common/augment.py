@@ -1,18 +1,24 @@
 """Augmentations of whole batches, drawn for each image: functions (images, generator) -> images on normalized images.
 
-images are float (N, C, H, W). They are values: `augment=(random_crop, random_flip, Cutout(12))`. mixup and cutmix take and give the
-labels too, and go into `mix`.
+images are float (N, C, H, W). They are values: `augment=(random_crop, random_flip, Cutout(12))`. mixup and cutmix take
+and return the labels too, and go into `mix`.
 """
 
 import torch
 import torch.nn.functional as F
 
 
-def random_crop(x, generator, padding=4, mode="constant", fill=None):
-    """Pad `padding` pixels on every side and cut the old size out, anywhere (project 3, section 1.2).
+def random_crop(
+    x: torch.Tensor,
+    generator: torch.Generator,
+    padding: int = 4,
+    mode: str = "constant",
+    fill: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Pad by `padding` pixels on every side and crop to the old size at a random position (project 3, section 1.2).
 
-    mode: one of F.pad's: "constant" pads with 0, the mean colour of normalized images.
-    fill: pad with this colour instead, a tensor (C, 1, 1) on the images' device; `mode` is then not read.
+    mode: one of F.pad's: "constant" pads with 0, the mean color of normalized images.
+    fill: pad with this color instead, a tensor (C, 1, 1) on the images' device; `mode` is then not read.
     """
     n, channels, height, width = x.shape
     top, left = torch.randint(0, 2 * padding + 1, (2, n, 1), generator=generator, device=x.device)
@@ -28,50 +34,50 @@ def random_crop(x, generator, padding=4, mode="constant", fill=None):
     return padded[images, planes, rows, columns]
 
 
-def random_flip(x, generator):
+def random_flip(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Mirror each image left to right with probability 0.5."""
     heads = torch.rand(len(x), 1, 1, 1, generator=generator, device=x.device) < 0.5
     return torch.where(heads, x.flip(-1), x)
 
 
-def jitter_color(x, generator, brightness, contrast):
+def jitter_color(x: torch.Tensor, generator: torch.Generator, brightness: float, contrast: float) -> torch.Tensor:
     """Add a number within +-brightness to each image, then multiply it by one within 1 +- contrast, both uniform.
 
-    Of normalized images: in the pixels' standard deviations, and about the mean color, which is 0.
+    On normalized images, brightness is in the pixels' standard deviations, and contrast is about the mean color, 0.
     """
     added, factor = 2 * torch.rand(2, len(x), 1, 1, 1, generator=generator, device=x.device) - 1
     return (x + brightness * added) * (1 + contrast * factor)
 
 
 class Cutout:
-    """Zero a square of `length` pixels around a uniformly drawn centre, clipped at the borders (DeVries & Taylor, arXiv 1708.04552).
+    """Zero a square of `length` pixels around a uniformly drawn center, clipped at the borders.
 
-    As in project 3's section 1.2: rows y - length // 2 up to, not including, y + length // 2; the same for columns. Masked
-    pixels are 0 after stats: the mean colour.
+    DeVries & Taylor, arXiv 1708.04552, as in project 3's section 1.2: rows from center - length // 2 up to, not
+    including, center + length // 2; the same for columns. Masked pixels are 0 after normalization: the mean color.
     """
 
-    def __init__(self, length):
+    def __init__(self, length: int):
         if length < 0:
             raise ValueError(f"Cutout length must be >= 0, not {length}")
         self.half = length // 2
 
-    def __call__(self, x, generator):
+    def __call__(self, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         n, _, height, width = x.shape
-        y = torch.randint(height, (n, 1, 1, 1), generator=generator, device=x.device)
-        x_centre = torch.randint(width, (n, 1, 1, 1), generator=generator, device=x.device)
+        center_row = torch.randint(height, (n, 1, 1, 1), generator=generator, device=x.device)
+        center_col = torch.randint(width, (n, 1, 1, 1), generator=generator, device=x.device)
         rows = torch.arange(height, device=x.device).view(1, 1, -1, 1)
         columns = torch.arange(width, device=x.device)
         inside = (
-            (rows >= y - self.half)
-            & (rows < y + self.half)
-            & (columns >= x_centre - self.half)
-            & (columns < x_centre + self.half)
+            (rows >= center_row - self.half)
+            & (rows < center_row + self.half)
+            & (columns >= center_col - self.half)
+            & (columns < center_col + self.half)
         )
         return x.masked_fill(inside, 0)
 
 
-def mixup(x, y, generator):
-    """Each image a mixture with another of the batch, in shares uniform in 0..1 (Zhang et al., arXiv 1710.09412, alpha = 1).
+def mixup(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each image with another one of the batch, in shares uniform in 0..1 (Zhang et al., arXiv 1710.09412, alpha = 1).
 
     labels (N,) become probabilities (N, 10): the same shares.
     """
@@ -80,26 +86,26 @@ def mixup(x, y, generator):
     return torch.lerp(x[other], x, share.view(-1, 1, 1, 1)), shared_labels(y, y[other], share)
 
 
-def cutmix(x, y, generator):
-    """A rectangle of each image is another image's (Yun et al., arXiv 1905.04899, alpha = 1).
+def cutmix(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Replace a rectangle of each image by that of another image (Yun et al., arXiv 1905.04899, alpha = 1).
 
-    Its sides are sqrt(1 - share) of the image's, its centre is uniform, it is clipped at the borders, and the labels take the
-    shares of the area that is left.
+    Its sides are sqrt(1 - share) of the image's, its center is uniform, it is clipped at the borders. labels (N,) become
+    probabilities (N, 10): the shares of the areas after clipping.
     """
     n, _, height, width = x.shape
     side = torch.rand(n, generator=generator, device=x.device).sqrt()  # as 1 - share is uniform like share
     other = torch.randperm(n, generator=generator, device=x.device)
     inside = torch.ones(n, 1, height, width, dtype=torch.bool, device=x.device)
     for size, view in ((height, (n, 1, -1, 1)), (width, (n, 1, 1, -1))):
-        centre = torch.randint(size, (n, 1), generator=generator, device=x.device)
+        center = torch.randint(size, (n, 1), generator=generator, device=x.device)
         half = (side[:, None] * size / 2).floor()
-        places = torch.arange(size, device=x.device)
-        inside = inside & ((places >= centre - half) & (places < centre + half)).view(view)
+        positions = torch.arange(size, device=x.device)
+        inside = inside & ((positions >= center - half) & (positions < center + half)).view(view)
     share = 1 - inside.float().mean((1, 2, 3))
     return torch.where(inside, x[other], x), shared_labels(y, y[other], share)
 
 
-def shared_labels(y, other, share, classes=10):
-    """Probabilities (N, classes): `share` (N,) of each label in `y`, the rest of the one in `other`."""
+def shared_labels(y: torch.Tensor, other: torch.Tensor, share: torch.Tensor, classes: int = 10) -> torch.Tensor:
+    """Return probabilities (N, classes): `share` (N,) of each label in `y`, the rest of the one in `other`."""
     one_hot = torch.eye(classes, device=y.device)
     return torch.lerp(one_hot[other], one_hot[y], share[:, None])

@@ -1,7 +1,8 @@
 """What `fit` trains: a Learner, or a StackedLearner of networks that differ in seed and hyperparameters, trained as one.
 
-A batch of 4 through LeNet is a few microseconds of arithmetic under two hundred of overhead. A StackedLearner pays the overhead once
-for all its members, and compiles forward, backward and update into one graph; every member computes what it would alone.
+A batch of 4 through LeNet is a few microseconds of arithmetic under two hundred of overhead. A StackedLearner pays the
+overhead once for all its members, and compiles forward, backward and update into one graph; every member computes what
+it would alone.
 """
 
 import copy
@@ -12,127 +13,254 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
-from common.support.errors import first_line
+from common.data import Batches
+from common.support.errors import first_line, out_of_memory
+
+
+class Trainable(Protocol):
+    """What `fit` needs of a learner, and `logits` for its evaluation. With early stopping also weights, load_weights."""
+
+    shape: tuple[int, ...]  # () of one network, (seeds, configurations) of a stack
+
+    def set_lr(self, factor: float) -> None:
+        """Set every learning rate to `factor` times its initial value."""
+
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Take one step; return the losses before it, a detached tensor of `shape` on the device."""
+
+    def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
+        """Return the metrics of the last epoch, values of `shape` or (), and reset them."""
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits (*shape, B, classes) of images (B, 3, H, W) in evaluation mode."""
+
+    def state_dict(self) -> dict:
+        """Return all that a training needs to be resumed, as tensors, numbers, lists and dicts."""
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take what `state_dict` returned; raise any exception where it belongs to another network."""
+
+
+class Hook:
+    """What a Learner does around its updates; a subclass overrides the methods that it needs.
+
+    average: a network that is evaluated and saved instead of the trained one, or None.
+    """
+
+    average: torch.nn.Module | None = None
+
+    def attach(self, learner: "Learner") -> None:
+        """Prepare for this learner, before its first step."""
+
+    def before_step(self, learner: "Learner", step: int) -> None:
+        """Act before an update; step: the number of updates so far."""
+
+    def after_step(self, learner: "Learner", step: int) -> None:
+        """Act after an update; step: the number of updates so far, this one included."""
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
 
 
 class Learner:
-    """One network and its optimiser, in channels_last and, with `precision` bf16, autocast.
+    """One network and its optimizer, in channels_last and, with `precision` "bf16", autocast.
 
-    loss: (logits (B, classes), labels (B,) or their probabilities (B, classes)) -> tensor ().
+    loss: (logits (B, classes), labels (B,) or their probabilities (B, classes)) -> tensor (). A loss with an attribute
+        `needs_features` that is true is called with the last feature maps (B, C, h, w) as a third argument.
+    compiled: compile forward and backward, at the first batch of each image size. Full batches only: a short last batch
+        is not worth a compilation of its own. Where compiling fails, one line says so and training is not compiled. A
+        loss that needs features is never compiled.
+    hooks: called around every update, in this order.
     """
 
     shape = ()
 
-    def __init__(self, model, optimizer, *, loss=F.cross_entropy, precision="fp32"):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        loss: Callable[..., torch.Tensor] = F.cross_entropy,
+        precision: str = "fp32",
+        compiled: bool = False,
+        hooks: Sequence[Hook] = (),
+    ):
         device = next(model.parameters()).device
         set_up(device)
         self.model = model.train()
         self.optimizer = optimizer
         self.loss = loss
+        self.needs_features = getattr(loss, "needs_features", False)
         self.device_type = device.type
         self.precision = precision
+        self.compiled = compiled and not self.needs_features
+        self.hooks = hooks
+        self.steps = 0  # updates so far
         self._correct, self._total = 0, 0
-        self._compiled, self._compiled_size = None, None
+        self._compiled_model, self._compiled_shapes = None, set()
+        self._compiling_failed, self._compile_seconds, self._full_batch = False, 0.0, 0
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        for hook in hooks:
+            hook.attach(self)
 
-    def set_lr(self, factor):
+    def set_lr(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def _forward(self, x, model=None):
-        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return (self.model if model is None else model)(x.contiguous(memory_format=torch.channels_last)).float()
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Take one step with images (B, 3, H, W) and labels (B,) or probabilities (B, classes); return the loss before it."""
+        for hook in self.hooks:
+            hook.before_step(self, self.steps)
+        loss, logits = self._training_loss(x, y)
+        self.backward_and_step(loss)
+        self.steps += 1
+        for hook in self.hooks:
+            hook.after_step(self, self.steps)
+        self._track_accuracy(logits.detach(), y)
+        return loss.detach()
 
-    def compile(self, x, y):
-        """Compile forward and backward for batches like this one, on a copy that shares the code; the seconds it took.
+    def _training_loss(self, x, y):
+        if not self.needs_features:
+            logits = self._forward(x, self._training_model(x, y))
+            return self.loss(logits, y), logits
+        with self._autocast():
+            features = self.model.forward_features(x.contiguous(memory_format=torch.channels_last))
+            logits = self.model.forward_head(features).float()
+        return self.loss(logits, y, features), logits
 
-        Nothing of the training changes: neither weights nor random numbers. Where compiling fails one line says so.
+    def _training_model(self, x, y):
+        """Return the network to train this batch with: the compiled one if it is a full batch, else the network itself."""
+        self._full_batch = self._full_batch or len(x)  # only the last batch of a pass may be short
+        wanted = self.compiled and not self._compiling_failed and len(x) == self._full_batch
+        if wanted and x.shape not in self._compiled_shapes:
+            self._compile_seconds += self.compile(x, y)
+        return self._compiled_model if x.shape in self._compiled_shapes else self.model
+
+    def compile(self, x: torch.Tensor, y: torch.Tensor) -> float:
+        """Compile forward and backward for batches like this one; return the seconds that it takes.
+
+        It works on a copy that shares the compiled code, so nothing of the training changes: neither weights nor random
+        numbers. Where compiling fails, one line says so.
         """
         started = time.perf_counter()
         if not can_compile(x.device):
+            self._compiling_failed = True
             return 0.0
         try:
             with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
                 self.loss(self._forward(x, torch.compile(copy.deepcopy(self.model), dynamic=False)), y).backward()
             if x.device.type == "cuda":
                 torch.cuda.synchronize()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # a compiler that is there may still lack headers or a runtime
-            _not_compiled(error)
+        except Exception as error:  # an installed compiler may still lack headers or a runtime
+            if out_of_memory(error):
+                raise
+            _print_not_compiled(error)
+            self._compiling_failed = True
             return 0.0
-        self._compiled, self._compiled_size = torch.compile(self.model, dynamic=False), len(x)
+        if self._compiled_model is None:
+            self._compiled_model = torch.compile(self.model, dynamic=False)
+        self._compiled_shapes.add(x.shape)
         return time.perf_counter() - started
 
-    def _training_logits(self, x):
-        # a short last batch is not worth a compilation of its own
-        return self._forward(x, self._compiled if len(x) == self._compiled_size else None)
+    def _autocast(self):
+        return torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def step(self, x, y):
-        """One update from images (B, 3, 32, 32) and labels (B,) or their probabilities (B, classes); the loss before it."""
-        logits = self._training_logits(x)
-        loss = self.loss(logits, y)
-        self.backward_and_step(loss)
-        self._track_accuracy(logits.detach(), y)
-        return loss.detach()
+    def _forward(self, x, model):
+        with self._autocast():
+            return model(x.contiguous(memory_format=torch.channels_last)).float()
 
-    def backward_and_step(self, loss):
+    def backward_and_step(self, loss: torch.Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
     def _track_accuracy(self, logits, y):
         prediction = logits.argmax(1)
-        # of a mixture, the share of the class that was named: 0.7 where 0.7 of the image is
-        right = (prediction == y) if y.dim() == 1 else y.gather(1, prediction[:, None])
-        self._correct, self._total = self._correct + right.sum(), self._total + len(y)
+        # of a mixture, the share of the predicted class: 0.7 where it has 0.7 of the image
+        correct = (prediction == y) if y.dim() == 1 else y.gather(1, prediction[:, None])
+        self._correct, self._total = self._correct + correct.sum(), self._total + len(y)
 
-    def epoch_metrics(self):
-        """Return the metrics of the last epoch, {name: tensor ()}, and reset them."""
-        accuracy = self._correct / self._total * 100
-        self._correct, self._total = 0, 0
-        norm = torch.nn.utils.get_total_norm(self.model.parameters()).detach()
-        return {"weight_norm": norm, "train_accuracy": accuracy}
+    def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
+        """Return the metrics of the last epoch and reset them: tensors (), and the seconds that compiling took, if any."""
+        metrics = {
+            "weight_norm": torch.nn.utils.get_total_norm(self.model.parameters()).detach(),
+            "train_accuracy": self._correct / self._total * 100,
+        }
+        if self.compiled:
+            metrics["compile_seconds"] = self._compile_seconds
+        self._correct, self._total, self._compile_seconds = 0, 0, 0.0
+        return metrics
 
-    def logits(self, x):
+    @property
+    def evaluated_model(self) -> torch.nn.Module:
+        """The network that is evaluated and saved: a hook's average where one has any, else the trained network."""
+        averages = [hook.average for hook in self.hooks if hook.average is not None]
+        return averages[-1] if averages else self.model
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (B, classes) in evaluation mode."""
-        self.model.eval()
-        logits = self._forward(x)
+        model = self.evaluated_model
+        model.eval()
+        logits = self._forward(x, model)
         self.model.train()
         return logits
 
-    def weights(self):
-        return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return a copy of the evaluated network's state_dict."""
+        return {name: value.detach().clone() for name, value in self.evaluated_model.state_dict().items()}
 
-    def load_weights(self, weights):
-        self.model.load_state_dict(weights)
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        self.evaluated_model.load_state_dict(weights)
 
-    def state_dict(self):
-        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def state_dict(self) -> dict:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "hooks": [hook.state_dict() for hook in self.hooks],
+        }
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = int(state["steps"])
+        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(saved)
 
 
 class StackedLearner:
-    """Networks of one architecture, shape (seeds, runs), trained together by SGD with momentum and L2.
+    """Networks of one architecture, shape (seeds, configurations), trained together by SGD with momentum and L2.
 
-    models: a list (seeds) of lists (runs) of networks without batch statistics; they may differ in dropout.
-    lr, momentum, weight_decay: one value a run.
-    compiled: compile the whole step for batches of `batch_size`, where a compiler is to be had.
+    models: a list (seeds) of lists (configurations) of networks without batch statistics; they may differ in dropout.
+    lr, momentum, weight_decay: one value per configuration.
+    compiled: compile the whole step for batches of `batch_size`, where a compiler is available.
 
-    The runs of one seed in a stack see the same batches and draw the same dropout noise, so they differ in nothing but what
-    CONFIGS says. That noise depends on which seeds are stacked together, hence on the number of processes.
+    The configurations of one seed in a stack see the same batches and draw the same dropout noise, so they differ in
+    nothing but their hyperparameters. That noise depends on which seeds are stacked together, hence on the number of
+    processes.
     """
 
-    def __init__(self, models, *, lr, momentum, weight_decay, batch_size, compiled=False):
+    def __init__(
+        self,
+        models: list[list[torch.nn.Module]],
+        *,
+        lr: list[float],
+        momentum: list[float],
+        weight_decay: list[float],
+        batch_size: int,
+        compiled: bool = False,
+    ):
         self.shape = (len(models), len(models[0]))
         device = next(models[0][0].parameters()).device
         set_up(device)
@@ -149,13 +277,16 @@ class StackedLearner:
         training = copy.deepcopy(models[0][0]).train()
         inference = copy.deepcopy(training).eval()
 
-        def build_loss(parameters, buffers, x, y):
+        def compute_loss(parameters, buffers, x, y):
             return F.cross_entropy(functional_call(training, (parameters, buffers), (x,)), y)
 
-        # inner: the runs of a seed share images and noise; outer: each seed has its own
-        runs = vmap(grad_and_value(build_loss), in_dims=(0, 0, None, None), randomness="same")
-        self._gradients = vmap(runs, randomness="different")
-        forward = vmap(lambda p, b, x: functional_call(inference, (p, b), (x,)), in_dims=(0, 0, None))
+        def compute_logits(parameters, buffers, x):
+            return functional_call(inference, (parameters, buffers), (x,))
+
+        # inner: the configurations of a seed share images and noise; outer: each seed has its own
+        configurations = vmap(grad_and_value(compute_loss), in_dims=(0, 0, None, None), randomness="same")
+        self._gradients = vmap(configurations, randomness="different")
+        forward = vmap(compute_logits, in_dims=(0, 0, None))
         self._logits = vmap(forward, in_dims=(0, 0, None))
         self._compiled, self._proven = self._update, False
         if compiled and can_compile(device):
@@ -167,47 +298,47 @@ class StackedLearner:
                     torch._dynamo.mark_static_address(value, guard=False)
             self._compiled = torch.compile(self._update, dynamic=False, mode=mode)
 
-    def set_lr(self, factor):
+    def set_lr(self, factor: float) -> None:
         self.lr = self.base_lr * factor
 
     def _update(self, parameters, velocities, buffers, lr, momentum, weight_decay, x, y):
         gradients, losses = self._gradients(parameters, buffers, x, y)
         for name, weight in parameters.items():
-            of_run = (-1,) + (1,) * (weight.dim() - 2)
-            gradient = gradients[name] + weight_decay.view(of_run) * weight
-            velocities[name].mul_(momentum.view(of_run)).add_(gradient)
-            weight.sub_(lr.view(of_run) * velocities[name])
+            per_configuration = (-1,) + (1,) * (weight.dim() - 2)
+            gradient = gradients[name] + weight_decay.view(per_configuration) * weight
+            velocities[name].mul_(momentum.view(per_configuration)).add_(gradient)
+            weight.sub_(lr.view(per_configuration) * velocities[name])
         return losses
 
-    def step(self, x, y):
-        """One update from images (seeds, B, 3, 32, 32) and labels (seeds, B); the losses before it, (seeds, runs)."""
+    def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Take one step with images (seeds, B, 3, 32, 32), labels (seeds, B); return the losses before it (*shape)."""
         # a short last batch is not worth a compilation of its own
         update = self._compiled if y.shape[-1] == self.batch_size else self._update
         hyperparameters = (self.lr, self.momentum, self.weight_decay)
         try:
             losses = update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
         except Exception as error:
-            if update == self._update or self._proven or isinstance(error, torch.OutOfMemoryError):
+            if update == self._update or self._proven or out_of_memory(error):
                 raise
-            # A compiler that is there may still lack headers or a runtime. It fails before anything has been computed.
-            _not_compiled(error)
+            # An installed compiler may still lack headers or a runtime. It fails before anything has been computed.
+            _print_not_compiled(error)
             self._compiled = self._update
             return self.step(x, y)
         self._proven = self._proven or update == self._compiled
-        return losses.clone()  # a graph's next launch writes to where these lie
+        return losses.clone()  # the next launch of a graph writes to where these lie
 
-    def logits(self, x):
-        """Return logits (seeds, runs, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return logits (*shape, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
         return self._logits(self.parameters, self.buffers, x)
 
-    def epoch_metrics(self):
-        """Return the metrics of the last epoch: {name: tensor (seeds, runs)}."""
+    def epoch_metrics(self) -> dict[str, torch.Tensor]:
+        """Return the metrics of the last epoch: {name: tensor (*shape)}."""
         return {"weight_norm": sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()}
 
-    def state_dict(self):
+    def state_dict(self) -> dict:
         return {"parameters": self.parameters, "velocities": self.velocities}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict) -> None:
         for mine, theirs in ((self.parameters, state["parameters"]), (self.velocities, state["velocities"])):
             if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in theirs.items()}:
                 raise ValueError("its weights have other names or shapes")
@@ -218,32 +349,27 @@ class StackedLearner:
 class StackedBatches:
     """The batches of several seeds side by side: images (seeds, B, 3, 32, 32), labels (seeds, B)."""
 
-    def __init__(self, batches):
+    def __init__(self, batches: list[Batches]):
         self.batches = batches
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.batches[0])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for parts in zip(*self.batches):
             x, y = zip(*parts)
             yield torch.stack(x), torch.stack(y)
 
-    def state_dict(self):
+    def state_dict(self) -> list[dict]:
         return [batches.state_dict() for batches in self.batches]
 
-    def load_state_dict(self, states):
+    def load_state_dict(self, states: list[dict]) -> None:
         for batches, state in zip(self.batches, states, strict=True):
             batches.load_state_dict(state)
 
 
-def averaged_values(model):
-    """What an average of a network is over: its parameters and its batch statistics, in place."""
-    return [value for value in model.state_dict().values() if value.is_floating_point()]
-
-
-def set_up(device):
-    """What training on this device wants of torch and of the C library."""
+def set_up(device: torch.device) -> None:
+    """Set torch and the C library up for training on this device."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # shapes stay the same
@@ -252,10 +378,10 @@ def set_up(device):
 
 
 @functools.cache
-def keep_freed_memory():
-    """Have this process keep the memory it frees, where the C library is glibc.
+def keep_freed_memory() -> None:
+    """Make this process keep the memory it frees, where the C library is glibc.
 
-    A convolutional network's step asks for the same hundreds of megabytes as the one before. glibc returns such blocks to the
+    Every step of a convolutional network allocates the same hundreds of megabytes. glibc returns such blocks to the
     system, which then faults and clears every page anew: without that a step is up to a quarter faster, as
     benchmarks/project3.py measures.
     """
@@ -266,12 +392,12 @@ def keep_freed_memory():
         libc.mallopt(m_trim_threshold, -1)
 
 
-def _not_compiled(error):
+def _print_not_compiled(error):
     print(f"not compiled, so slower: {first_line(error)}", file=sys.stderr, flush=True)
 
 
-def can_compile(device):
-    """Whether torch.compile has what it needs: Triton on CUDA, a C++ compiler on a CPU."""
+def can_compile(device: torch.device) -> bool:
+    """Return whether torch.compile has what it needs: Triton on CUDA, a C++ compiler on a CPU."""
     if device.type == "cuda":
         return True
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of a CUDA toolkit without a GPU

@@ -1,47 +1,53 @@
 """The one training loop. It knows no model, no data set and no figure.
 
-A learner (common/learners.py) is what is trained: one network, of shape (), or a stack of them, of shape (seeds, runs).
-`fit` gives its history: a dict of numpy arrays whose first axis is the step or the epoch and whose others are that shape.
+A learner (common/learners.py) is what is trained: one network, of shape (), or a stack of them, of shape (seeds,
+configurations). `fit` returns its history: a dict of numpy arrays whose first axis is the step or the epoch and whose
+other axes are that shape.
 
     batch_losses   (steps, ...)   training loss of each batch, in nats
-    batch_indices  (steps,)       1 for the first batch and on across epochs: the third of epoch 2 is steps per epoch + 3
+    batch_indices  (steps,)       counts across epochs from 1: the third batch of epoch 2 is steps per epoch + 3
     epoch_losses   (epochs, ...)  mean over the epoch's examples: a short last batch counts by its size
     lr             (epochs,)      the schedule's factor on the learning rate in the epoch's last step
-    seconds        (epochs,)      of training, without evaluation
-    compile_seconds (epochs,)     of `prepare`, where there is one, before the first epoch that a start trains; else 0
+    seconds        (epochs,)      of training, without evaluation and compile_seconds
+    compile_seconds (epochs,)     of compiling, of a Learner that is to be compiled: 0 in epochs without
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
-    train_accuracy (epochs,)      of a Learner: per cent right of the augmented batches, each before its update
+    train_accuracy (epochs,)      of a Learner: per cent correct of the augmented batches, each before its update
     kept_epoch     ()             the epoch, from 1, whose weights the learner ends with
     diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were; of a single network
                                   also the last batch's, where it left weights that are not finite
-    and, a value an epoch, whatever `evaluate` measures
+    and, one value per epoch, whatever `evaluate` returns
 """
 
-import functools
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from common.support import checkpoints
+from common.data import Batches
+from common.learners import StackedBatches, Trainable
+from common.support.checkpoints import Checkpoint
+
+Schedule = Callable[[float, int], float]  # (epochs done, epochs) -> factor on the learning rate
 
 
-def constant(epoch, epochs):
+def constant(epoch: float, epochs: int) -> float:
+    """Return 1: the learning rate stays as it is."""
     return 1.0
 
 
-def cosine(epoch, epochs):
-    """From 1 in epoch 0 towards 0 (Loshchilov & Hutter, arXiv 1608.03983): `epochs` is both the length and the period.
+def cosine(epoch: float, epochs: int) -> float:
+    """Fall from 1 in epoch 0 towards 0 (Loshchilov & Hutter, arXiv 1608.03983): the period is `epochs`.
 
-    One value an epoch, as torch's CosineAnnealingLR.
+    There is one value per epoch, as in torch's CosineAnnealingLR.
     """
     return (1 + math.cos(math.pi * int(epoch) / epochs)) / 2
 
 
-def warm_cosine(warmup):
-    """A straight rise over `warmup` epochs, step by step, then `cosine` over the others."""
+def warm_cosine(warmup: int) -> Schedule:
+    """Return a schedule: a linear rise over `warmup` epochs, step by step, then `cosine` over the others."""
 
     def schedule(epoch, epochs):
         return epoch / warmup if epoch < warmup else cosine(epoch - warmup, epochs - warmup)
@@ -54,8 +60,8 @@ class EarlyStopping:
     """Choose the best epoch, and stop when accuracy has not risen by more than `min_delta` for `patience` epochs.
 
     Project 3, section 1.6. Accuracies are fractions. The best epoch is the one of the highest accuracy, by however
-    little; only patience asks for `min_delta`. With a patience of 0 training never stops early, and the best epoch is
-    chosen all the same. A value that is not a number is never best.
+    little; only patience counts rises by `min_delta`. With a patience of 0 training never stops early, and the best
+    epoch is chosen all the same. A value that is not a number is never best.
     """
 
     patience: int = 15
@@ -65,8 +71,8 @@ class EarlyStopping:
     reference: float = field(default=-math.inf, init=False)
     waited: int = field(default=0, init=False)
 
-    def update(self, epoch, value):
-        """Take the value after `epoch` in; true if it is the best so far."""
+    def update(self, epoch: int, value: float) -> bool:
+        """Record the value after `epoch`; return whether it is the best so far."""
         if value > self.reference + self.min_delta:
             self.reference, self.waited = value, 0
         else:
@@ -76,14 +82,18 @@ class EarlyStopping:
         return better
 
     @property
-    def stop(self):
+    def stop(self) -> bool:
         return 0 < self.patience <= self.waited
 
 
-def stopped_after(accuracies, patience=EarlyStopping.patience, min_delta=EarlyStopping.min_delta):
+def stopped_after(
+    accuracies: Sequence[float],
+    patience: int = EarlyStopping.patience,
+    min_delta: float = EarlyStopping.min_delta,
+) -> int | None:
     """Return the epoch, from 1, after which early stopping would have ended a training; None where it would not.
 
-    accuracies: (epochs,) of validation, in per cent, as the history has them; the training itself may have continued.
+    accuracies: (epochs,) of validation, in per cent, as in the history; the training itself may have continued.
     """
     watch = EarlyStopping(patience, min_delta)
     for epoch, accuracy in enumerate(accuracies):
@@ -94,51 +104,42 @@ def stopped_after(accuracies, patience=EarlyStopping.patience, min_delta=EarlySt
 
 
 def fit(
-    learner,
-    batches,
-    epochs,
+    learner: Trainable,
+    batches: Batches | StackedBatches,
+    epochs: int,
     *,
-    schedule=constant,
-    evaluate=dict,
-    early_stopping=None,
-    checkpoint=None,
-    settings=None,
-    prepare=None,
-    on_step=None,
-    on_epoch=None,
-    writes=True,
-):
+    schedule: Schedule = constant,
+    evaluate: Callable[[], dict] = dict,
+    early_stopping: EarlyStopping | None = None,
+    checkpoint: Checkpoint | None = None,
+    on_step: Callable[[float], None] | None = None,
+    on_epoch: Callable[[int, dict], None] | None = None,
+) -> dict[str, np.ndarray]:
     """Train `learner` for `epochs` passes over `batches`; return its history.
 
-    schedule: (epochs done, epochs) -> factor on the learning rate, asked before every step; 2.5 is half-way through the third.
+    schedule: evaluated before every step; 2.5 epochs done are half-way through the third.
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
-    early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are put back at the end,
-        also with a patience of 0, which stops nothing.
-    checkpoint: path written after every epoch; training resumes from it if it exists (common/support/checkpoints.py). On a CPU the
-        result is the same to the bit as if nothing had stopped. A single network whose loss or weights are no longer
-        finite stops at the end of that epoch, which is not written: the checkpoint stays that of the last good epoch.
-    settings: plain values saved in the checkpoint; resuming with other values raises UserError.
-    prepare: () -> the seconds it took, for the history; called before the first epoch that this call trains, if it trains any.
-    on_step: called with the epochs done, a fraction, after each step but an epoch's last.
+    early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are restored at the end,
+        also with a patience of 0, which never stops.
+    checkpoint: written after every epoch; training resumes from it if it exists. On a CPU the result is the same to the
+        bit as without an interruption. A single network whose loss or weights are no longer finite stops at the end of
+        that epoch, which is not written: the checkpoint stays that of the last good epoch.
+    on_step: called with the epochs done, a fraction, after each step except an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
-    writes: false in all processes but the first of a data-parallel training: they read the checkpoint and write none.
 
     Raises:
-        UserError: the checkpoint cannot be read, neither it nor its previous one, or it is of other settings.
+        UserError: the checkpoint and its previous generation cannot be read, or they are of other settings.
     """
     state = {"epoch": 0, "history": {}, "best_weights": None}
-    if checkpoint and checkpoints.there(checkpoint):
-        say = functools.partial(print, flush=True) if writes else lambda line: None
-        state = checkpoints.restore(checkpoint, learner, batches, early_stopping, settings or {}, say)
+    if checkpoint and checkpoint.exists():
+        state = checkpoint.restore(learner, batches, early_stopping)
     history, steps = state["history"], len(batches)
     if on_epoch and history:
         on_epoch(state["epoch"], history)
 
-    first = state["epoch"]
-    for epoch in range(first, epochs):
+    for epoch in range(state["epoch"], epochs):
         if _finished_early(history, learner, early_stopping):
             break
-        prepared = prepare() if prepare and epoch == first else 0.0
         started = time.perf_counter()
         losses, sizes, factor = [], [], None
         for step, (x, y) in enumerate(batches):
@@ -152,53 +153,54 @@ def fit(
         losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
         seconds = time.perf_counter() - started
 
-        measured = {
+        metrics = learner.epoch_metrics()
+        epoch_history = {
             "batch_losses": losses,
             "epoch_losses": weighted_mean(losses, sizes),
             "lr": factor,
-            "seconds": seconds,
+            "seconds": seconds - metrics.get("compile_seconds", 0.0),
+            **metrics,
+            **evaluate(),
         }
-        measured |= {"compile_seconds": prepared} if prepare else {}
-        measured |= {**learner.epoch_metrics(), **evaluate()}
-        for name, value in measured.items():
+        for name, value in epoch_history.items():
             history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
         state["epoch"] = epoch + 1
-        if not _lost(history, learner):
+        if not _diverged(history, learner):
             if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
                 state["best_weights"] = learner.weights()
-            if checkpoint and writes:
-                checkpoints.write(checkpoint, state, learner, batches, early_stopping, settings or {})
+            if checkpoint:
+                checkpoint.write(state, learner, batches, early_stopping)
         if on_epoch:
             on_epoch(epoch + 1, history)
 
-    kept = state["epoch"]
+    kept_epoch = state["epoch"]
     if state["best_weights"] is not None:
         learner.load_weights(state["best_weights"])
-        kept = early_stopping.best_epoch + 1
-    return _arrays(history) | {"kept_epoch": np.array(kept)}
+        kept_epoch = early_stopping.best_epoch + 1
+    return _arrays(history) | {"kept_epoch": np.array(kept_epoch)}
 
 
-def weighted_mean(losses, sizes):
+def weighted_mean(losses: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Return the mean over examples of mean losses (steps, ...) of batches of `sizes` (steps,) examples."""
     weights = torch.tensor(sizes, dtype=torch.float64)
     return torch.tensordot(weights / weights.sum(), losses.double(), dims=1)
 
 
 def _first_not_finite(losses):
-    """1 + the index of the first value along axis 0 that is not finite, 0 where all are."""
+    """Return 1 + the index of the first value along axis 0 that is not finite, 0 where all are."""
     bad = ~torch.isfinite(losses)
     return torch.where(bad.any(0), bad.int().argmax(0) + 1, 0)
 
 
-def _lost(history, learner):
-    """Whether a single network's loss or weights are no longer finite. Of a stack the other members may train on."""
+def _diverged(history, learner):
+    """Return whether a single network's loss or weights are no longer finite. Members of a stack may train on."""
     if not history or learner.shape:
         return False
     return not all(torch.isfinite(history[name][-1]) for name in ("epoch_losses", "weight_norm") if name in history)
 
 
 def _finished_early(history, learner, early_stopping):
-    if (early_stopping and early_stopping.stop) or _lost(history, learner):
+    if (early_stopping and early_stopping.stop) or _diverged(history, learner):
         return True
     return bool(history) and bool((~torch.isfinite(history["epoch_losses"][-1])).all())
 

@@ -1,13 +1,14 @@
 /* Tile transforms of Winograd's minimal filtering F(4x4, 3x3); common/winograd.py has the algorithm and its source.
 
-   Images are NHWC float32. An image of height x width outputs has ceil(height / 4) x ceil(width / 4) tiles; tile (r, q) is of the
-   outputs from (4 r, 4 q) on and of the 6 x 6 inputs from (4 r - 1, 4 q - 1) on. What lies outside the image reads as zero and is
-   not written. A transformed tile is 36 or 16 vectors of one float per channel: vector i of tile t begins at
+   Images are NHWC float32. An image of height x width outputs has ceil(height / 4) x ceil(width / 4) tiles; tile (r, q)
+   has the outputs from (4 r, 4 q) on and the 6 x 6 inputs from (4 r - 1, 4 q - 1) on. Pixels outside the image read as
+   zero and are not written. A transformed tile is 36 or 16 vectors of one float per channel: vector i of tile t begins at
    planes + i * plane + t * channels.
 
-   A two-dimensional transform is a one-dimensional one of the columns, then of the rows. Each takes and gives arrays of pointers to
-   vectors, so a border differs from the middle in nothing but where its pointers point. Channels are the innermost loop, which
-   the compiler vectorises; no sum runs over them or over tiles, so the result depends on neither vector width nor threads. */
+   A two-dimensional transform is a one-dimensional one of the columns, then of the rows. Each reads and writes arrays of
+   pointers to vectors, so a border differs from the middle only in where its pointers point. Channels are the innermost
+   loop, which the compiler vectorizes; no sum runs over them or over tiles, so the result depends on neither vector width
+   nor threads. */
 
 #include <stdint.h>
 
@@ -64,7 +65,7 @@ static inline void transform_gradient(const float *const from[4], float *const t
     }
 }
 
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t minimum(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* x (images, height, width, channels) -> 36 planes (tiles, channels). */
 void winograd_input(const float *x, float *planes, int64_t plane, int64_t images, int64_t height, int64_t width,
@@ -78,7 +79,7 @@ void winograd_input(const float *x, float *planes, int64_t plane, int64_t images
         for (int64_t tile = 0; tile < across; ++tile) {
             int64_t left = tile * 4 - 1;
             for (int64_t first = 0; first < channels; first += CHUNK) {
-                int64_t some = least(CHUNK, channels - first);
+                int64_t count = minimum(CHUNK, channels - first);
                 for (int j = 0; j < 6; ++j) {
                     const float *from[6];
                     float *to[6];
@@ -88,7 +89,7 @@ void winograd_input(const float *x, float *planes, int64_t plane, int64_t images
                         from[i] = inside ? image + (r * width + q) * channels + first : ZEROS;
                         to[i] = middle[i][j];
                     }
-                    transform_input(from, to, some);
+                    transform_input(from, to, count);
                 }
                 for (int i = 0; i < 6; ++i) {
                     const float *from[6];
@@ -97,7 +98,7 @@ void winograd_input(const float *x, float *planes, int64_t plane, int64_t images
                         from[j] = middle[i][j];
                         to[j] = planes + (i * 6 + j) * plane + (row * across + tile) * channels + first;
                     }
-                    transform_input(from, to, some);
+                    transform_input(from, to, count);
                 }
             }
         }
@@ -116,14 +117,14 @@ void winograd_output(float *y, const float *planes, int64_t plane, int64_t image
         for (int64_t tile = 0; tile < across; ++tile) {
             int64_t left = tile * 4;
             for (int64_t first = 0; first < channels; first += CHUNK) {
-                int64_t some = least(CHUNK, channels - first);
+                int64_t count = minimum(CHUNK, channels - first);
                 for (int j = 0; j < 6; ++j) {
                     const float *from[6];
                     float *to[4];
                     for (int i = 0; i < 6; ++i)
                         from[i] = planes + (i * 6 + j) * plane + (row * across + tile) * channels + first;
                     for (int i = 0; i < 4; ++i) to[i] = middle[i][j];
-                    transform_output(from, to, some);
+                    transform_output(from, to, count);
                 }
                 for (int i = 0; i < 4; ++i) {
                     const float *from[6];
@@ -133,7 +134,7 @@ void winograd_output(float *y, const float *planes, int64_t plane, int64_t image
                         int64_t r = top + i, q = left + j;
                         to[j] = r < height && q < width ? image + (r * width + q) * channels + first : outside;
                     }
-                    transform_output(from, to, some);
+                    transform_output(from, to, count);
                 }
             }
         }
@@ -152,7 +153,7 @@ void winograd_gradient(const float *dy, float *planes, int64_t plane, int64_t im
         for (int64_t tile = 0; tile < across; ++tile) {
             int64_t left = tile * 4;
             for (int64_t first = 0; first < channels; first += CHUNK) {
-                int64_t some = least(CHUNK, channels - first);
+                int64_t count = minimum(CHUNK, channels - first);
                 for (int j = 0; j < 4; ++j) {
                     const float *from[4];
                     float *to[6];
@@ -161,7 +162,7 @@ void winograd_gradient(const float *dy, float *planes, int64_t plane, int64_t im
                         from[i] = r < height && q < width ? image + (r * width + q) * channels + first : ZEROS;
                     }
                     for (int i = 0; i < 6; ++i) to[i] = middle[i][j];
-                    transform_gradient(from, to, some);
+                    transform_gradient(from, to, count);
                 }
                 for (int i = 0; i < 6; ++i) {
                     const float *from[4];
@@ -169,7 +170,7 @@ void winograd_gradient(const float *dy, float *planes, int64_t plane, int64_t im
                     for (int j = 0; j < 4; ++j) from[j] = middle[i][j];
                     for (int j = 0; j < 6; ++j)
                         to[j] = planes + (i * 6 + j) * plane + (row * across + tile) * channels + first;
-                    transform_gradient(from, to, some);
+                    transform_gradient(from, to, count);
                 }
             }
         }

@@ -2,17 +2,17 @@
 
 A direct fp32 convolution runs at the rate of the CPU's matrix products. F(4x4, 3x3) of Lavin & Gray, Fast Algorithms for
 Convolutional Neural Networks (arXiv 1509.09308, section 4.2), computes a tile of 4x4 outputs of one channel pair from 6x6 inputs
-with 36 multiplications where the direct way takes 144. With the filter g (3x3), the input tile d (6x6) and * element by element,
+with 36 multiplications where the direct computation takes 144. With the filter g (3x3), the input tile d (6x6) and * element by element,
 
     Y = A^T [ (G g G^T) * (B^T d B) ] A                                            the outputs, equation 8
-    dX: the same of dY, with each filter turned by 180 degrees and inputs and outputs exchanged
+    dX: the same of dY, with each filter rotated by 180 degrees, and inputs and outputs exchanged
     dg = G^T [ sum over tiles of (A dY A^T) * (B^T d B) ] G                        the chain rule
 
 The sum over channels turns the 36 multiplications into 36 matrix products of (tiles, C) and (C, K): `torch.bmm`. B, A and their
-transposes hold only small whole numbers and are written out in common/winograd.c; G is below. Blocks of tiles are transformed,
-multiplied and transformed back one after the other, so that a block's planes are still in the cache.
+transposes contain only small whole numbers and are written out in common/winograd.c; G is below. Blocks of tiles are
+transformed, multiplied and transformed back one after the other, so that a block's planes are still in the cache.
 
-In fp32 the results differ from direct convolutions by some 2e-6 of their norm (filter gradients: up to 1e-5).
+In fp32 the results differ from direct convolutions by about 2e-6 of their norm (filter gradients: up to 1e-5).
 """
 
 import ctypes
@@ -25,8 +25,8 @@ from torch import nn
 from common.support import native
 
 SOURCE = Path(__file__).with_suffix(".c")
-SMALLEST = 4  # pixels: smaller images do not fill a tile
-# Channels in plus channels out from which on it was faster than a direct convolution: benchmarks/convolutions.md.
+SMALLEST = 4  # pixels per side: smaller images do not fill a tile
+# From so many channels in plus channels out it is faster than a direct convolution: benchmarks/convolutions.md.
 PAYS_FROM = 80
 G = torch.tensor(
     [
@@ -40,11 +40,15 @@ G = torch.tensor(
     dtype=torch.float64,
 )
 GG = torch.kron(G, G).float()  # (36, 9): a filter as a vector to its transform as a vector
-GG_TURNED = GG.flip(1).contiguous()  # the same of the filter turned by 180 degrees
+GG_ROTATED = GG.flip(1).contiguous()  # the same for the filter rotated by 180 degrees
 
 
-def library():
-    """Return the compiled tile transforms. Raises UserError where they cannot be compiled."""
+def library() -> ctypes.CDLL:
+    """Return the compiled tile transforms.
+
+    Raises:
+        UserError: they cannot be compiled here.
+    """
     lib = native.load(SOURCE)
     pointer, integer = ctypes.c_void_p, ctypes.c_int64
     for function in (lib.winograd_input, lib.winograd_output, lib.winograd_gradient):
@@ -54,7 +58,7 @@ def library():
 
 
 def _blocks(channels, *tensors):
-    """Split image tensors (N, ..., H, W) of one N, H and W into blocks of images; channels: in and out together."""
+    """Split image tensors (N, ..., H, W) of equal N, H and W into blocks of images; channels: in and out together."""
     height, width = tensors[0].shape[2:]
     # measured on two AVX2 cores: few tiles leave the matrix products too small, many leave the cache
     tiles = min(max(65536 // channels, 256), 1024)
@@ -63,10 +67,10 @@ def _blocks(channels, *tensors):
 
 
 def _planes(images):
-    """Make room for the 36 planes of `images` (N, C, H, W): (36, tiles + 1, C).
+    """Allocate the 36 planes of `images` (N, C, H, W): (36, tiles + 1, C).
 
-    Each plane ends with a tile that stands for nothing: without it the planes would lie powers of two apart, and all 36
-    compete for the same few places of the cache. torch.bmm takes it along, as it would copy what is not contiguous.
+    The last tile of each plane is not used: without it the planes would lie powers of two apart, and all 36 would
+    compete for the same few lines of the cache. torch.bmm multiplies it too, as it would copy what is not contiguous.
     """
     count, channels, height, width = images.shape
     return torch.empty(36, count * -(-height // 4) * -(-width // 4) + 1, channels)
@@ -80,7 +84,7 @@ def _transform(function, images, planes):
 
 
 def _correlate(x, filters):
-    """Return the convolution of x (N, C, H, W) with transformed `filters` (36, C, K), (N, K, H, W), both in channels_last."""
+    """Return the convolution (N, K, H, W) of x (N, C, H, W) with transformed `filters` (36, C, K), in channels_last."""
     (images, channels, height, width), out = x.shape, filters.shape[2]
     y, lib = torch.empty((images, out, height, width), memory_format=torch.channels_last), library()
     for inputs, outputs in _blocks(channels + out, x, y):
@@ -123,7 +127,7 @@ def convolve(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 def input_gradient(dy: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the gradient (N, C, H, W) of `convolve`'s x from that of its result, (N, K, H, W)."""
     _check(dy, weight)
-    return _correlate(_like_image(dy), _transformed(GG_TURNED, weight))
+    return _correlate(_like_image(dy), _transformed(GG_ROTATED, weight))
 
 
 @torch.library.custom_op("cifar10::winograd_filter_gradient", mutates_args=())
@@ -173,19 +177,19 @@ def _backward(ctx, dy):
 convolve.register_autograd(_backward, setup_context=_remember)
 
 
-def conv2d(x, weight, bias=None):
-    """Return F.conv2d(x, weight, bias, padding=1), by `convolve` where the images are of SMALLEST pixels or more."""
+def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """Return F.conv2d(x, weight, bias, padding=1), by `convolve` where the images have SMALLEST pixels or more per side."""
     if min(x.shape[2:]) < SMALLEST:
         return F.conv2d(x, weight, bias, padding=1)
     y = convolve(x, weight)
     return y if bias is None else y + bias.view(-1, 1, 1)
 
 
-def use(model):
-    """Have the matching convolutions of `model` computed by `conv2d`, in place; return the model.
+def use(model: nn.Module) -> nn.Module:
+    """Replace the matching convolutions of `model` by `conv2d`, in place; return the model.
 
-    They are those of 3x3 pixels, stride 1, padding 1 and PAYS_FROM channels in and out together. Parameters and state_dict stay
-    as they are.
+    They are those of 3x3 pixels, stride 1, padding 1 and at least PAYS_FROM channels in and out together. Parameters and
+    state_dict do not change.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d) and _matches(layer):

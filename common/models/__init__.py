@@ -1,7 +1,7 @@
-"""The networks, one family a file. Nothing in here knows of training.
+"""The networks, one family per file. Nothing in here knows about training.
 
-A factory takes numbers only and gives a network for images (N, 3, 32, 32), with
-`forward_features` -> the last feature maps and `forward_head` -> logits (N, classes).
+A factory takes numbers only and returns a network for images (N, 3, 32, 32), with `forward_features`, which returns the
+last feature maps, and `forward_head`, which returns logits (N, classes).
 """
 
 import torch
@@ -44,12 +44,16 @@ MODELS = {
 }
 
 
-def parameter_count(model):
+def parameter_count(model: torch.nn.Module) -> int:
+    """Return the number of trained values."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def forward_flops(model):
-    """Floating-point operations of one 32x32 image's forward pass: two for each multiply-add of convolutions and linear layers."""
+def forward_flops(model: torch.nn.Module) -> int:
+    """Return the floating-point operations of the forward pass of one 32x32 image.
+
+    There are two for each multiply-add of convolutions and linear layers; nothing else is counted.
+    """
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         model.eval()(torch.zeros(1, 3, 32, 32))

@@ -7,7 +7,7 @@ from torch import nn
 class Dropout(nn.Module):
     """Zero each activation with probability `p` while training, and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
 
-    What `nn.Dropout` does, with p in a buffer (no part of the saved weights): `torch.func` maps over buffers, not over
+    This is `nn.Dropout` with p in a buffer (not part of the saved weights): `torch.func` maps over buffers, not over
     Python numbers.
     """
 

@@ -1,4 +1,4 @@
-"""LeNet for 32x32 colour images, as the assignment's section 3.2 builds it.
+"""LeNet for 32x32 color images, as the assignment's section 3.2 builds it.
 
 After LeCun et al., Gradient-Based Learning Applied to Document Recognition (Proc. IEEE 86, 1998). Departures: three input
 channels, ReLU and max-pooling for tanh and subsampling, a linear last layer, dropout between fc1 and fc2.
@@ -34,6 +34,6 @@ class LeNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def lenet(dropout=0.5, classes=10):
-    """62,006 parameters."""
+def lenet(dropout: float = 0.5, classes: int = 10) -> nn.Module:
+    """Return LeNet. 62,006 parameters."""
     return LeNet(dropout, classes)

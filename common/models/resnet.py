@@ -1,7 +1,8 @@
 """ResNet-18, 34 and 50 for 32x32 images.
 
-He et al., Deep Residual Learning for Image Recognition (arXiv 1512.03385). The blocks and stages are torchvision's; the stem is
-the one usual for CIFAR: a 3x3 convolution of stride 1 and no max-pooling, so that the last feature maps are 4x4 and not 1x1.
+He et al., Deep Residual Learning for Image Recognition (arXiv 1512.03385). The blocks and stages are torchvision's; the
+stem is the usual one for CIFAR: a 3x3 convolution of stride 1 and no max-pooling, so that the last feature maps are 4x4
+and not 1x1.
 """
 
 import torch.nn.functional as F
@@ -29,23 +30,23 @@ class ResNet(resnet.ResNet):
         return self.forward_head(self.forward_features(x))
 
 
-def resnet18(classes=10):
-    """11,173,962 parameters."""
+def resnet18(classes: int = 10) -> nn.Module:
+    """Return ResNet-18. 11,173,962 parameters."""
     return ResNet(resnet.BasicBlock, (2, 2, 2, 2), classes)
 
 
-def resnet34(classes=10):
-    """21,282,122 parameters."""
+def resnet34(classes: int = 10) -> nn.Module:
+    """Return ResNet-34. 21,282,122 parameters."""
     return ResNet(resnet.BasicBlock, (3, 4, 6, 3), classes)
 
 
-def resnet50(classes=10):
-    """23,520,842 parameters."""
+def resnet50(classes: int = 10) -> nn.Module:
+    """Return ResNet-50. 23,520,842 parameters."""
     return ResNet(resnet.Bottleneck, (3, 4, 6, 3), classes)
 
 
-def attentive(attention):
-    """torchvision's basic block with `attention`(channels) after its last batch norm, before the addition."""
+def attentive_block(attention):
+    """Return torchvision's basic block with `attention`(channels) after its last batch norm, before the addition."""
 
     class AttentiveBlock(resnet.BasicBlock):
         def __init__(self, channels_in, channels, *arguments, **options):
@@ -55,14 +56,14 @@ def attentive(attention):
     return AttentiveBlock
 
 
-def resnet18_se(classes=10):
-    """ResNet-18 with squeeze-and-excitation in every block. 11,263,042 parameters."""
-    return ResNet(attentive(squeeze_excitation), (2, 2, 2, 2), classes)
+def resnet18_se(classes: int = 10) -> nn.Module:
+    """Return ResNet-18 with squeeze-and-excitation in every block. 11,263,042 parameters."""
+    return ResNet(attentive_block(squeeze_excitation), (2, 2, 2, 2), classes)
 
 
-def resnet18_cbam(classes=10):
-    """ResNet-18 with channel and spatial attention in every block. 11,263,826 parameters."""
-    return ResNet(attentive(CBAM), (2, 2, 2, 2), classes)
+def resnet18_cbam(classes: int = 10) -> nn.Module:
+    """Return ResNet-18 with channel and spatial attention in every block. 11,263,826 parameters."""
+    return ResNet(attentive_block(CBAM), (2, 2, 2, 2), classes)
 
 
 class BilinearResNet(ResNet):
@@ -74,6 +75,6 @@ class BilinearResNet(ResNet):
         return self.fc(features)
 
 
-def resnet18_bilinear(classes=10):
-    """ResNet-18 with bilinear pooling for the mean. 11,242,634 parameters."""
+def resnet18_bilinear(classes: int = 10) -> nn.Module:
+    """Return ResNet-18 with bilinear pooling instead of the mean. 11,242,634 parameters."""
     return BilinearResNet(resnet.BasicBlock, (2, 2, 2, 2), classes)

@@ -1,7 +1,8 @@
-"""VGG-16 with batch normalisation and one linear layer, as is usual for CIFAR-10.
+"""VGG-16 with batch normalization and one linear layer, as is usual for CIFAR-10.
 
-Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition (arXiv 1409.1556); the convolutions are
-torchvision's. Five poolings leave 1x1 of a 32x32 image, so the feature maps are those before the last: 2x2.
+Simonyan & Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition (arXiv 1409.1556); the
+convolutions are torchvision's. Five poolings leave 1x1 of a 32x32 image, so the feature maps are those before the last
+one: 2x2.
 """
 
 import torch.nn.functional as F
@@ -29,6 +30,6 @@ class VGG(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def vgg16_bn(classes=10):
-    """14,728,266 parameters."""
+def vgg16_bn(classes: int = 10) -> nn.Module:
+    """Return VGG-16. 14,728,266 parameters."""
     return VGG(classes)

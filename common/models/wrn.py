@@ -55,11 +55,11 @@ class WideResNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-def wrn28_10(dropout=0.3, classes=10):
-    """36,479,194 parameters."""
+def wrn28_10(dropout: float = 0.3, classes: int = 10) -> nn.Module:
+    """Return WideResNet-28-10. 36,479,194 parameters."""
     return WideResNet(28, 10, dropout, classes)
 
 
-def wrn16_8(dropout=0.3, classes=10):
-    """10,961,370 parameters."""
+def wrn16_8(dropout: float = 0.3, classes: int = 10) -> nn.Module:
+    """Return WideResNet-16-8. 10,961,370 parameters."""
     return WideResNet(16, 8, dropout, classes)

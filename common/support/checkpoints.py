@@ -1,27 +1,41 @@
 """Checkpoints and weights on disk: written whole or not at all, and read only where every byte is what was written.
 
-A checkpoint has two generations: `run.pt`, and `run.previous.pt`, which was `run.pt` an epoch before. Where the newer one
-is damaged or missing, as after a kill between the two renames of `write`, training resumes from the other.
+A checkpoint has two generations: `run.pt`, and `run.previous.pt`, which was `run.pt` an epoch before. Where the newer
+one is damaged or missing, as after a kill between the two renames of a write, training resumes from the other.
 """
 
 import contextlib
 import dataclasses
 import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from common.support.errors import UserError, first_line
+from common.support.errors import UserError, first_line, out_of_memory
 from common.support.files import atomic
 
 FRESH = "start over with --fresh"
+KINDS = {  # of what a checkpoint holds
+    "epoch": int,
+    "history": dict,
+    "best_weights": dict | None,
+    "settings": dict,
+    "learner": dict,
+    "batches": dict | list,
+    "early_stopping": dict | None,
+    "rng": torch.Tensor,
+    "cuda_rng": torch.Tensor | None,
+}
 
 
 class Damaged(UserError):
-    """A file is not what was written, or no file of ours at all."""
+    """A file that does not hold what was written, or is not a file of ours at all."""
 
 
-def save(path, document, previous=None):
-    """torch.save, whole or not at all. The file that was there becomes `previous`, where that is given.
+def save(path: Path, document: Any, previous: Path | None = None) -> None:
+    """Save by torch.save, whole or not at all. What `path` held before becomes `previous`, where that is given.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -33,21 +47,18 @@ def save(path, document, previous=None):
             raise UserError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
 
 
-def load(path, what, then):
+def load(path: Path, what: str, then: str) -> Any:
     """Return what `save` wrote to `path`, on the CPU. Every .pt that is read comes through here.
 
-    what: the file's kind, for the message: "checkpoint". then: what the user is to do about it, or what is done.
+    what: the file's kind, for the message: "checkpoint". then: what the user can do about it, or what happens next.
 
     Raises:
-        UserError: the file is not there, or cannot be opened.
+        UserError: the file does not exist or cannot be opened.
         Damaged: it is empty, cut off, changed by a bit, of another kind, or holds more than tensors and plain values.
             Nothing in it was run.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            member = archive.testzip()  # torch.load checks no checksum
-        if member:
-            raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
+        _check_checksums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise UserError(f"cannot read {path}: {error.strerror}; {then}") from error
@@ -58,98 +69,124 @@ def load(path, what, then):
         raise Damaged(f"{path} is not a valid {what} ({why}); {then}") from error
 
 
-def out_of_memory(error):
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+def _check_checksums(path):
+    """Raise BadZipFile, or what else damage leads to, unless `path` is a zip all of whose checksums are right.
+
+    torch.load checks none.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if member := archive.testzip():
+            raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
 
 
-def previous_path(path):
+def _is_whole(path):
+    try:
+        _check_checksums(path)
+    except Exception:
+        return False
+    return True
+
+
+def previous_path(path: Path) -> Path:
+    """Return where the previous generation of the checkpoint `path` is."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def there(path):
-    """Return whether a checkpoint of this name, newest or previous, exists to resume from."""
+def exists(path: Path) -> bool:
+    """Return whether either generation of the checkpoint `path` exists to resume from."""
     return path.exists() or previous_path(path).exists()
 
 
-def discard(path):
-    """Delete both generations of a checkpoint."""
+def discard(path: Path) -> None:
+    """Delete both generations of the checkpoint `path`."""
     for generation in (path, previous_path(path)):
         generation.unlink(missing_ok=True)
 
 
-def write(path, state, learner, batches, early_stopping, settings):
-    """Save the state of a training after an epoch; the checkpoint that was there becomes the previous one, if whole.
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training is saved after every epoch and resumed from.
 
-    state: {"epoch": epochs done, "history": ..., "best_weights": ...} as common/training.py has it.
+    settings: plain values that are saved along; resuming with other values raises UserError.
+    read_only: resume from it but write none: for all processes except the main one of a data-parallel training.
     """
-    document = {
-        **state,
-        "settings": settings,
-        "learner": learner.state_dict(),
-        "batches": batches.state_dict(),
-        "early_stopping": dataclasses.asdict(early_stopping) if early_stopping else None,
-        "rng": torch.get_rng_state(),
-        "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    }
-    # a damaged file must not replace the one that this training resumed from
-    save(path, document, previous_path(path) if _whole(path) else None)
 
+    path: Path
+    settings: dict = field(default_factory=dict)
+    read_only: bool = False
 
-def _whole(path):
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except Exception:
-        return False
+    def exists(self) -> bool:
+        return exists(self.path)
 
+    def write(self, state, learner, batches, early_stopping) -> None:
+        """Save the state of a training after an epoch; the checkpoint before becomes the previous one, if it is whole.
 
-def restore(path, learner, batches, early_stopping, settings, say=print):
-    """Put learner, batches, early stopping and random numbers where the newest whole checkpoint has them.
+        state: {"epoch": epochs done, "history": ..., "best_weights": ...} as common/training.py has it.
+        """
+        if self.read_only:
+            return
+        document = {
+            **state,
+            "settings": self.settings,
+            "learner": learner.state_dict(),
+            "batches": batches.state_dict(),
+            "early_stopping": dataclasses.asdict(early_stopping) if early_stopping else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+        }
+        # a damaged file must not replace the one that this training resumed from
+        save(self.path, document, previous_path(self.path) if _is_whole(self.path) else None)
 
-    Returns the `state` that `write` was given.
+    def restore(self, learner, batches, early_stopping) -> dict:
+        """Set learner, batches, early stopping and random numbers to the newest whole generation; return its `state`.
 
-    say: called with a line where that is the previous one.
+        Where that is the previous one, a line says so.
 
-    Raises:
-        UserError: neither generation is whole; or it is of other settings, of another network or another kind of device.
-    """
-    document, path = _newest(path, say)
-    with _or_problem(path, "is not a valid checkpoint", f"delete it, or {FRESH}"):
-        saved = document["settings"]
-        differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
-    if differing:
-        named = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
-        raise UserError(f"{path} is the checkpoint of another run ({named}); use the old settings, or {FRESH}")
-    with _or_problem(path, "holds another network", FRESH):
-        learner.load_state_dict(document["learner"])
-        _check_shapes(document, learner, early_stopping)
-    with _or_problem(path, "is from another kind of device, or not a valid checkpoint", f"resume there, or {FRESH}"):
-        batches.load_state_dict(document["batches"])
-        torch.set_rng_state(document["rng"])
-        if torch.cuda.is_available() and document["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(document["cuda_rng"])
-    if early_stopping:
-        vars(early_stopping).update(document["early_stopping"])
-    return {name: document[name] for name in ("epoch", "history", "best_weights")}
+        Raises:
+            UserError: neither generation is whole; or it is of other settings, another network or another kind of
+                device.
+        """
+        document, path = self._newest()
+        with _as_user_error(path, "is not a valid checkpoint", f"delete it, or {FRESH}"):
+            saved = document["settings"]
+            differing = [name for name in {**saved, **self.settings} if saved.get(name) != self.settings.get(name)]
+        if differing:
+            changes = "; ".join(f"{name} was {saved.get(name)}, is {self.settings.get(name)}" for name in differing)
+            raise UserError(f"{path} is the checkpoint of another run ({changes}); use the old settings, or {FRESH}")
+        with _as_user_error(path, "holds another network", FRESH):
+            learner.load_state_dict(document["learner"])
+            _check_shapes(document, learner, early_stopping)
+        device_or_damage = "is from another kind of device, or not a valid checkpoint"
+        with _as_user_error(path, device_or_damage, f"resume there, or {FRESH}"):
+            batches.load_state_dict(document["batches"])
+            torch.set_rng_state(document["rng"])
+            if torch.cuda.is_available() and document["cuda_rng"] is not None:
+                torch.cuda.set_rng_state(document["cuda_rng"])
+        if early_stopping:
+            vars(early_stopping).update(document["early_stopping"])
+        return {name: document[name] for name in ("epoch", "history", "best_weights")}
 
+    def _newest(self):
+        """Return (document, its path) of the newest generation, or of the previous one if that is damaged or missing."""
+        path, previous = self.path, previous_path(self.path)
+        try:
+            if path.exists() or not previous.exists():
+                then = f"resuming from {previous.name}" if previous.exists() else f"delete it, or {FRESH}"
+                return _read(path, then), path
+            self._print(f"{path} is missing; resuming from {previous.name}")
+        except Damaged as problem:
+            if not previous.exists():
+                raise
+            self._print(problem)
+        return _read(previous, FRESH), previous
 
-def _newest(path, say):
-    """Return (document, its path) of `path`, or of its previous generation where `path` is damaged or missing."""
-    previous = previous_path(path)
-    try:
-        if path.exists() or not previous.exists():
-            then = f"resuming from {previous.name}" if previous.exists() else f"delete it, or {FRESH}"
-            return _read(path, then), path
-        say(f"{path} is missing; resuming from {previous.name}")
-    except Damaged as problem:
-        if not previous.exists():
-            raise
-        say(str(problem))
-    return _read(previous, FRESH), previous
+    def _print(self, line):
+        if not self.read_only:  # the main process prints it
+            print(line, flush=True)
 
 
 def _read(path, then):
-    """Load a checkpoint and see that it has all that one must have. Raises Damaged, or UserError as `load` does."""
+    """Load a checkpoint and check that nothing is missing. Raises Damaged, or UserError as `load` does."""
     document = load(path, "checkpoint", then)
     if why := _missing(document):
         raise Damaged(f"{path} is not a valid checkpoint ({why}); {then}")
@@ -157,21 +194,10 @@ def _read(path, then):
 
 
 def _missing(document):
-    """Say what a checkpoint lacks, or has of another type; empty where it has all."""
-    kinds = {
-        "epoch": int,
-        "history": dict,
-        "best_weights": dict | None,
-        "settings": dict,
-        "learner": dict,
-        "batches": dict | list,
-        "early_stopping": dict | None,
-        "rng": torch.Tensor,
-        "cuda_rng": torch.Tensor | None,
-    }
+    """Describe what a checkpoint lacks, or has of another type; return "" where it is complete."""
     if not isinstance(document, dict):
         return f"a {type(document).__name__}"
-    for name, kind in kinds.items():
+    for name, kind in KINDS.items():
         if name not in document:
             return f"no {name}"
         if not isinstance(document[name], kind):
@@ -188,7 +214,7 @@ def _missing(document):
 
 
 def _check_shapes(document, learner, early_stopping):
-    """Raise ValueError where history, best weights or early stopping are not of this learner, which has been loaded."""
+    """Raise ValueError where history, best weights or early stopping do not fit this learner, which has been loaded."""
     for name, values in document["history"].items():
         for value in values:
             shape = value[0].shape if name == "batch_losses" else value.shape
@@ -196,20 +222,20 @@ def _check_shapes(document, learner, early_stopping):
                 raise ValueError(f"{name} is of shape {tuple(shape)}")
     if early_stopping and "val_accuracy" not in document["history"]:
         raise ValueError("its history has no validation accuracy")
-    watched, best = document["early_stopping"], document["best_weights"]
-    if (watched or {}).keys() != (dataclasses.asdict(early_stopping) if early_stopping else {}).keys():
-        raise ValueError("its early stopping is another")
-    if not all(isinstance(value, (int, float)) for value in (watched or {}).values()):
-        raise ValueError("its early stopping is of no numbers")
-    if (best is not None) != (watched is not None and watched["best_epoch"] >= 0):
+    saved, best = document["early_stopping"], document["best_weights"]
+    if (saved or {}).keys() != (dataclasses.asdict(early_stopping) if early_stopping else {}).keys():
+        raise ValueError("its early stopping has other values")
+    if not all(isinstance(value, (int, float)) for value in (saved or {}).values()):
+        raise ValueError("its early stopping has values that are not numbers")
+    if (best is not None) != (saved is not None and saved["best_epoch"] >= 0):
         raise ValueError("its best epoch is not that of its weights")
     if best is not None and {k: v.shape for k, v in best.items()} != {k: v.shape for k, v in learner.weights().items()}:
         raise ValueError("its best weights have other names or shapes")
 
 
 @contextlib.contextmanager
-def _or_problem(path, what, then):
-    """Tell what goes wrong in the block as a UserError, but for a want of memory."""
+def _as_user_error(path, what, then):
+    """Raise what goes wrong in the block as a UserError, except a lack of memory."""
     try:
         yield
     except Exception as error:

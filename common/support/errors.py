@@ -1,14 +1,21 @@
-"""The exceptions whose one line of text the user is meant to read."""
+"""The exceptions whose one line of text the user is meant to read, and what is read of others."""
+
+import torch
 
 
 class UserError(Exception):
-    """Something that the user can put right. Its text is one line: what is wrong, and what to do about it."""
+    """Something that the user can correct. Its text is one line: what is wrong, and what to do about it."""
 
 
 class UsageError(UserError):
-    """A command line that asks for what there is not; ends with argparse's own exit status."""
+    """A command line that asks for something that does not exist; ends with argparse's own exit status."""
 
 
-def first_line(error):
+def first_line(error: BaseException | str) -> str:
     """Return an exception's first line, or its class name where it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception means that memory ran out, of the GPU or of the machine."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)

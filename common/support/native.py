@@ -1,4 +1,4 @@
-"""Compile a C file of this repository on first use, keep the library, and load it."""
+"""Compile a C file of this repository on first use, cache the library, and load it."""
 
 import contextlib
 import ctypes
@@ -20,14 +20,14 @@ TIMEOUT = 120  # seconds; a compilation takes about one
 
 
 @functools.cache
-def load(source):
-    """Return the library of the C file `source` (a Path) as a ctypes.CDLL, compiled with OpenMP for this CPU.
+def load(source: Path) -> ctypes.CDLL:
+    """Return the library of the C file `source`, compiled with OpenMP for this CPU.
 
-    The library is kept in the user's cache folder under a name that stands for source, flags, compiler and CPU. A checksum
-    beside it is compared before the library is loaded, since loading half a library can end the process.
+    It is cached in the user's cache folder under a name that depends on source, flags, compiler and CPU. A checksum next
+    to it is compared before it is loaded, since loading half a library can end the process.
 
     Raises:
-        UserError: this system was never tried, there is no C compiler, or every one of them fails.
+        UserError: the system is not Linux on x86-64, there is no C compiler, or every one of them fails.
     """
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         raise UserError(
@@ -46,7 +46,7 @@ def load(source):
 
 
 def _load(compiler, source):
-    # What -march=native stands for: the compiler's own macros name its version and every instruction set of this CPU.
+    # the compiler's own macros name its version and, for -march=native, every instruction set of this CPU
     macros = _output(compiler, *FLAGS, "-dM", "-E", "-x", "c", os.devnull)
     key = hashlib.sha256(source.read_bytes() + " ".join(FLAGS).encode() + macros.encode()).hexdigest()[:16]
     library = cache_folder() / f"{source.stem}-{key}.so"
@@ -54,16 +54,16 @@ def _load(compiler, source):
         if not _intact(library):
             _compile(compiler, source, library)
         return _open(library)
-    # The cache cannot be written or loaded from: compile for this process alone. A loaded library no longer needs its file.
+    # the cache cannot be written or loaded from: compile for this process; a loaded library no longer needs its file
     with tempfile.TemporaryDirectory() as folder:
         _compile(compiler, source, Path(folder) / library.name)
         return _open(Path(folder) / library.name)
 
 
-def cache_folder():
-    """Return the folder of compiled libraries: $XDG_CACHE_HOME or ~/.cache, and in it cifar10-coursework."""
+def cache_folder() -> Path:
+    """Return the folder of compiled libraries: cifar10-coursework in $XDG_CACHE_HOME or ~/.cache."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    if not os.path.isabs(base):  # a user without a home: nothing is kept, as in any folder that cannot be written
+    if not os.path.isabs(base):  # a user without a home: nothing is cached, as in any folder that cannot be written
         base = os.devnull
     return Path(base) / "cifar10-coursework"
 
@@ -81,7 +81,7 @@ def _output(*command):
 
 
 def _compile(compiler, source, library):
-    """Compile `source` to `library` and write its checksum; both appear whole or not at all."""
+    """Compile `source` to `library` and write its checksum; each appears whole or not at all."""
     with atomic(library) as temporary:
         _output(compiler, *FLAGS, "-o", str(temporary), str(source))
         checksum = hashlib.sha256(temporary.read_bytes()).hexdigest()

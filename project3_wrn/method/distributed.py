@@ -1,8 +1,9 @@
 """Data-parallel training by PyTorch's own DDP: `torchrun --nproc_per_node=N project3_wrn/main.py`.
 
-Each process prepares the same global batch from the same generator and trains on its own share of it, so that N processes
-compute what one would, but for batch statistics and the hardest-examples loss: those are of a process's share. The first process's
-statistics are the ones kept. Dropout draws the same mask in every process, for other images.
+Each process prepares the same global batch from the same generator and trains on its own share of it, so that N
+processes compute what one would, except for batch statistics and the hardest-examples loss: those are of a process's
+share. The main process's statistics are the ones that are saved. Dropout draws the same mask in every process, for
+different images.
 """
 
 import contextlib
@@ -17,8 +18,8 @@ from common.support.errors import UserError
 
 
 @contextlib.contextmanager
-def processes(device):
-    """Join the others that torchrun has started, if any. Yields the device of this process: its own GPU, or `device`."""
+def process_group(device):
+    """Join the other processes that torchrun has started, if any. Yields this process's device: its own GPU, or `device`."""
     if "WORLD_SIZE" not in os.environ:
         yield device
         return
@@ -32,49 +33,55 @@ def processes(device):
         dist.destroy_process_group()
 
 
-def first():
-    """Whether this process is the one that writes and speaks."""
+def is_main_process():
+    """Return whether this process is the one that writes and prints."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def count():
-    """How many processes train together."""
+def world_size():
+    """Return how many processes train together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def wait():
-    """Until all processes are here."""
+def barrier():
+    """Wait until all processes have arrived here."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def broadcast_from_main(measured):
-    """{name: tensor}, the first process's for all: they must stop early at the same epoch, whatever a device rounds."""
+def broadcast_from_main(metrics):
+    """Return {name: tensor} with the main process's values in all processes.
+
+    They must stop early at the same epoch, however their devices round.
+    """
     if dist.is_initialized():
-        for value in measured.values():
+        for value in metrics.values():
             dist.broadcast(value, 0)
-    return measured
+    return metrics
 
 
 class DistributedLearner(Learner):
-    def __init__(self, model, optimizer, **options):
-        super().__init__(model, optimizer, **options)
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+    """A Learner that trains on its process's share of every global batch, without hooks and not compiled."""
+
+    def __init__(self, model, optimizer, *, loss, precision):
+        super().__init__(model, optimizer, loss=loss, precision=precision)
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._shared = DistributedDataParallel(model)
 
     def step(self, x, y):
-        """One update from the global batch; the loss of all of it before."""
-        if len(x) < self.world:
+        """Take one step with the global batch; return the loss of all of it before the step."""
+        if len(x) < self.world_size:
             raise UserError(
-                f"a batch of {len(x)} images cannot be shared by {self.world} processes; choose another --batch-size"
+                f"a batch of {len(x)} images cannot be shared by {self.world_size} processes; "
+                "choose another --batch-size"
             )
-        mine, labels = x[self.rank :: self.world], y[self.rank :: self.world]
-        logits = self._forward(mine, self._shared)
+        share, labels = x[self.rank :: self.world_size], y[self.rank :: self.world_size]
+        logits = self._forward(share, self._shared)
         # DDP takes the mean of the gradients, and shares of a short batch may differ in size
-        loss = self.loss(logits, labels) * (len(mine) * self.world / len(x))
+        loss = self.loss(logits, labels) * (len(share) * self.world_size / len(x))
         self.backward_and_step(loss)
         self._track_accuracy(logits.detach(), labels)
-        total = loss.detach() / self.world
+        total = loss.detach() / self.world_size
         dist.all_reduce(total)
         return total
 

@@ -3,18 +3,16 @@
 import torch
 import torch.nn.functional as F
 
-from common.learners import Learner
-
 
 def smoothing_floor(label_smoothing, classes=10):
-    """The least that cross-entropy with smoothed labels can be: the entropy of such a label, 0.50 nats for 0.1 and ten classes."""
+    """Return the minimum of cross-entropy with smoothed labels: the entropy of such a label, 0.50 nats for 0.1 and ten classes."""
     label = torch.full((classes,), label_smoothing / classes, dtype=torch.float64)
     label[0] += 1 - label_smoothing
     return float(torch.special.entr(label).sum())
 
 
 def focal(logits, y, gamma=2.0, label_smoothing=0.0):
-    """Cross-entropy with each class's term scaled by (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
+    """Return cross-entropy with each class's term scaled by (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
     log_p = F.log_softmax(logits, 1)
     classes = logits.shape[1]
     targets = y if y.is_floating_point() else torch.eye(classes, device=y.device)[y]
@@ -23,7 +21,7 @@ def focal(logits, y, gamma=2.0, label_smoothing=0.0):
 
 
 def ohem(logits, y, share=0.7, label_smoothing=0.0):
-    """Mean cross-entropy of the `share` of the batch that has the highest (online hard example mining, arXiv 1604.03540)."""
+    """Return the mean of the highest losses, a `share` of the batch (online hard example mining, arXiv 1604.03540)."""
     losses = F.cross_entropy(logits, y, reduction="none", label_smoothing=label_smoothing)
     return losses.topk(max(1, round(share * len(losses)))).values.mean()
 
@@ -31,7 +29,8 @@ def ohem(logits, y, share=0.7, label_smoothing=0.0):
 def supervised_contrastive(features, y, temperature=0.1):
     """Pull features (B, C) of one class together and those of others apart (Khosla et al., arXiv 2004.11362, equation 2).
 
-    One view an image: the others of its class in the batch are its positives. Images without any are left out.
+    There is one view per image: its positives are the other images of its class in the batch. Images without any are
+    left out of the mean.
     """
     z = F.normalize(features.float(), dim=1)
     similarity = z @ z.T / temperature
@@ -43,19 +42,16 @@ def supervised_contrastive(features, y, temperature=0.1):
     return -(mean * (count > 0)).sum() / (count > 0).sum().clamp(min=1)
 
 
-class Contrastive(Learner):
-    """A network whose loss has `weight` times the supervised contrastive loss of its averaged last feature maps added.
+class Contrastive:
+    """A loss plus `weight` times the supervised contrastive loss of the last feature maps, averaged over their pixels.
 
-    Its step is not compiled.
+    base: (logits, y) -> tensor (), the loss that it is added to.
     """
 
-    weight = 0.1
+    needs_features = True  # common/learners.py passes them
 
-    def step(self, x, y):
-        with torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16"):
-            features = self.model.forward_features(x.contiguous(memory_format=torch.channels_last))
-            logits = self.model.forward_head(features).float()
-        loss = self.loss(logits, y) + self.weight * supervised_contrastive(features.mean((2, 3)), y)
-        self.backward_and_step(loss)
-        self._track_accuracy(logits.detach(), y)
-        return loss.detach()
+    def __init__(self, base, weight=0.1):
+        self.base, self.weight = base, weight
+
+    def __call__(self, logits, y, features):
+        return self.base(logits, y) + self.weight * supervised_contrastive(features.mean((2, 3)), y)

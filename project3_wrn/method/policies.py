@@ -9,7 +9,7 @@ from torchvision import transforms
 from common.data import CLASSES
 
 CONFUSED = ("cat", "dog", "automobile", "truck", "bird", "deer")  # section 3.1
-GROUP_SIZE = 8  # images that share a draw; a call for each takes five times as long
+GROUP_SIZE = 8  # images that share a draw; one call per image takes five times as long
 POLICIES = {
     "autoaugment": transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10),  # arXiv 1805.09501
     "randaugment": transforms.RandAugment(),  # arXiv 1909.13719
@@ -18,28 +18,42 @@ POLICIES = {
 
 
 def auto_augment(name):
-    """uint8 images (N, 3, 32, 32) -> the same by torchvision's policy, on the CPU, where its many small steps are quickest."""
-    return lambda images: apply_in_groups(POLICIES[name], images.cpu()).to(images.device)
+    """Return the policy `name` as a function of uint8 images (N, 3, 32, 32).
+
+    It computes on the CPU, where the many small operations of torchvision's policies are fastest.
+    """
+
+    def augment(images):
+        return apply_in_groups(POLICIES[name], images.cpu()).to(images.device)
+
+    return augment
 
 
 def random_erasing(x, generator):
-    """Fill a random rectangle of half of the images with 0, the mean colour (arXiv 1708.04896). It draws from torch's own generator."""
+    """Fill a random rectangle of half of the images with 0, the mean color (arXiv 1708.04896).
+
+    torchvision draws from torch's global generator; `generator` is not used.
+    """
     return apply_in_groups(transforms.RandomErasing(p=0.5), x)
 
 
 def apply_in_groups(transform, images):
-    """One call of torchvision's transform for every GROUP_SIZE images of a shuffled batch.
+    """Call torchvision's transform once for every GROUP_SIZE images of a shuffled batch.
 
-    It draws once a call, so these images share the operation and its strength; every image still gets each as often.
+    It draws once per call, so these images share the operation and its strength; every image still gets each operation
+    equally often.
     """
     return torch.cat([transform(group) for group in images.split(GROUP_SIZE)])
 
 
 def targeted_augmentation(x, y, generator, degrees=15.0, scale=0.1, color=0.2, chance=0.5, others=0.5):
-    """Turn, scale and jitter_color some images: of the classes in CONFUSED by this chance, of the others by the share `others` of it.
+    """Rotate and scale random images and jitter their colors: of the classes in CONFUSED more often than of the others.
 
-    Section 3.1 proposes it for the confused classes only. But what marks an image as moved then tells its class in training, and
-    every image of the test, being unmoved, is taken for one of the others. So images of all classes are moved, and of all left.
+    chance: of an image of the classes in CONFUSED. others: the share of that chance which the other classes have.
+
+    Section 3.1 proposes it for the confused classes only. But then the traces of the augmentation tell the class in
+    training, and the network takes every test image, which has no traces, for one of the other classes. So some images
+    of all classes are changed, and some of all classes are not.
     """
     chances = torch.where(torch.isin(y, _confused(x.device)), chance, chance * others)
     picked, turn, size, contrast, light = torch.rand(5, len(x), generator=generator, device=x.device)
@@ -54,7 +68,7 @@ def targeted_augmentation(x, y, generator, degrees=15.0, scale=0.1, color=0.2, c
 
 
 def class_weights(labels, weight=1.5):
-    """Sampling weights (N,): the classes in CONFUSED `weight` times the others (section 3.1)."""
+    """Return sampling weights (N,): the classes in CONFUSED have `weight` times that of the others (section 3.1)."""
     return torch.where(torch.isin(labels, _confused(labels.device)), weight, 1.0)
 
 

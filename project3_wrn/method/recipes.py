@@ -1,8 +1,13 @@
-"""How project 3's networks are trained: the report's recipe, and the fast ones, made for few seconds."""
+"""How project 3's networks are trained: the report's recipe, and the fast ones, which train in seconds on a GPU."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 FAST_MOMENTUM = 0.85
+
+
+def option(default, help_text):
+    """Return a dataclass field that is a flag of main.py; the help text is printed by its --help."""
+    return field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True)
@@ -13,66 +18,64 @@ class Fast:
     """
 
     whitening_images: int = 5000  # images whose patches are whitened
-    whitening_epochs: float = 3  # over the data, in which the whitening's bias is trained
-    whitening_falls: bool = False  # in these its learning rate falls to 0; else it follows the others'
-    drop_last: bool = False  # leave a pass's last, short batch out
-    # with Muon: what the batch norms' and the whitening's biases, and the rest of the network, the head, learn at by SGD
+    whitening_epochs: float = 3  # in which the whitening's bias is trained
+    whitening_falls: bool = False  # its learning rate falls to 0 in these epochs; otherwise it follows the schedule
+    drop_last: bool = False  # leave the last, short batch of a pass out
+    # learning rates, with Muon, of what SGD trains: the biases of whitening and batch norms, and the other weights
     bias_lr: float = 0.053
     head_lr: float = 0.67  # of a head whose logits are divided by 256
     sgd_momentum: float = 0.85
-    # and how the filters move
+    # how Muon trains the filters
     linear: float = 3.4445  # coefficients of Newton and Schulz's iteration
     cubic: float = -4.7750
     quintic: float = 2.0315
     eps: float = 1e-7  # added to a gradient's norm
-    norm_every: int = 1  # steps from one scaling of the filters to their constant norm to the next
+    norm_every: int = 1  # steps between two scalings of the filters to their constant norm
     decay_filters: bool = False
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The defaults are the report's (sections 1.1 to 1.6).
+    """A way to train a network. The defaults are the report's (sections 1.1 to 1.6).
 
-    Its section 1.2 gives a weight decay of 1e-3, section 1.3 one of 5e-4, and table 1.7 marks 5e-4 as WideResNet-28-10's alone:
-    so 1e-3 for the others.
+    Its section 1.2 gives a weight decay of 1e-3, section 1.3 one of 5e-4, and table 1.7 marks 5e-4 as
+    WideResNet-28-10's alone: so 1e-3 for the others.
     """
 
-    epochs: int = 100
-    last_epoch_fraction: float = 1.0  # share of the last epoch that is trained
-    batch_size: int = 256
-    optimizer: str = "sgd"
-    lr: float = 0.1
-    warmup: int = 0  # epochs in which the learning rate rises from nothing, before the cosine
-    momentum: float = 0.9
-    weight_decay: float = 1e-3
-    label_smoothing: float = 0.1
-    crop: int = 4  # pixels of padding
-    cutout: int = 12  # pixels; 0 for none
-    brightness: float = 0.0  # in the pixels' standard deviations: at most so much is added to an image
-    contrast: float = 0.0  # an image is multiplied by 1 with at most so much more or less
-    validation_split: bool = True  # keep 5,000 images back for validation
-    patience: int = 15  # epochs; 0 to never stop early. With a split the best epoch is kept either way
-    min_delta: float = 0.001
+    epochs: int = option(100, "passes over the training images")
+    last_epoch_fraction: float = option(1.0, "fraction of the last epoch that is trained (fast recipes)")
+    batch_size: int = option(256, "images per step")
+    optimizer: str = option("sgd", "optimizer; muon is for the fast recipes, which have their own")
+    lr: float = option(0.1, "highest learning rate")
+    warmup: int = option(0, "epochs in which the learning rate rises from 0, before the cosine")
+    momentum: float = option(0.9, "momentum of SGD and Muon")
+    weight_decay: float = option(1e-3, "weight decay")
+    label_smoothing: float = option(0.1, "probability mass that is spread over all classes")
+    crop: int = option(4, "pixels of padding around which images are cropped at random; 0 for no cropping")
+    cutout: int = option(12, "side of the square that is masked, in pixels; 0 for none")
+    brightness: float = option(0.0, "largest random change of brightness, in the pixels' standard deviations")
+    contrast: float = option(0.0, "largest random change of contrast: a factor of 1 plus or minus this")
+    validation_split: bool = option(True, "hold 5,000 training images out to select the best epoch by")
+    patience: int = option(15, "epochs without a rise of validation accuracy until training stops; 0 to never stop")
+    min_delta: float = option(0.001, "smallest rise of validation accuracy, as a fraction, that resets the patience")
     # what chapter 3 proposes and improvements.py tries, one at a time
-    auto_augment: str = ""
-    mixing: str = ""
-    random_erasing: bool = False
-    targeted_augmentation: bool = False  # turn, scale and jitter_color images of the confusable classes more often
-    class_weighted_sampling: bool = False  # draw the confusable classes more often
-    loss: str = "cross_entropy"
-    ema: float = 0.0  # decay a step of an average of the weights, which is then what is measured
-    tta_views: int = 1  # of each image, whose logits are averaged: 2 with the mirror image, 6 moved by a pixel too
-    tta_fraction: float = (
-        1.0  # share of the images that all these views are taken of: those the plain one is least sure of
-    )
-    low_res_epochs: float = 0.0  # of a fast recipe, with smaller images
-    low_res_size: int = 24  # their pixels a side
-    fast: Fast | None = None  # trained by project3_wrn/method/fast.py
-    peak_fraction: float = 0.23  # of the fast recipes' epochs: where the learning rate is highest
-    final_lr_fraction: float = 0.07  # and the share of that which is left at the end
+    auto_augment: str = option("", "torchvision's augmentation policy to apply")
+    mixing: str = option("", "mix pairs of images and their labels")
+    random_erasing: bool = option(False, "fill a random rectangle of half of the images")
+    targeted_augmentation: bool = option(False, "rotate, scale and jitter images of the confusable classes more often")
+    class_weighted_sampling: bool = option(False, "draw images of the confusable classes more often")
+    loss: str = option("cross_entropy", "training loss")
+    ema: float = option(0.0, "decay per step of an average of the weights, which is evaluated instead; 0 for none")
+    tta_views: int = option(1, "views per test image whose logits are averaged: 1, 2 (mirrored) or 6 (also moved)")
+    tta_fraction: float = option(1.0, "fraction of the images, the least certain ones, that get all these views")
+    low_res_epochs: float = option(0.0, "first epochs, with smaller images (fast recipes)")
+    low_res_size: int = option(24, "pixels per side of the smaller images")
+    fast: Fast | None = None  # trained by project3_wrn/method/fast.py; not a flag
+    peak_fraction: float = option(0.23, "fraction of the steps at which the learning rate peaks (fast recipes)")
+    final_lr_fraction: float = option(0.07, "fraction of the peak learning rate that is left at the end (fast recipes)")
 
 
-CHOICES = {  # of the fields that are words
+CHOICES = {  # of the fields that are text
     "optimizer": ("sgd", "adamw", "muon"),
     "auto_augment": ("", "autoaugment", "randaugment", "trivialaugment"),
     "mixing": ("", "mixup", "cutmix"),
@@ -80,13 +83,13 @@ CHOICES = {  # of the fields that are words
 }
 
 
-def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_at=0.23, end=0.07):
-    """The published values are for summed losses: lr a 1024 examples, weight decay a step. Here both are for mean losses.
+def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_fraction=0.23, final_lr_fraction=0.07):
+    """Return a recipe for SGD with Lookahead, from the published values.
 
-    lr is for batches of 1024; fast.optimizer scales it. In the long run Nesterov's momentum steps 1 + 1 / (1 - momentum)
-    times lr. The numbers are those of arXiv 2404.00498
-    and of its repository's airbench95 and, for 96%, legacy/airbench96; its Cutout always lies inside the image, and
-    it leaves out an epoch's last, short batch, which is trained on here.
+    They are for summed losses: lr per 1024 examples, weight decay per step. A Recipe's are for mean losses, lr for
+    batches of 1024 (fast.optimizer scales it). In the long run Nesterov's momentum steps 1 + 1 / (1 - momentum) times
+    lr. The numbers are those of arXiv 2404.00498 and of its repository's airbench95 and, for 96%, legacy/airbench96; its
+    Cutout always lies inside the image, and it leaves out the last, short batch of an epoch, which is trained on here.
     """
     return Recipe(
         epochs=epochs,
@@ -101,15 +104,15 @@ def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_at=0.23,
         patience=0,
         tta_views=6,
         fast=Fast(),
-        peak_fraction=peak_at,
-        final_lr_fraction=end,
+        peak_fraction=peak_fraction,
+        final_lr_fraction=final_lr_fraction,
     )
 
 
-# The record at 94% of 2025, github.com/hiverge/cifar10-speedrun, whose 7.63 passes end at 94.01% in the mean of 200 runs. Its
-# numbers depend on each other: they are taken over together, but for the gradient's scaling before Newton and Schulz's iteration,
-# which keeps half precision from overflowing, and the six views' weights, which are airbench's. lr and momentum are the filters';
-# the weight decay is a step's and an example's.
+# The record at 94% of 2025, github.com/hiverge/cifar10-speedrun, whose 7.63 passes end at 94.01% in the mean of 200
+# runs. Its numbers depend on each other, so all are adopted, except the gradient's scaling before Newton and Schulz's
+# iteration, which keeps half precision from overflowing, and the six views' weights, which are airbench's. lr and
+# momentum are the filters'; the weight decay is per step and per example.
 RECORD = Recipe(
     epochs=8,
     last_epoch_fraction=0.63,
@@ -146,8 +149,9 @@ RECORD = Recipe(
     final_lr_fraction=0.0,
 )
 
-# For studies on a CPU, by fast_small: the numbers of the repository's airbench94_muon, with batches so small that few epochs are
-# about as many steps as its 200. Its whitening's bias begins at random and has a schedule of its own; here it begins at 0.
+# For comparisons on a CPU, by fast_small: the numbers of the repository's airbench94_muon, with batches so small that few
+# epochs are about as many steps as its 200. Its whitening's bias begins at random and has a schedule of its own; here it
+# begins at 0.
 SMALL = Recipe(
     epochs=9,
     batch_size=500,
@@ -166,16 +170,18 @@ SMALL = Recipe(
 
 RECIPES = {
     "report": Recipe(),
-    # Not the record's: the first passes with small images, which cost little more than half. On the 9:1 split, seeds 0 and 1, the
-    # validation accuracy is 94.24 and 93.72%, without them 93.82 and 93.64%.
+    # Not the record's: the first passes with small images, which cost little more than half. On the 9:1 split, seeds 0
+    # and 1, the validation accuracy is 94.24 and 93.72%, without them 93.82 and 93.64%.
     "fast94": replace(RECORD, low_res_epochs=2.5),
     "fast95": fast_recipe(epochs=15, lr=10.0),
-    "fast96": fast_recipe(epochs=37, lr=9.0, weight_decay=0.012, crop=4, cutout=12, peak_at=0.1, end=0.0),
+    "fast96": fast_recipe(
+        epochs=37, lr=9.0, weight_decay=0.012, crop=4, cutout=12, peak_fraction=0.1, final_lr_fraction=0.0
+    ),
 }
 
 
 def get_recipe(name, model):
-    """The recipe called `name` as `model` takes it."""
+    """Return the recipe called `name`, with the report's exception for WideResNet-28-10."""
     if name == "report" and model == "wrn28_10":
         return Recipe(weight_decay=5e-4)
     return RECIPES[name]
