@@ -55,9 +55,8 @@ def write_results(folder, options):
     plots.setup(options.lang, run_json["scale"])
     accuracy = study_tables.values_per_config(study_tables.read_result_rows(folder), "test_accuracy")
     trained = {name: (recipe["epochs"], recipe["batch_size"]) for name, recipe in run_json["configs"].items()}
-    note = (
-        f"DLA-34 with ImageNet strides by the report's recipe, on {run_json['device']}; {len(run_json['seeds'])} seed(s)."
-    )
+    seeds = len(run_json["seeds"])
+    note = f"DLA-34 with ImageNet strides by the report's recipe, on {run_json['device']}; {seeds} seed(s)."
     conclusion = (
         accidents(accuracy)
         if all(trained[name] == cell for cell, name in NAMES.items())
@@ -97,8 +96,8 @@ def accidents(accuracy):
         elif abs(reported - accuracy[name].mean()) > ACCIDENT:
             far.append(f"{reported:.2f}% at {cell} (ours {accuracy[name].mean():.2f}%)")
     text = (
-        f"Of the {len(accuracy)} numbers compared, {len(far) or 'none'} lie more than {ACCIDENT:g} points from the mean of"
-        f" our seeds{': ' if far else ''}{'; '.join(far)}."
+        f"Of the {len(accuracy)} numbers compared, {len(far) or 'none'} lie more than {ACCIDENT:g} points from the mean"
+        f" of our seeds{': ' if far else ''}{'; '.join(far)}."
     )
     return text + (f" Not run: {', '.join(missing)}." if missing else "")
 

@@ -2,8 +2,8 @@
 
     python project3_wrn/compare_models.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
 
-All networks are trained by the report's recipe; the ViT, which fails with it, also by a recipe made for it. Without CUDA,
-full scale means the few epochs of CPU_EPOCHS, which the tables say.
+All networks are trained by the report's recipe; the ViT, which fails with it, also by a recipe made for it. Without
+CUDA, full scale means the few epochs of CPU_EPOCHS, which the tables say.
 Writes to project3_wrn/outputs/compare_models/: comparison.md, accuracy_cost.png, results.csv, run.json,
 runs/ (one file per run)
 """
@@ -65,9 +65,9 @@ def write_results(folder, options):
     plots.setup(options.lang, scale)
 
     note = (
-        f"On {run_json['device']} in {run_json['precision']}, {len(run_json['seeds'])} seed(s). Training accuracy is that"
-        " of the kept epoch's augmented batches, as the report's must be: its ViT's is below validation accuracy. FLOPs"
-        " are those of one image's forward pass."
+        f"On {run_json['device']} in {run_json['precision']}, {len(run_json['seeds'])} seed(s). Training accuracy is"
+        " that of the kept epoch's augmented batches, as the report's must be: its ViT's is below validation accuracy."
+        " FLOPs are those of one image's forward pass."
     )
     if scale == "full" and any(recipe["epochs"] < Recipe.epochs for recipe in configs.values()):
         note += (

@@ -2,8 +2,8 @@
 
     python project3_wrn/ensemble.py [--scale quick|full] [--members FOLDER] [--lang en|zh]
 
-Majority vote, mean probability, weighted mean and stacking; no network is trained. The members are the finished runs of a
-study: by default compare_models, the report's ensemble of architectures, or improvements where that has not been run.
+Majority vote, mean probability, weighted mean and stacking; no network is trained. The members are the finished runs of
+a study: by default compare_models, the report's ensemble of architectures, or improvements where that has not been run.
 Weights and the stacking classifier are fitted on validation logits only; the test set is evaluated once per method.
 Writes to project3_wrn/outputs/ensemble/: ensemble.md, diversity.png, ensemble.json, members.csv, run.json
 """
@@ -68,7 +68,12 @@ def parse():
     )
     add = parser.add_argument
     add("--scale", choices=("quick", "full"), default="full", help="scale of the study (default: full)")
-    add("--members", type=Path, metavar="FOLDER", help="a study's outputs, of any scale (default: the first one that has runs)")
+    add(
+        "--members",
+        type=Path,
+        metavar="FOLDER",
+        help="a study's outputs, of any scale (default: the first one that has runs)",
+    )
     add("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)")
     add("--lang", choices=("en", "zh"), default="en", help="language of the figure (default: en)")
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: ensemble/ next to the members)")
@@ -111,7 +116,7 @@ def load_members(folder, run_json, val_labels):
     chosen = [index for index, value in enumerate(val_accuracy) if value >= max(val_accuracy, default=0.0) - within]
     if len(chosen) < 2:
         raise UserError(
-            f"fewer than two runs in {folder} are within {within:g} points of the best on the validation set; train more"
+            f"fewer than two runs in {folder} are within {within:g} points of the best validation accuracy; train more"
         )
     val, test = (torch.stack([probabilities[index] for index in chosen]) for probabilities in members.values())
     return [names[index] for index in chosen], val, test
@@ -163,10 +168,12 @@ def write_results(out, study, run_json, names, val_accuracy, test, test_labels, 
     best = max(range(len(names)), key=val_accuracy.__getitem__)
     reached = {method: accuracy(scores, test_labels) for method, scores in methods.items()}
     mean_disagreement = float(disagreement.sum() / (len(names) * (len(names) - 1)))
-    shortened = " **Shortened** ones: not at the scale of the report." if run_json.get("shortened") else ""
+    shortened = (
+        " **Shortened**: these were not trained at the scale of the report." if run_json.get("shortened") else ""
+    )
     page = [
-        f"{len(names)} members: the finished runs of `{study}` that are within {WITHIN[scale]:g} points of the best on the"
-        f" validation set.{shortened}",
+        f"{len(names)} members: the finished runs of `{study}` that are within {WITHIN[scale]:g} points of the best"
+        f" validation accuracy.{shortened}",
         method_table(names[best], test_accuracy[best], reached),
         "## The members",
         member_table(groups, val_accuracy, test_accuracy),
@@ -190,7 +197,9 @@ def write_results(out, study, run_json, names, val_accuracy, test, test_labels, 
 
 def method_table(best, best_accuracy, reached):
     """Return one row for the best member and one per method, with its difference from that member."""
-    rows = [{"method": f"best member by validation: {best}", "test, %": f"{best_accuracy:.2f}", "difference, points": ""}]
+    rows = [
+        {"method": f"best member by validation: {best}", "test, %": f"{best_accuracy:.2f}", "difference, points": ""}
+    ]
     for method, value in reached.items():
         difference = f"{value - best_accuracy:+.2f}"
         rows.append({"method": method, "test, %": f"{value:.2f}", "difference, points": difference})

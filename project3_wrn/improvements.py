@@ -3,8 +3,8 @@
     python project3_wrn/improvements.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
 
 Each configuration makes one change to the baseline, and its accuracy is compared with the baseline's of the same seed.
-On CUDA the baseline is ResNet-18 by the report's recipe; elsewhere it is fast_small, on the same 45,000 images, for the few
-epochs of CPU_EPOCHS: a small budget, which the tables state. Nothing is selected by the test set.
+On CUDA the baseline is ResNet-18 by the report's recipe; elsewhere it is fast_small, on the same 45,000 images, for the
+few epochs of CPU_EPOCHS: a small budget, which the tables state. Nothing is selected by the test set.
 Writes to project3_wrn/outputs/improvements/: improvements.md, improvements.png, results.csv, run.json,
 runs/ (one file per run)
 """
@@ -116,14 +116,13 @@ def introduction(run_json):
     budget = ""
     if scale == "full" and run_json["shortened"]:
         budget = (
-            f" **A small budget**: {baseline['epochs']} epochs, not the report's recipe; regularization needs more epochs"
-            " to pay off."
+            f" **A small budget**: {baseline['epochs']} epochs, not the report's recipe; regularization pays off later."
         )
     return (
         f"{baseline['model']}, {baseline['epochs']} epochs on {images}, {len(run_json['seeds'])} seed(s), on"
-        f" {run_json['device']} in {run_json['precision']}. The difference is in test accuracy, from the baseline of the"
-        f" same seed; ± is half of the 95% confidence interval (Student's t over the seeds).{budget} Seconds are of"
-        " training; `contrastive` is not compiled on CUDA, and `mirror` evaluates every image twice."
+        f" {run_json['device']} in {run_json['precision']}. The difference is in test accuracy, from the baseline of"
+        f" the same seed; ± is half of the 95% confidence interval (Student's t over the seeds).{budget} Seconds are"
+        " those of training; `contrastive` is not compiled on CUDA, and `mirror` evaluates every image twice."
     )
 
 

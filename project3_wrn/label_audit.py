@@ -2,10 +2,10 @@
 
     python project3_wrn/label_audit.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
 
-Every training image gets probabilities from a network that has not seen it: FOLDS networks, each trained on the other folds.
-Confident learning (Northcutt et al., arXiv 1911.00068) counts and ranks the labels that these contradict. The test set's
-suspects are the most confident errors of the mean of the same networks. The network is ResNet-18 by the report's recipe on
-CUDA, and fast_small elsewhere.
+Every training image gets probabilities from a network that has not seen it: each of FOLDS networks is trained on the
+other folds. Confident learning (Northcutt et al., arXiv 1911.00068) counts and ranks the labels that these contradict.
+The test set's suspects are the errors of the mean of the same networks, the most doubtful label first. The network is
+ResNet-18 by the report's recipe on CUDA, and fast_small elsewhere.
 Writes to project3_wrn/outputs/label_audit/: audit.md, train_suspects.csv, test_suspects.csv, train_suspects.png,
 test_suspects.png, probabilities.npz, results.csv, run.json, runs/ (one file per run)
 """
@@ -38,7 +38,7 @@ BASELINES = {
 SEEDS = {"quick": 1, "full": 1}
 GRID = (5, 8)  # rows and columns of images in a figure
 LISTED = 10  # labels per table
-FIRST = 100  # of the most confident test errors
+FIRST = 100  # of the most doubtful test labels
 CONFIDENT = 0.9  # a probability
 
 
@@ -143,7 +143,7 @@ def most_doubtful(indices, probabilities, labels):
 
 
 def margin(probabilities, labels):
-    """Return the probability of the label minus the highest of the other classes, (N,): low where a label is doubtful."""
+    """Return the probability of the label minus the highest of the others, (N,): the lower, the more doubtful."""
     own = probabilities.gather(1, labels[:, None])
     others = probabilities.scatter(1, labels[:, None], -1.0)
     return (own - others.amax(1, keepdim=True)).squeeze(1)
@@ -190,8 +190,8 @@ def train_note(suspects, probabilities, labels):
     wrong = 100 - accuracy(probabilities, labels)
     return (
         f"**Training set.** Confident learning flags {len(suspects):,} of {len(labels):,} labels"
-        f" ({100 * len(suspects) / len(labels):.2f}%). Many of these are hard images with a correct label: the network is"
-        f" wrong about {wrong:.1f}% of all images. The count is of labels worth checking, not of errors."
+        f" ({100 * len(suspects) / len(labels):.2f}%). Many of these are hard images with a correct label: the network"
+        f" is wrong about {wrong:.1f}% of all images. The count is of labels worth checking, not of errors."
     )
 
 
@@ -199,22 +199,22 @@ def test_note(errors, probabilities, known):
     """Return the sentences on the test set's suspects."""
     confident = int((probabilities[errors].amax(1) > CONFIDENT).sum())
     return (
-        f"**Test set.** The mean of the networks is wrong about {len(errors):,} of {len(probabilities):,} images, and more"
-        f" than {CONFIDENT:.0%} confident about {confident} of those. {published(errors, known, len(probabilities))}"
+        f"**Test set.** The mean of the networks is wrong about {len(errors):,} of {len(probabilities):,} images, with a"
+        f" confidence above {CONFIDENT:.0%} about {confident} of those. {published(errors, known, len(probabilities))}"
     )
 
 
 def published(errors, known, count):
     """Return a sentence on how many of the label errors that people found are among the networks' errors.
 
-    errors: their indices, the most confident first. known: indices of label errors. count: images of the test set.
+    errors: their indices, the most doubtful label first. known: indices of label errors. count: images of the test set.
     """
     if not known:
         return "The sample is too small to compare with the label errors that people found (arXiv 2103.14749)."
     among = [int(index) in known for index in errors]
     return (
-        f"People who looked at 275 such images found {len(known)} of the labels wrong (arXiv 2103.14749): {sum(among)} of"
-        f" these are among the networks' errors, {sum(among[:FIRST])} among the {FIRST} most confident ones, where"
+        f"People who looked at 275 such images found {len(known)} of the labels wrong (arXiv 2103.14749): {sum(among)}"
+        f" of these are among the networks' errors, {sum(among[:FIRST])} among the {FIRST} most doubtful ones, where"
         f" chance would put {FIRST * len(known) / count:.1f}."
     )
 

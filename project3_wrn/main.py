@@ -1,12 +1,12 @@
 """Project 3: train one network and analyze it, from data to Grad-CAM (project 3's report, chapters 1 and 2).
 
-    python project3_wrn/main.py [--model NAME] [--recipe NAME] [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N]
+    python project3_wrn/main.py [--model NAME] [--recipe NAME] [--scale quick|full] [--device auto|cpu|cuda|mps]
     torchrun --nproc_per_node=N project3_wrn/main.py ...        data-parallel
 
 The default is the report's ResNet-18 by its recipe on CUDA, and elsewhere fast94, a network and recipe made for speed.
 The report's recipe trains on 45,000 images, keeps the best epoch on the other 5,000 and evaluates the test set once.
---patience 0 trains all epochs and still keeps the best one; the outputs say where the report's patience of 15 would have
-stopped. The fast recipes select nothing, so they train on all 50,000. Every field of a recipe is a flag.
+--patience 0 trains all epochs and still keeps the best one; the outputs say where the report's patience of 15 would
+have stopped. The fast recipes select nothing, so they train on all 50,000. Every field of a recipe is a flag.
 Writes to project3_wrn/outputs/<model>/:
     metrics.json, performance.md    all seeds
     training_history.json, classification_report.csv, calibration.csv, confusion_matrix.csv, top_confusion_pairs.csv,
@@ -30,7 +30,9 @@ from project3_wrn.analysis import figures, result_tables
 
 def main():
     args = options.parse(__doc__, TASK)
-    runner.run_study({args.model: (args.model, args.recipe)}, args, write_results, save=runner.save_network, save_weights=True)
+    runner.run_study(
+        {args.model: (args.model, args.recipe)}, args, write_results, save=runner.save_network, save_weights=True
+    )
 
 
 def write_results(folder, args):
@@ -65,9 +67,7 @@ def write_results(folder, args):
     # 2.5 Grad-CAM, and 2.6 the most confident errors
     _, test_set, _ = data.load(scale, args.data)
     weights = runner.weights_path(folder, seed)
-    figures.draw_gradcam(
-        folder / "gradcam_visualization.png", model, weights, logits, test_set, args.gradcam_layer
-    )
+    figures.draw_gradcam(folder / "gradcam_visualization.png", model, weights, logits, test_set, args.gradcam_layer)
     figures.draw_misclassified(folder / "misclassified_samples.png", logits, test_set)
 
     # 2.7 the generalization gap, and all of the above on one page

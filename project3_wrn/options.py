@@ -52,10 +52,18 @@ def make_parser(description):
     """Return the parser of the shared flags, the model, the recipe and the recipe's fields."""
     parser = cli.make_parser(description, {"quick": 1, "full": "1, fast94 5, fast95 3"})
     cli.add_convolutions(parser)
-    parser.add_argument("--model", metavar="NAME", help="network of common/models (default: resnet18 on CUDA, else fast94)")
-    parser.add_argument("--recipe", choices=RECIPES, help="how to train it (default: report; of a fast network, its own)")
-    parser.add_argument("--gradcam-layer", metavar="NAME", help="module whose output Grad-CAM explains (default: the last feature maps)")
-    group = parser.add_argument_group("fields of the recipe", "The default is the chosen recipe's; the report's is given.")
+    parser.add_argument(
+        "--model", metavar="NAME", help="network of common/models (default: resnet18 on CUDA, else fast94)"
+    )
+    parser.add_argument(
+        "--recipe", choices=RECIPES, help="how to train it (default: report; of a fast network, its own)"
+    )
+    parser.add_argument(
+        "--gradcam-layer", metavar="NAME", help="module whose output Grad-CAM explains (default: the last feature maps)"
+    )
+    group = parser.add_argument_group(
+        "fields of the recipe", "The default is the chosen recipe's; the report's is given."
+    )
     for field in FIELDS:
         group.add_argument("--" + field.name.replace("_", "-"), **field_arguments(field))
     return parser
@@ -87,7 +95,7 @@ def non_negative(kind):
 
 
 def choose_model(args):
-    """Return (model, name of the recipe); where both flags are left out, what suits the device, with one line printed."""
+    """Return (model, name of its recipe); where both flags are left out, print which ones suit the device."""
     if args.model or args.recipe:
         model = args.model or ("resnet18" if args.recipe == "report" else args.recipe)
         return model, args.recipe or default_recipe(model)

@@ -10,7 +10,6 @@ import dataclasses
 import json
 
 import numpy as np
-import torch
 
 from common import cli, data, evaluation, tables
 from common.support import checkpoints, plan
@@ -131,8 +130,17 @@ def train_all(configs, options, dataset, device, splits=None, save_weights=False
                 sets = splits(config, recipe, train_set) if splits else make_splits(recipe, train_set)
                 try:
                     runs[config, seed] = train_run(
-                        config, model, recipe, seed, sets, test_set, options, device,
-                        report_progress=report_progress, log=progress.log, save_weights=save_weights,
+                        config,
+                        model,
+                        recipe,
+                        seed,
+                        sets,
+                        test_set,
+                        options,
+                        device,
+                        report_progress=report_progress,
+                        log=progress.log,
+                        save_weights=save_weights,
                     )
                 except (UserError, RuntimeError) as error:
                     if distributed.world_size() > 1:
@@ -144,10 +152,14 @@ def train_all(configs, options, dataset, device, splits=None, save_weights=False
                         checkpoints.discard(checkpoint_path(options.out, config, seed))
                 report_progress(recipe.epochs, skipped=True)  # finished before, stopped early, or failed
     # in the order of the tables: all seeds of one configuration, then those of the next
-    return {(config, seed): runs[config, seed] for config in configs for seed in options.seeds if (config, seed) in runs}, failed
+    return {
+        (config, seed): runs[config, seed] for config in configs for seed in options.seeds if (config, seed) in runs
+    }, failed
 
 
-def train_run(config, model, recipe, seed, splits, test_set, options, device, *, report_progress, log, save_weights=False):
+def train_run(
+    config, model, recipe, seed, splits, test_set, options, device, *, report_progress, log, save_weights=False
+):
     """Train one run, or resume it, or read it back; return the arrays of its file.
 
     These are `test_logits` (10000, 10) and, with a validation set, `val_logits`, both by the recipe's test-time

@@ -101,7 +101,7 @@ def smoothing_floor(recipe):
 
 
 def class_rows(labels, predictions):
-    """Return scikit-learn's classification report: one row per class, and one each for accuracy and the two averages."""
+    """Return scikit-learn's classification report: one row per class, and one for accuracy and for each average."""
     report = classification_report(
         labels,
         predictions,
