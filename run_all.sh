@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything, from a bare clone: environment, data, every task. See README.md.
+# Run every task from a bare clone: set up the environment, download the data, train, write tables, figures and page. See README.md.
 set -u
 
 ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
@@ -43,84 +43,88 @@ done
 [ ${#tasks[@]} -gt 0 ] || tasks=("${ALL[@]}")
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
-exec </dev/null # nothing here reads input, and some subprocesses fail with a closed stdin
+exec </dev/null # nothing here reads input, and a closed stdin makes some subprocesses fail
 . common/support/environment.sh
 make_environment
 
-if [ -z "$plan" ] || [ "$device" != cuda ]; then # --plan works for a GPU that is not here
+if [ -z "$plan" ] || [ "$device" != cuda ]; then # --plan works without the GPU
     device=$("$PYTHON" -c 'import sys; from common import cli; from common.support import machine; cli.entry_point(lambda: print(machine.choose_device(sys.argv[1])))' "$device") || exit $?
 fi
 if [ -n "$scale" ]; then
-    echo "scale: $scale, as asked; device: $device"
+    echo "scale: $scale; device: $device"
 elif [ "$device" = cuda ]; then
     scale=full
-    echo "scale: full, on CUDA"
+    echo "CUDA device: running at full scale"
 else
     scale=quick
     echo "no CUDA device: running at quick scale (embedded sample, 3-4 minutes; not comparable with the report)"
 fi
 
-starts() { # starts TASK: the flags of each start of its main.py, one start a line
+starts() { # starts TASK: the script and flags of each start, one per line
     local flags="--scale $scale --device $device --keep-checkpoints"
     case $1-$scale-$device in
         project3_wrn-full-cuda)
-            printf -- "$flags %s\n" '--model resnet18' '--model wrn28_10' '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
+            printf -- "$1/main.py $flags %s\n" '--model resnet18' '--model wrn28_10' '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
             ;;
-        project3_wrn-full-*) printf -- "$flags %s\n" '--recipe fast94' '--recipe fast96' ;;
-        *) echo "$flags" ;;
+        project3_wrn-full-*) printf -- "$1/main.py $flags %s\n" '--recipe fast94' '--recipe fast96' ;;
+        task4_architectures-*) printf -- "$1/%s $flags\n" main.py batch_size.py ;;
+        *) echo "$1/main.py $flags" ;;
     esac
 }
 
-planned() { # planned TASK ...: a line for each start, for common/support/plan.py
-    local task
-    for task; do
-        starts "$task" | sed "s/^/$task /"
-    done
+run_starts() { # run_starts TASK [FLAG ...]: run each start of a task; status 1 if one of them fails
+    local start started='' status=0 task=$1
+    shift
+    while IFS= read -r start <&3; do
+        started=yes
+        # shellcheck disable=SC2086  # a start is split into its arguments
+        "$PYTHON" $start "$@" ${passed[@]+"${passed[@]}"} 3<&- || status=1
+    done 3< <(starts "$task")
+    [ -n "$started" ] && return "$status"
+}
+
+run_plans() { # run_plans TASK ...: print the plan of each start; status 1 if one of them fails
+    local task status=0
+    for task; do run_starts "$task" --plan || status=1; done
+    return "$status"
 }
 
 if [ -n "$plan" ]; then
-    planned "${tasks[@]}" | "$PYTHON" common/support/plan.py
-    exit
+    run_plans "${tasks[@]}" | "$PYTHON" -m common.support.plan
+    exit "${PIPESTATUS[0]}"
 fi
 
 trap 'echo "interrupted; finished work is saved. Rerun the same command without --fresh to resume" >&2; exit 130' INT
 failed=()
 for task in "${tasks[@]}"; do
     echo "== $task"
-    started=''
-    while IFS= read -r flags <&3; do
-        started=yes
-        # shellcheck disable=SC2086  # flags are words
-        "$PYTHON" "$task/main.py" $flags ${passed[@]+"${passed[@]}"} 3<&- || failed+=("$task")
-    done 3< <(starts "$task")
-    [ -n "$started" ] || failed+=("$task")
+    run_starts "$task" || failed+=("$task")
 done
 
-# The page shows the full-scale results. A Python that was found, not installed here, may lack the packages that build it.
+# The page shows the full-scale results. A Python that was not set up here may lack the packages that build it.
 page=''
 for candidate in "$PYTHON" .venv/bin/python; do
     if "$candidate" -c 'import jinja2, markdown' 2>/dev/null; then
         page=yes
-        "$candidate" grading/build.py || failed+=(report)
+        "$candidate" grading/build.py || failed+=(page)
         break
     fi
 done
-[ -n "$page" ] || echo "no page: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python grading/build.py)"
+[ -n "$page" ] || echo "the page was not built: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python grading/build.py)"
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (see the messages above); the other tasks are done" >&2
     exit 1
 fi
-[ "$scale" = quick ] && folder=outputs_quick || folder=outputs # a quick run leaves an unfinished full one's checkpoints alone
+# Everything is done, so no task needs its checkpoints. A quick run leaves those of an unfinished full one alone.
+[ "$scale" = quick ] && folder=outputs_quick || folder=outputs
 for task in "${tasks[@]}"; do
-    # of project 3 only what was started here: a study beside it may have stopped half-way
-    for run in "$task/$folder" "$task/$folder"/{resnet18,wrn28_10,fast94,fast95,fast96}; do
+    # of project 3 only what was started here: one of its studies may be unfinished
+    for run in "$task/$folder" "$task/$folder"/{batch_size,resnet18,wrn28_10,fast94,fast95,fast96}; do
         [ ! -d "$run/checkpoints" ] || find "$run/checkpoints" -type f -name '*.pt' -delete
     done
 done
 if [ "$scale" = quick ]; then
-    scale=full
-    echo "to train on all of CIFAR-10: bash run_all.sh --scale full (it resumes after an interruption; --plan lists the runs)"
-    planned "${tasks[@]}" | "$PYTHON" common/support/plan.py | tail -n 1
+    echo "to train on all of CIFAR-10: bash run_all.sh --scale full (it resumes after an interruption; add --plan to see how long it takes)"
 fi
 echo "done: ${tasks[*]}"

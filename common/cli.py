@@ -163,12 +163,13 @@ def resolve_options(args, folder, seeds=SEEDS, *, altered=False, name=""):
     )
 
 
-def run_task(description, folder, train, write_results, seeds=SEEDS):
+def run_task(description, folder, train, write_results, *, seeds=SEEDS, name=""):
     """Run a task of the assignment from its command line to its tables and figures.
 
     train: called with the Options. write_results: called with (folder to read from, folder to write to, language).
+    name: folder below outputs/, for a second script of the same task.
     """
-    options = resolve_options(make_parser(description, seeds).parse_args(), folder, seeds)
+    options = resolve_options(make_parser(description, seeds).parse_args(), folder, seeds, name=name)
     if options.plan:
         return train(options)
     with output_folder(options):
@@ -211,7 +212,7 @@ def write_run_json(options, source, **facts):
         **({"convolutions": options.convolutions} if options.convolutions else {}),
         "data": source,
         "git_commit": options.git_commit,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(options.started)),
+        "started": timestamp(options.started),
         "seconds": round(time.time() - options.started, 1),
         "peak_memory_gb": machine.peak_memory_gb(options.device),
         "python": platform.python_version(),
@@ -219,6 +220,11 @@ def write_run_json(options, source, **facts):
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
     write_json(options.out / "run.json", document | facts)
+
+
+def timestamp(seconds):
+    """Format seconds since 1970 as UTC: 2026-11-22T05:09:22Z."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def command_line():

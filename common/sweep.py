@@ -1,124 +1,230 @@
-"""Train every run of a task with every seed: in stacks where the network allows it, one process a core on a CPU.
+"""Train every configuration of a task with every seed: in stacks where the network allows it, one process per CPU core.
 
-A run is a dict of plain values: model, epochs, batch_size, lr, momentum, weight_decay, dropout. What can be trained together
-is one job: the runs that differ in the last four only. A job has one checkpoint, so a killed study resumes where it stopped.
+A configuration is a dict of plain values: model, epochs, batch_size, lr, momentum, weight_decay, dropout. Those that differ
+in the last four only are trained together, as one job. Each job has a checkpoint, so a killed sweep resumes.
 """
 
 import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from common import cli, data, evaluation
+from common import cli, data, evaluation, tables
 from common.learners import Learner, StackedBatches, StackedLearner
 from common.models import MODELS
-from common.support import checkpoints, download, files, machine
+from common.support import checkpoints, machine, plan
 from common.support.errors import UserError
 from common.support.progress import Progress, epoch_reporter
 from common.training import fit
 
-FULL_STACK = 6  # members from which on a step's overhead is shared well
+FULL_STACK = 6  # members from which on a stack shares a step's overhead well
+BATCH_NORM_COST = 50  # a convolutional network with batch statistics takes about as long as so many LeNets
 PER_MEMBER = ("lr", "momentum", "weight_decay", "dropout")
-# Steps. Compiling costs about 30 s and saves about a millisecond a step; on CUDA the steps left are all overhead.
+# Steps. Compiling takes about 30 s and saves about a millisecond per step; on CUDA the steps left are all overhead.
 COMPILE_FROM = {"cpu": 20_000, "cuda": 2_000, "mps": 20_000}
 EVALUATE_TRAIN = 10_000  # training images measured in evaluation mode: as many as test images
+QUICK_SHARE = 5  # quick scale trains one fifth of the epochs
+
+# How a worker process reports progress to the process that started it; set once in each worker.
+advance_parent: ContextVar[Callable] = ContextVar("advance_parent")
 
 
-def configure(runs, base, options):
-    """{name: run} with every value filled in: `base`, the run's change from it, then what the flags ask for.
+@dataclass(frozen=True)
+class Job:
+    """What is trained together: configurations that differ in PER_MEMBER at most, each with all of `seeds`."""
+
+    configs: dict[str, dict]
+    seeds: list[int]
+
+    @property
+    def shared(self) -> dict:
+        """The first configuration, for the values that all have in common."""
+        return next(iter(self.configs.values()))
+
+    @property
+    def members(self) -> int:
+        return len(self.configs) * len(self.seeds)
+
+    @property
+    def label(self) -> str:
+        first, *others = self.configs
+        return f"{first} and {len(others)} more" if others else first
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all jobs of a sweep have in common."""
+
+    checkpoints: Path
+    scale: str
+    data: Path | None
+    device: str
+    precision: str
+    threads: int
+    validation: bool
+    evaluate_train: bool
+
+
+def configure(configs: dict, base: dict, options: cli.Options) -> dict[str, dict]:
+    """Return {name: configuration} with every value filled in: `base`, then the configuration's change, then the flags.
 
     Quick scale takes a fifth of the epochs.
     """
-    asked = {name: value for name, value in (("epochs", options.epochs), ("batch_size", options.batch_size)) if value}
-    full = {name: {**base, **change, **asked} for name, change in runs.items()}
+    flags = {name: value for name in ("epochs", "batch_size") if (value := getattr(options, name))}
+    complete = {name: {**base, **change, **flags} for name, change in configs.items()}
     if options.scale == "full" or options.epochs:
-        return full
-    return {name: {**run, "epochs": max(1, run["epochs"] // 5)} for name, run in full.items()}
+        return complete
+    return {name: {**config, "epochs": max(1, config["epochs"] // QUICK_SHARE)} for name, config in complete.items()}
 
 
-def run(runs, options, *, seeds=None, on_split=False, evaluate_train=False, apart=False, name="runs"):
-    """Train `runs`, {name: run}, with each of `seeds` (`options.seeds` if none); {(name, seed): history} as in common/training.py.
+def run(
+    configs: dict[str, dict],
+    base: dict,
+    options: cli.Options,
+    *,
+    save_to: str,
+    seeds: range | None = None,
+    validation: bool = False,
+    evaluate_train: bool = False,
+    stacked: bool = True,
+    batches_of: int | None = 0,
+) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """Train every configuration with every seed; return {(configuration, seed): history} as in common/training.py.
 
-    on_split: train on the 45,000 of the 9:1 split and measure the 5,000 as val_loss and val_accuracy after each epoch;
-        otherwise train on everything. Either way test_loss and test_accuracy are measured, and nothing is chosen by them.
-    evaluate_train: measure clean_train_loss and clean_train_accuracy too, in evaluation mode, on 10,000 training images.
-    apart: each run and seed by itself, where its seconds are compared with another's.
+    Saves the histories to `save_to` in the folder of outputs, and run.json. With --plan it prints what it would train and
+    returns {}.
 
-    `seconds` of a run are its share of its stack's.
+    configs: {name: change from `base`}.
+    seeds: `options.seeds` where none are given.
+    validation: train on the 45,000 images of the 9:1 split and measure the other 5,000 as val_loss and val_accuracy after
+        each epoch; save the indices of both as split.npz. Otherwise train on all images. Test loss and test accuracy are
+        always measured, and nothing is chosen by them.
+    evaluate_train: also measure clean_train_loss and clean_train_accuracy, in evaluation mode, on 10,000 training images.
+    stacked: false trains each run by itself, for seconds that can be compared. In a stack, a run's `seconds` are its share.
+    batches_of: the seed whose losses are saved batch by batch; None for none.
     """
+    configs = configure(configs, base, options)
     seeds = list(options.seeds if seeds is None else seeds)
-    if options.scale == "quick":
-        options.source = download.SAMPLE_SOURCE
-    else:
-        options.data, options.source = download.find(options.data)
+    if options.plan:
+        jobs = make_jobs(configs, seeds, 1, stacked)
+        rows = [plan_row(job, options.scale, validation, evaluate_train) for job in jobs]
+        plan.show(options.command.split()[1], rows, options)
+        return {}
+
+    train_set, _, source = data.load(options.scale, options.data)  # downloads it, before several processes read it
     processes = machine.cores() if options.device == "cpu" else 1
-    shared = {
-        "folder": str(options.out / "checkpoints" / name.replace(":", "-")),  # no Windows file has a colon in its name
-        "scale": options.scale,
-        "data": str(options.data),
-        "device": options.device,
+    jobs = make_jobs(configs, seeds, processes, stacked)
+    setup = Setup(
+        checkpoints=options.out / "checkpoints" / Path(save_to).stem,
+        scale=options.scale,
+        data=options.data,
+        device=options.device,
+        precision=options.precision,
+        threads=max(1, processes // len(jobs)),
+        validation=validation,
+        evaluate_train=evaluate_train,
+    )
+    trained = {}
+    description = "9:1 split" if validation else "training"
+    with Progress(sum(job.shared["epochs"] * job.members for job in jobs), description) as progress:
+        for histories in _train_jobs(jobs, setup, processes, progress):
+            trained |= histories
+    histories = {(name, seed): trained[name, seed] for name in configs for seed in seeds}
+
+    tables.save_histories(options.out / save_to, histories, batches_of)
+    if validation:
+        train_indices, val_indices = data.train_val_split(train_set.labels)
+        split = {"train": train_indices.numpy(), "validation": val_indices.numpy()}
+        tables.save_arrays(options.out / "split.npz", split)
+    _write_run_json(configs, options, source)
+    return histories
+
+
+def plan_row(job: Job, scale: str, validation: bool, evaluate_train: bool) -> dict:
+    """Return the row of a job for `plan.show`."""
+    train, held_out, test = plan.image_counts(scale, validation)
+    return {
+        "name": job.label + (" (9:1 split)" if validation else ""),
+        **{key: job.shared[key] for key in ("model", "epochs", "batch_size")},
+        "seeds": len(job.seeds),
+        "members": job.members,
+        "stacked": stackable(job.shared["model"]),
+        "train": train,
+        "evaluated": held_out + test + (min(train, EVALUATE_TRAIN) if evaluate_train else 0),
     }
-    shared |= {"precision": options.precision, "on_split": on_split, "evaluate_train": evaluate_train}
-    jobs = make_jobs(runs, seeds, processes, apart)
-    shared["threads"] = max(1, processes // len(jobs))
-    if options.fresh:
-        # all of the task's, so that a start that is stopped and given again without --fresh finds nothing old
-        files.clear_checkpoints(options.out / "checkpoints")
-        options.fresh = False
-
-    histories = {}
-    with Progress(sum(job["epochs"] * len(job["names"]) * len(job["seeds"]) for job in jobs), name) as progress:
-        for finished in _train_all(jobs, shared, processes, progress):
-            histories |= finished
-    return {(run, seed): histories[run, seed] for run in runs for seed in seeds}
 
 
-def make_jobs(runs, seeds, processes, apart=False):
-    """Group runs and seeds into jobs for `processes`, the longest first. A single process takes all seeds of a stack at once."""
-    by_itself = lambda run: apart or not stackable(run["model"])
+def _write_run_json(configs, options, source):
+    """Write run.json with these configurations and those of the earlier sweeps of the same start."""
+    path = options.out / "run.json"
+    earlier = {}
+    if path.exists():
+        try:
+            document = cli.read_json(path)
+        except UserError:  # damaged; it is replaced
+            document = {}
+        if document.get("started") == cli.timestamp(options.started):
+            earlier = document["configs"]
+    configs = {**earlier, **configs}
+    precisions = dict.fromkeys(training_precision(config["model"], options.precision) for config in configs.values())
+    cli.write_run_json(options, source, precision=" and ".join(precisions), configs=configs)
+
+
+def make_jobs(configs: dict[str, dict], seeds: list[int], processes: int, stacked: bool = True) -> list[Job]:
+    """Group configurations and seeds into jobs for `processes`, the longest first.
+
+    A single process trains all seeds of a stack at once.
+    """
     groups = {}
-    for name, run in runs.items():
-        alike = tuple((key, run[key]) for key in sorted(run) if key not in PER_MEMBER)
-        groups.setdefault((*alike, name) if by_itself(run) else alike, []).append(name)
+    for name, config in configs.items():
+        key = tuple((key, value) for key, value in sorted(config.items()) if key not in PER_MEMBER)
+        alone = not (stacked and stackable(config["model"]))
+        groups.setdefault((*key, name) if alone else key, []).append(name)
     jobs = []
     for names in groups.values():
-        first, at_once = runs[names[0]], 1
-        if not by_itself(first):
-            at_once = -(-len(seeds) // processes)
+        seeds_at_once = 1
+        if stacked and stackable(configs[names[0]]["model"]):
+            seeds_at_once = -(-len(seeds) // processes)
             if processes > 1:
-                at_once = min(at_once, -(-FULL_STACK // len(names)))
-        for start in range(0, len(seeds), at_once):
-            some = seeds[start : start + at_once]
-            job = {"names": names, "configs": [runs[name] for name in names], "seeds": some}
-            jobs.append(job | {"epochs": first["epochs"]})
-    return sorted(jobs, key=_length, reverse=True)
+                seeds_at_once = min(seeds_at_once, -(-FULL_STACK // len(names)))
+        for start in range(0, len(seeds), seeds_at_once):
+            jobs.append(Job({name: configs[name] for name in names}, seeds[start : start + seeds_at_once]))
+    return sorted(jobs, key=_estimated_length, reverse=True)
 
 
-def _length(job):
-    """A guess at how long a job takes: a convolutional network with batch statistics is some fifty LeNets."""
-    return job["epochs"] * len(job["names"]) * len(job["seeds"]) * (1 if stackable(job["configs"][0]["model"]) else 50)
+def _estimated_length(job):
+    cost = 1 if stackable(job.shared["model"]) else BATCH_NORM_COST
+    return job.shared["epochs"] * job.members * cost
 
 
-def training_precision(model, precision):
-    """What a network is trained in: stacks always in fp32, for their batches are too small for bf16 to pay."""
+def training_precision(model: str, precision: str) -> str:
+    """Return the precision a network is trained in: stacks always use fp32, as their batches are too small for bf16."""
     return "fp32" if stackable(model) else precision
 
 
-def stackable(model):
-    """Batch statistics are no function of weights and batch alone, so a network that has them is trained by itself."""
+def stackable(model: str) -> bool:
+    """Return whether a network can be trained in a stack.
+
+    Batch statistics are not a function of weights and batch alone, so a network that has them is trained by itself.
+    """
     with torch.device("meta"):
         return not any(isinstance(module, torch.nn.BatchNorm2d) for module in MODELS[model]().modules())
 
 
-def _train_all(jobs, shared, processes, progress):
+def _train_jobs(jobs, setup, processes, progress) -> Iterator[dict]:
+    """Yield the histories of each job as it ends, trained in this process or in a pool of several."""
     if processes == 1:
         for job in jobs:
-            yield train_job(job, shared, progress.advance)
+            yield train_job(job, setup, progress.advance)
         return
     context = multiprocessing.get_context("spawn")
     messages = context.SimpleQueue()
@@ -126,11 +232,10 @@ def _train_all(jobs, shared, processes, progress):
     reader.start()
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=(messages,))
     try:
-        answer = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # which the workers inherit: Ctrl-C is the parent's to answer
-        futures = [pool.submit(_work, job, shared) for job in jobs]
-        signal.signal(signal.SIGINT, answer)
+        # the workers inherit that they ignore Ctrl-C: the parent answers it
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        futures = [pool.submit(_work, job, setup) for job in jobs]
+        signal.signal(signal.SIGINT, handler)
         for future in as_completed(futures):
             yield future.result()
         pool.shutdown()
@@ -138,7 +243,7 @@ def _train_all(jobs, shared, processes, progress):
         reader.join()
     except BrokenProcessPool as error:
         raise UserError("a worker process died (possibly out of memory); rerun the command to resume") from error
-    finally:  # after Ctrl-C or a job that failed, the others must not train on with nobody to take their results
+    finally:  # after Ctrl-C or a failed job, no worker may continue: nobody would take its results
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
             child.terminate()
@@ -150,127 +255,115 @@ def _relay(messages, progress):
 
 
 def _start_worker(messages):
-    global _messages
-    _messages = messages
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    advance_parent.set(lambda *message: messages.put(message))
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
-def _leave_with_parent():
+def _exit_with_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
 
 
-def _work(job, shared):
-    return train_job(job, shared, lambda *message: _messages.put(message))
+def _work(job, setup):
+    return train_job(job, setup, advance_parent.get())
 
 
-def train_job(job, shared, say):
-    """Train one job, resuming from its checkpoint if it exists; return {(name, seed): history}."""
-    torch.set_num_threads(shared["threads"])
-    device = torch.device(shared["device"])
-    train, test = data.load_sample() if shared["scale"] == "quick" else data.load(shared["data"])
-    parts = {"test": test}
-    if shared["on_split"]:
-        kept, held_out = data.split(train.labels)
-        train, parts["val"] = train[kept], train[held_out]
-    train = train.to(device)
-    if shared["evaluate_train"]:
-        parts["clean_train"] = train[slice(EVALUATE_TRAIN)]
-    parts = {part: images.to(device) for part, images in parts.items()}
+def train_job(job: Job, setup: Setup, advance: Callable) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """Train one job, resuming from its checkpoint if it exists; return {(configuration, seed): history}.
 
-    run, members = job["configs"][0], len(job["names"]) * len(job["seeds"])
-    batches = [data.Batches(train, run["batch_size"], seed=seed, stats=data.TUTORIAL_STATS) for seed in job["seeds"]]
-    learner, batches = (stacked_learner if stackable(run["model"]) else single_learner)(
-        job, batches, device, shared["precision"]
-    )
+    advance: as Progress.advance.
+    """
+    torch.set_num_threads(setup.threads)
+    device = torch.device(setup.device)
+    train_set, test_set, _ = data.load(setup.scale, setup.data)
+    evaluated = {"test": test_set}
+    if setup.validation:
+        train_indices, val_indices = data.train_val_split(train_set.labels)
+        train_set, evaluated["val"] = train_set[train_indices], train_set[val_indices]
+    train_set = train_set.to(device)
+    if setup.evaluate_train:
+        evaluated["clean_train"] = train_set[slice(EVALUATE_TRAIN)]
+    evaluated = {name: dataset.to(device) for name, dataset in evaluated.items()}
+    learner, batches = make_learner(job, train_set, device, setup.precision)
 
     def evaluate():
-        measured = {}
-        for part, images in parts.items():
-            logits = evaluation.predict(learner.logits, images, data.TUTORIAL_STATS)
-            measured[f"{part}_loss"] = evaluation.cross_entropy(logits, images.labels)
-            measured[f"{part}_accuracy"] = evaluation.accuracy(logits, images.labels)
-        return measured
+        metrics = {}
+        for name, dataset in evaluated.items():
+            logits = evaluation.predict(learner.logits, dataset, data.TUTORIAL_STATS)
+            metrics[f"{name}_loss"] = evaluation.cross_entropy(logits, dataset.labels)
+            metrics[f"{name}_accuracy"] = evaluation.accuracy(logits, dataset.labels)
+        return metrics
 
-    checkpoint = Path(shared["folder"]) / f"{job['names'][0]}-{'-'.join(map(str, job['seeds']))}.pt"
-    settings = {"configs": dict(zip(job["names"], job["configs"]))}
-    settings |= {key: shared[key] for key in ("scale", "on_split")} | {
-        "precision": training_precision(run["model"], shared["precision"])
+    model, epochs = job.shared["model"], job.shared["epochs"]
+    settings = {
+        "configs": job.configs,
+        "scale": setup.scale,
+        "validation": setup.validation,
+        "precision": training_precision(model, setup.precision),
     }
-    others = f" and {len(job['names']) - 1} more" if len(job["names"]) > 1 else ""
-    which = f"{job['names'][0]}{others}, seed {job['seeds'][0]}"
-    tell = epoch_reporter(say, which, members, checkpoints.there(checkpoint))
+    path = setup.checkpoints / f"{next(iter(job.configs))}-{'-'.join(map(str, job.seeds))}.pt"
+    label = f"{job.label}, seed {job.seeds[0]}"
+    report_progress = epoch_reporter(advance, label, job.members, resumed=checkpoints.exists(path))
 
-    def on_epoch(epochs, history):
+    def on_epoch(epochs_done, history):
         accuracy = history["test_accuracy"][-1].mean()
-        tell(epochs, f"{which}, epoch {epochs}/{job['epochs']}, test {accuracy:.1f}%")
+        report_progress(epochs_done, f"{label}, epoch {epochs_done}/{epochs}, test {accuracy:.1f}%")
 
     history = fit(
         learner,
         batches,
-        run["epochs"],
+        epochs,
         evaluate=evaluate,
-        checkpoint=checkpoint,
-        settings=settings,
-        on_step=tell,
+        checkpoint=checkpoints.Checkpoint(path, settings),
+        on_step=report_progress,
         on_epoch=on_epoch,
     )
-    tell(run["epochs"], skipped=True)  # epochs that a diverged job did not need
-    return dict(member_histories(history, learner.shape, job))
+    report_progress(epochs, skipped=True)  # epochs that a diverged job did not need
+    return member_histories(history, job)
 
 
-def member_histories(history, shape, job):
-    """((name, seed), history of that one training) for all of a job's; `seconds` shared out equally, `lr` in full."""
-    whole = ("lr", "seconds", "batch_indices", "kept_epoch")  # the same for all members
-    for row, seed in enumerate(job["seeds"]):
-        for column, (name, run) in enumerate(zip(job["names"], job["configs"])):
-            own = dict(history)
-            if shape:
-                own |= {key: value[..., row, column] for key, value in history.items() if key not in whole}
-            own["seconds"] = history["seconds"] / (len(job["seeds"]) * len(job["names"]))
-            own["lr"] = history["lr"] * run["lr"]
-            yield (name, seed), own
+def member_histories(history: dict, job: Job) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+    """Split the history of a job into {(configuration, seed): history}; `seconds` are shared equally."""
+    histories = {}
+    for row, seed in enumerate(job.seeds):
+        for column, (name, config) in enumerate(job.configs.items()):
+            # arrays of a stack end in (seeds, configurations), except for what is the same for all its members
+            own = {key: value[..., row, column] if value.ndim > 1 else value for key, value in history.items()}
+            own["seconds"] = history["seconds"] / job.members
+            own["lr"] = history["lr"] * config["lr"]
+            histories[name, seed] = own
+    return histories
 
 
-def make_model(run, seed, device):
-    """The run's network with the weights this seed begins with."""
+def make_learner(job: Job, train_set: data.Dataset, device: torch.device, precision: str):
+    """Return the learner of a job and its batches of `train_set`, which is on `device`."""
+    size = job.shared["batch_size"]
+    batches = [data.Batches(train_set, size, seed=seed, stats=data.TUTORIAL_STATS) for seed in job.seeds]
+    build = stacked_learner if stackable(job.shared["model"]) else single_learner
+    return build(job, batches, device, precision)
+
+
+def make_model(config: dict, seed: int, device: torch.device) -> torch.nn.Module:
+    """Return the configuration's network with the initial weights of this seed."""
     torch.manual_seed(seed)
-    return MODELS[run["model"]](dropout=run["dropout"]).to(device)
+    return MODELS[config["model"]](dropout=config["dropout"]).to(device)
 
 
-def stacked_learner(job, batches, device, precision):
-    """A StackedLearner of all of the job's runs and seeds, and their batches side by side, in fp32."""
-    runs, steps = job["configs"], len(batches[0]) * job["configs"][0]["epochs"]
-    hyperparameters = {name: [run[name] for run in runs] for name in ("lr", "momentum", "weight_decay")}
-    models = [[make_model(run, seed, device) for run in runs] for seed in job["seeds"]]
-    learner = StackedLearner(
-        models, **hyperparameters, batch_size=runs[0]["batch_size"], compiled=steps >= COMPILE_FROM[device.type]
-    )
+def stacked_learner(job: Job, batches: list, device: torch.device, precision: str = "fp32"):
+    """Return a StackedLearner of all members of a job, always in fp32, and the batches of its seeds side by side."""
+    configs, size = list(job.configs.values()), job.shared["batch_size"]
+    hyperparameters = {name: [config[name] for config in configs] for name in ("lr", "momentum", "weight_decay")}
+    models = [[make_model(config, seed, device) for config in configs] for seed in job.seeds]
+    compiled = len(batches[0]) * job.shared["epochs"] >= COMPILE_FROM[device.type]
+    learner = StackedLearner(models, **hyperparameters, batch_size=size, compiled=compiled)
     return learner, StackedBatches(batches)
 
 
-def single_learner(job, batches, device, precision):
-    """The one network of a job that cannot be stacked, and its batches. On a CPU compiling it gains nothing."""
-    (run,), (seed,), (batches,) = job["configs"], job["seeds"], batches
-    model = make_model(run, seed, device).to(memory_format=torch.channels_last)
-    hyperparameters = {name: run[name] for name in ("lr", "momentum", "weight_decay")}
+def single_learner(job: Job, batches: list, device: torch.device, precision: str):
+    """Return the learner of a job's only member, and its batches. Compiling it gains nothing on a CPU."""
+    config, (seed,), (batches,) = job.shared, job.seeds, batches
+    model = make_model(config, seed, device).to(memory_format=torch.channels_last)
+    hyperparameters = {name: config[name] for name in ("lr", "momentum", "weight_decay")}
     optimizer = torch.optim.SGD(model.parameters(), **hyperparameters, fused=True)
-    learner = Learner(model, optimizer, precision=precision)
-    if device.type == "cuda" and len(batches) * run["epochs"] >= COMPILE_FROM["cuda"]:
-        learner.compile(*batches.example())
-    return learner, batches
-
-
-def split_indices(options):
-    """The indices of the 9:1 split that `study` trains on, as arrays to be saved."""
-    train, _ = data.load_sample() if options.scale == "quick" else data.load(options.data)
-    return dict(zip(("train", "validation"), (indices.numpy() for indices in data.split(train.labels))))
-
-
-def write_run_json(runs, options):
-    """Write run.json beside the saved histories."""
-    document = cli.provenance(options, options.source)
-    document["precision"] = " and ".join(
-        {training_precision(run["model"], options.precision): run for run in runs.values()}
-    )
-    cli.write_json(options.out / "run.json", document | {"configs": runs})
+    compiled = device.type == "cuda" and len(batches) * config["epochs"] >= COMPILE_FROM["cuda"]
+    return Learner(model, optimizer, precision=precision, compiled=compiled), batches

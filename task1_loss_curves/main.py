@@ -1,12 +1,12 @@
 """Task 1. How does LeNet's training loss fall, batch by batch and epoch by epoch? (assignment, sections 3.1 and 4.1)
 
-    python task1_loss_curves/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--lang en|zh] [--redraw]
+    python task1_loss_curves/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 Writes to task1_loss_curves/outputs/:
-    loss_history.npz        the report's batch_losses, epoch_losses and batch_indices, of seed 0
+    loss_history.npz        the report's batch_losses, epoch_losses and batch_indices, of the first seed
     loss_history_seeds.npz  epoch losses and evaluations of all seeds
     loss_curves.png         the loss of every batch with its moving average, and the mean loss of every epoch
-    loss_table.md           the five epoch losses and the test accuracy, ours beside the report's
+    loss_table.md           epoch losses and test accuracy compared with the report's
     results.csv, summary.csv, run.json
 """
 
@@ -16,76 +16,57 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, plots, tables
+from common import cli, plots, reported, sweep, tables
 
-# The report does not name its batch size; its losses are those of 4, the PyTorch tutorial's.
-BASE = {
-    "model": "lenet",
-    "epochs": 5,
-    "batch_size": 4,
-    "lr": 0.001,
-    "momentum": 0.9,
-    "weight_decay": 0.01,
-    "dropout": 0.5,
-}
+# The report does not state its batch size; its losses are those of 4, the PyTorch tutorial's.
+BASE = dict(model="lenet", epochs=5, batch_size=4, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
 CONFIGS = {"baseline": {}}
-
-REPORT_LOSSES = (1.90, 1.59, 1.51, 1.47, 1.43)  # section 4.1, read off its figure
-REPORT_ACCURACY = "49 (section 4.1), 50.68 (section 4.2.1)"
+REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # section 3.1.2
 
 
 def main():
-    options = cli.resolve_options(cli.make_parser(__doc__).parse_args(), TASK)
-    with cli.output_lock(options.out):
-        if not options.redraw:
-            train(options)
-        write_results(options.out, options.out, options.lang)
-        cli.finish(options)
-    print(f"results: {options.out}")
+    cli.run_task(__doc__, TASK, train, write_results)
 
 
 def train(options):
-    from common import sweep
-
-    runs = sweep.configure(CONFIGS, BASE, options)
-    histories = sweep.run(runs, options)
-    first = histories["baseline", options.seeds[0]]
-    tables.save_arrays(
-        options.out / "loss_history.npz", {key: first[key] for key in ("batch_losses", "epoch_losses", "batch_indices")}
-    )
-    tables.save_histories(options.out / "loss_history_seeds.npz", histories)
-    sweep.write_run_json(runs, options)
+    """Train the baseline with every seed, and save the first seed's losses under the report's three keys."""
+    histories = sweep.run(CONFIGS, BASE, options, save_to="loss_history_seeds.npz")
+    if not options.plan:
+        first = histories["baseline", options.seeds[0]]
+        tables.save_arrays(options.out / "loss_history.npz", {key: first[key] for key in REPORT_KEYS})
 
 
 def write_results(source, out, lang="en"):
-    """Draw tables and figures into `out` from the histories saved in `source`."""
-
+    """Write every table and figure into `out` from the histories saved in `source`."""
     scale = cli.read_json(source / "run.json")["scale"]
     plots.setup(lang, scale)
     histories = tables.load_histories(source / "loss_history_seeds.npz")
-    tables.write_csv(out / "results.csv", tables.result_rows(histories, scale))
-    tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
+    tables.write_results(out, histories, scale)
 
-    plots.loss_figure(
-        out / "loss_curves.png",
-        tables.load_arrays(source / "loss_history.npz"),
-        "LeNet, the baseline",
-    )
+    # 4.1: loss per batch and per epoch
+    plots.loss_figure(out / "loss_curves.png", tables.load_arrays(source / "loss_history.npz"), "LeNet, the baseline")
+    caption = f"Mean training loss of each epoch; mean ± standard deviation over {len(histories)} seeds."
+    page = [caption, loss_table(histories)]
+    tables.write_markdown(out / "loss_table.md", "Task 1: LeNet's losses compared with the report's", page, scale)
 
-    losses = list(zip(*(history["epoch_losses"] for history in histories.values())))  # an epoch a row, a seed a column
+
+def loss_table(histories):
+    """Return one row per epoch, and a last one with the test accuracy."""
     rows = []
-    for epoch, ours in enumerate(losses):
-        reported = REPORT_LOSSES[epoch] if epoch < len(REPORT_LOSSES) else None
-        beside = ("", "") if reported is None else (f"{reported:.2f}", f"{sum(ours) / len(ours) - reported:+.3f}")
+    for epoch, ours in enumerate(zip(*(history["epoch_losses"] for history in histories.values()))):
+        known = epoch < len(reported.TASK1_LOSSES)
+        report = reported.TASK1_LOSSES[epoch] if known else None
         rows.append(
-            {"epoch": epoch + 1, "report": beside[0], "ours": tables.mean_std(ours, 3), "difference": beside[1]}
+            {
+                "epoch": epoch + 1,
+                "report": f"{report:.2f}" if known else "",
+                "ours": tables.mean_std(ours, 3),
+                "difference": f"{sum(ours) / len(ours) - report:+.3f}" if known else "",
+            }
         )
-    accuracy = tables.final_values(histories, "test_accuracy")["baseline"]
-    rows.append(
-        {"epoch": "test accuracy, %", "report": REPORT_ACCURACY, "ours": tables.mean_std(accuracy), "difference": ""}
-    )
-    seeds = f"Mean training loss of each epoch; mean ± standard deviation over {len(histories)} seeds."
-    tables.write_markdown(out / "loss_table.md", "Task 1: LeNet's losses beside the report's", [seeds, rows], scale)
+    report = "{} (section 4.1), {} (section 4.2.1)".format(*reported.TASK1_ACCURACY)
+    accuracy = tables.mean_std(tables.final_values(histories, "test_accuracy")["baseline"])
+    return [*rows, {"epoch": "test accuracy, %", "report": report, "ours": accuracy, "difference": ""}]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Task 3. What do learning rate, length, momentum and regularisation do to LeNet? (assignment, sections 3.3 and 4.2)
+"""Task 3. How do learning rate, length, momentum and regularization affect LeNet? (assignment, sections 3.3 and 4.2)
 
-    python task3_hparams/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--lang en|zh] [--redraw]
+    python task3_hparams/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
-The report's seven runs and the eighth that it recommends, on all 50,000 training images and compared on the test set, as the
-report does; then again on the 9:1 split, where the winner is chosen by validation accuracy. Writes to task3_hparams/outputs/:
-    loss_history.npz          every run and seed on all training images
-    split_history.npz         the same on 45,000, with validation loss and accuracy; split.npz: which images those are
-    losses_<run>.png          the two-panel loss figure of each run (figure 2)
+Trains the report's seven configurations and the eighth that it recommends on all 50,000 training images, compared on the test
+set as in the report; then again on the 9:1 split, where validation accuracy chooses the best. Writes to task3_hparams/outputs/:
+    loss_history.npz          every run on all training images
+    split_history.npz         every run on 45,000, with validation loss and accuracy; split.npz: the indices of those images
+    losses_<config>.png       the two-panel loss figure of each configuration (figure 2)
     comparison.png            the four panels of figure 3
-    hyperparameters.md        tables 1 and 2, ours beside the report's, and what validation would have chosen
+    hyperparameters.md        tables 1 and 2 compared with the report's, and what validation chooses
     results.csv, summary.csv, split_results.csv, run.json
 """
 
@@ -18,17 +18,9 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, plots, tables
+from common import cli, plots, reported, sweep, tables
 
-BASE = {
-    "model": "lenet",
-    "epochs": 5,
-    "batch_size": 4,
-    "lr": 0.001,
-    "momentum": 0.9,
-    "weight_decay": 0.01,
-    "dropout": 0.5,
-}
+BASE = dict(model="lenet", epochs=5, batch_size=4, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
 CONFIGS = {
     "baseline": {},
     "high_lr": {"lr": 0.01},
@@ -37,186 +29,158 @@ CONFIGS = {
     "no_regularization": {"weight_decay": 0.0, "dropout": 0.0},
     "strong_regularization": {"weight_decay": 0.1, "dropout": 0.7},
     "no_momentum": {"momentum": 0.0},
-    "no_regularization_more_epochs": {
-        "weight_decay": 0.0,
-        "dropout": 0.0,
-        "epochs": 10,
-    },  # the report's recommended next step
-}
-REPORT_ACCURACY = {
-    "baseline": 50.68,
-    "high_lr": 22.29,
-    "low_lr": 40.21,
-    "more_epochs": 54.93,
-    "no_regularization": 61.35,
-    "strong_regularization": 10.00,
-    "no_momentum": 36.51,
-}
-REPORT_LOSS = {  # the last epoch's, sections 4.2.2 to 4.2.4
-    "baseline": 1.4336,
-    "high_lr": 2.06,
-    "low_lr": 1.692,
-    "more_epochs": 1.3792,
-    "no_regularization": 1.0241,
-    "strong_regularization": 2.3029,
-    "no_momentum": 1.745,
+    # the report's recommended next step
+    "no_regularization_more_epochs": {"weight_decay": 0.0, "dropout": 0.0, "epochs": 10},
 }
 TABLE2 = ("strong_regularization", "baseline", "more_epochs", "no_regularization")
-SPLIT_SEEDS = 3  # the runs differ by far more than seeds do
-CLOSE = 3.0  # points of accuracy within which a run counts as the report's
+SPLIT_SEEDS = 3  # configurations differ by far more than seeds do
+TOLERANCE = 3  # points of accuracy within which a configuration counts as reproduced
+SAME = 1  # points of accuracy within which two configurations count as one
+ACCURACY, LOSS = reported.ACCURACY[TASK.name], reported.LOSS[TASK.name]
 
 
 def main():
-    options = cli.resolve_options(cli.make_parser(__doc__).parse_args(), TASK)
-    with cli.output_lock(options.out):
-        if not options.redraw:
-            train(options)
-        write_results(options.out, options.out, options.lang)
-        cli.finish(options)
-    print(f"results: {options.out}")
+    cli.run_task(__doc__, TASK, train, write_results)
 
 
 def train(options):
-    from common import sweep
-
-    runs = sweep.configure(CONFIGS, BASE, options)
-    histories = sweep.run(runs, options, name="all images")
-    tables.save_histories(options.out / "loss_history.npz", histories)
-    sweep.write_run_json(runs, options)  # half of the task is half of the report: --redraw shows it already
-    on_split = sweep.run(runs, options, seeds=options.seeds[:SPLIT_SEEDS], on_split=True, name="9:1 split")
-    tables.save_histories(options.out / "split_history.npz", on_split, batches_of=None)
-    tables.save_arrays(options.out / "split.npz", sweep.split_indices(options))
-    sweep.write_run_json(runs, options)
+    """Train every configuration on all training images, then on the 9:1 split."""
+    sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz")
+    seeds = options.seeds[:SPLIT_SEEDS]
+    sweep.run(CONFIGS, BASE, options, save_to="split_history.npz", seeds=seeds, validation=True, batches_of=None)
 
 
 def write_results(source, out, lang="en"):
-    """Draw tables and figures into `out` from the histories saved in `source`."""
-
+    """Write every table and figure into `out` from the histories saved in `source`."""
     run_json = cli.read_json(source / "run.json")
-    scale, runs = run_json["scale"], run_json["configs"]
+    scale, configs = run_json["scale"], run_json["configs"]
     plots.setup(lang, scale)
     histories = tables.load_histories(source / "loss_history.npz")
-    tables.write_csv(out / "results.csv", tables.result_rows(histories, scale))
-    tables.write_csv(out / "summary.csv", tables.summary_rows(histories, scale))
-
+    tables.write_results(out, histories, scale)
     accuracy = tables.final_values(histories, "test_accuracy")
     loss = tables.final_values(histories, "epoch_losses")
-    sections = [
-        f"Mean ± standard deviation over {len(accuracy['baseline'])} seeds, each run's last epoch.",
-        "## Table 1: the runs",
-        table1(runs, accuracy, loss),
+
+    page = [
+        f"Mean ± standard deviation over {len(accuracy['baseline'])} seeds, after the last epoch.",
+        "## Table 1: the configurations",
+        table1(configs, accuracy, loss),
         explanation(histories, accuracy),
-        "## Table 2: regularisation and accuracy",
-        sorted(
-            (row for row in table1(runs, accuracy, loss) if row["config"] in TABLE2),
-            key=lambda row: TABLE2.index(row["config"]),
-        ),
-        "## What validation would have chosen",
-        "The report compares its runs on the test set. Here each is trained again on 45,000 images, and 5,000 held-out ones choose.",
+        "## Table 2: regularization and accuracy",
+        table2(configs, accuracy, loss),
+        "## What validation chooses",
+        "The report compares its configurations on the test set. "
+        "Here each is trained again on 45,000 images, and accuracy on the other 5,000 chooses.",
     ]
     if (source / "split_history.npz").exists():
         on_split = tables.load_histories(source / "split_history.npz")
         tables.write_csv(out / "split_results.csv", tables.result_rows(on_split, scale))
-        sections += selection(on_split)
+        page += selection(on_split)
     else:
-        sections.append("Not yet run to its end: `python task3_hparams/main.py --scale full` goes on with it.")
-    tables.write_markdown(out / "hyperparameters.md", "Task 3: seven runs, and the next step", sections, scale)
+        page.append("This part is not finished; resume it with `python task3_hparams/main.py --scale full`.")
+    tables.write_markdown(out / "hyperparameters.md", "Task 3: seven configurations, and the next step", page, scale)
 
-    first = min(seed for _, seed in histories)
-    for run in CONFIGS:
-        plots.loss_figure(out / f"losses_{run}.png", histories[run, first], run)
-    draw_comparison(out / "comparison.png", histories, accuracy, loss)
+    first_seed = min(seed for _, seed in histories)
+    for name in CONFIGS:
+        plots.loss_figure(out / f"losses_{name}.png", histories[name, first_seed], name)  # figure 2
+    draw_comparison(out / "comparison.png", histories, accuracy, loss)  # figure 3
 
 
-def table1(runs, accuracy, loss):
+def table1(configs, accuracy, loss):
+    """Return one row per configuration: its hyperparameters, the report's values and ours."""
     rows = []
-    for name, run in runs.items():
-        row = {
-            "config": name,
-            "lr": run["lr"],
-            "epochs": run["epochs"],
-            "momentum": run["momentum"],
-            "L2": run["weight_decay"],
-            "dropout": run["dropout"],
-        }
-        reported = REPORT_ACCURACY.get(name)
-        row |= {
-            "report: accuracy, %": f"{reported:.2f}" if reported else "",
-            "ours: accuracy, %": tables.mean_std(accuracy[name]),
-        }
-        row |= {"difference": f"{accuracy[name].mean() - reported:+.2f}" if reported else ""}
-        row |= {
-            "report: training loss": REPORT_LOSS.get(name, ""),
-            "ours: training loss": tables.mean_std(loss[name], 4),
-        }
+    for name, config in configs.items():
+        known = name in ACCURACY
+        difference = accuracy[name].mean() - ACCURACY.get(name, 0)
+        reproduced = "yes" if abs(difference) <= TOLERANCE else "no"
         rows.append(
-            row
-            | {
-                "within 3 points": ("yes" if abs(accuracy[name].mean() - reported) <= CLOSE else "no")
-                if reported
-                else ""
+            {
+                "config": name,
+                "lr": config["lr"],
+                "epochs": config["epochs"],
+                "momentum": config["momentum"],
+                "L2": config["weight_decay"],
+                "dropout": config["dropout"],
+                "report: accuracy, %": f"{ACCURACY[name]:.2f}" if known else "",
+                "ours: accuracy, %": tables.mean_std(accuracy[name]),
+                "difference": f"{difference:+.2f}" if known else "",
+                "report: training loss": LOSS.get(name, ""),
+                "ours: training loss": tables.mean_std(loss[name], 4),
+                f"within {TOLERANCE} points": reproduced if known else "",
             }
         )
     return rows
 
 
+def table2(configs, accuracy, loss):
+    """Return the report's four columns with our values."""
+    return [
+        {
+            "config": name,
+            "L2": configs[name]["weight_decay"],
+            "dropout": configs[name]["dropout"],
+            "training loss": tables.mean_std(loss[name], 4),
+            "test accuracy, %": tables.mean_std(accuracy[name]),
+        }
+        for name in TABLE2
+    ]
+
+
 def explanation(histories, accuracy):
-    """What the numbers say of the runs that are not within 3 points, and of two runs that are one."""
+    """Return what the numbers say about configurations that differ from the report, and about two that are one."""
     sentences = []
-    for run, reported in REPORT_ACCURACY.items():
-        if abs(accuracy[run].mean() - reported) > CLOSE:
-            seen = [
-                value for (name, _), history in histories.items() if name == run for value in history["test_accuracy"]
-            ]
-            between = f"between {min(seen):.2f}% and {max(seen):.2f}% over all epochs and seeds"
-            inside = "inside" if min(seen) <= reported <= max(seen) else "outside"
+    for name, report in ACCURACY.items():
+        difference = accuracy[name].mean() - report
+        if abs(difference) > TOLERANCE:
+            values = [v for (config, _), history in histories.items() if config == name for v in history["test_accuracy"]]
+            inside = "inside" if min(values) <= report <= max(values) else "outside"
             sentences.append(
-                f"`{run}` is {accuracy[run].mean() - reported:+.2f} points from the report's {reported:.2f}%, and {tables.std(accuracy[run]):.2f} is the standard deviation of our seeds; "
-                f"its accuracy is {between}, and the report's number lies {inside} that range."
+                f"`{name}` differs by {difference:+.2f} points from the report's {report:.2f}%; "
+                f"the standard deviation of our seeds is {tables.std(accuracy[name]):.2f}. "
+                f"Over all epochs and seeds its accuracy ranges from {min(values):.2f}% to {max(values):.2f}%, "
+                f"and the report's number lies {inside} that range."
             )
-    alike = (accuracy["low_lr"] - accuracy["no_momentum"]).mean()
-    return " ".join(
-        [
-            *sentences,
-            "`low_lr` and `no_momentum` take steps of the same long-run size, lr / (1 - momentum) = 0.001: "
-            f"seed by seed their accuracies differ by {alike:+.2f} points on average, the report's two numbers by {REPORT_ACCURACY['low_lr'] - REPORT_ACCURACY['no_momentum']:+.2f}"
-            + (": in effect one training, with two draws of chance." if abs(alike) < 1 else "."),
-        ]
+    difference = (accuracy["low_lr"] - accuracy["no_momentum"]).mean()
+    report = ACCURACY["low_lr"] - ACCURACY["no_momentum"]
+    same = ": in effect they are one training with two random draws." if abs(difference) < SAME else "."
+    sentences.append(
+        "The steps of `low_lr` and `no_momentum` have the same long-run size, lr / (1 - momentum) = 0.001: "
+        f"seed by seed their accuracies differ by {difference:+.2f} points on average, "
+        f"the report's two numbers by {report:+.2f}{same}"
     )
+    return " ".join(sentences)
 
 
 def selection(on_split):
-    """A table of validation and test accuracy on the split, and whether they choose the same run."""
+    """Return a caption, a table of validation and test accuracy, and a sentence on what each of them chooses."""
     validation = tables.final_values(on_split, "val_accuracy")
     test = tables.final_values(on_split, "test_accuracy")
-    ranked = sorted(validation, key=lambda run: -validation[run].mean())
+    by_validation = sorted(validation, key=lambda name: -validation[name].mean())
+    by_test = sorted(test, key=lambda name: -test[name].mean())
+    best = by_validation[0]
     rows = [
         {
-            "config": run,
-            "validation accuracy, %": tables.mean_std(validation[run]),
-            "test accuracy, %": tables.mean_std(test[run]),
+            "config": name,
+            "validation accuracy, %": tables.mean_std(validation[name]),
+            "test accuracy, %": tables.mean_std(test[name]),
         }
-        for run in ranked
+        for name in by_validation
     ]
-    by_test = sorted(test, key=lambda run: -test[run].mean())
-    agree = (
-        "the test set ranks the same run first"
-        if by_test[0] == ranked[0]
-        else f"the test set would have chosen `{by_test[0]}`"
-    )
-    order = "and all runs in the same order" if by_test == ranked else "though not all runs in the same order"
-    seeds = len(validation[ranked[0]])
+    agreement = "the test set ranks the same configuration first"
+    if by_test[0] != best:
+        agreement = f"the test set would have chosen `{by_test[0]}`"
+    order = "and all of them in the same order" if by_test == by_validation else "but not all of them in the same order"
+    largest = max(abs(validation[name].mean() - test[name].mean()) for name in by_validation)
     return (
-        f"Mean ± standard deviation over {seeds} seeds.",
+        f"Mean ± standard deviation over {len(validation[best])} seeds.",
         rows,
-        (
-            f"Validation chooses `{ranked[0]}` ({validation[ranked[0]].mean():.2f}%), whose test accuracy is {test[ranked[0]].mean():.2f}%; {agree}, {order}. "
-            f"Over the runs, validation and test accuracy differ by {max(abs(validation[run].mean() - test[run].mean()) for run in ranked):.2f} points at most."
-        ),
+        f"Validation chooses `{best}` ({validation[best].mean():.2f}%), whose test accuracy is {test[best].mean():.2f}%; "
+        f"{agreement}, {order}. "
+        f"Validation and test accuracy of a configuration differ by {largest:.2f} points at most.",
     )
 
 
 def draw_comparison(path, histories, accuracy, loss):
+    """Draw the report's figure 3: losses and accuracies over the epochs, final accuracies, and final loss against accuracy."""
     figure, ((losses, accuracies), (final, related)) = plots.plt.subplots(2, 2, figsize=(14, 10), layout="constrained")
     plots.curves(losses, histories, "epoch_losses", "Mean training loss")
     losses.set_title("Training loss of each epoch")
@@ -225,13 +189,10 @@ def draw_comparison(path, histories, accuracy, loss):
     accuracies.set_title("Test accuracy after each epoch")
     plots.bars(final, accuracy, "Test accuracy, %")
     final.set_title("Final test accuracy")
-    for position, run in enumerate(CONFIGS):
-        related.scatter(loss[run], accuracy[run], color=f"C{position % 10}", label=run, s=25)
-    related.set(
-        xlabel="Final training loss",
-        ylabel="Test accuracy, %",
-        title="Final loss and final accuracy, one point a seed",
-    )
+    for position, name in enumerate(CONFIGS):
+        related.scatter(loss[name], accuracy[name], color=f"C{position % 10}", marker=plots.MARKERS[position], s=25)
+    related.set_title("Final loss and final accuracy, one point per run")
+    related.set(xlabel="Final training loss", ylabel="Test accuracy, %")
     plots.save(figure, path)
 
 

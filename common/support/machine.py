@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 
 import torch
 
@@ -12,6 +13,7 @@ from common.support.errors import UsageError, UserError
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 CONVOLUTIONS = ("auto", "direct", "winograd")
+MATRIX = 4096
 
 
 def choose_device(name):
@@ -82,6 +84,18 @@ def be_deterministic():
 def cores():
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def matmul_flops(device, precision, size=MATRIX):
+    """Measure the FLOP/s of a product of two matrices (size, size): the practical ceiling of this machine."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        (a @ b)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
 
 
 def device_name(device):

@@ -1,181 +1,133 @@
-"""What would be trained, and about how long and in how much memory, from parameters and FLOPs. It trains nothing.
+"""Estimate how long and in how much memory trainings run, from parameters and FLOPs: what --plan prints instead of training.
 
-    bash run_all.sh [--scale full] [--device cuda] --plan [TASK ...]
+These are orders of magnitude, for deciding what to start: expect a factor of two. The rate of the device is that of a large
+matrix product, measured here; a GPU that is not available is taken for an H100-class one.
 
-Reads one start a line from standard input, as run_all.sh makes them: a task's folder and its main.py's flags. Where the device is
-at hand its rate is that of a large matrix product, measured; a GPU that is not is taken for an H100-class one. Orders of magnitude,
-for deciding what to start: a factor of two is to be expected.
+    python -m common.support.plan < PLANS    print the plans of several scripts and their total, as run_all.sh does
 """
 
-import argparse
 import functools
-import importlib
+import re
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.measuring import matmul_flops
-from common import cli, sweep, tables
+from common import cli, tables
 from common.models import MODELS, forward_flops, parameter_count
 from common.support import machine
 
-TRAIN, HELD_OUT, TEST = {"full": 50_000, "quick": 1400}, {"full": 5000, "quick": 140}, {"full": 10_000, "quick": 500}
-# FLOP/s of a large bf16 matrix product; its 3.35 TB/s of memory are why training gets a third of it at best
+IMAGES = {"quick": (1400, 500), "full": (50_000, 10_000)}  # for training and for testing
+HELD_OUT = 10  # one image of so many is held out for validation
+# FLOP/s of a large bf16 matrix product; its 3.35 TB/s of memory are why training reaches a third of it at best
 H100 = 650e12
 SHARE = {"cpu": 0.85, "cuda": 0.3, "mps": 0.3}  # of that rate in a training step
-# seconds that a step takes at the least: on a CPU each member of a stack's
+# seconds that a step takes at least: on a CPU for each member of a stack
 STEP = {"cpu": 1.2e-3, "cuda": 1e-3, "mps": 3e-3}
-WINOGRAD = 1.8  # times the speed of a whole step with direct convolutions: benchmarks/project3.md
-BACKWARD = 2  # times the FLOPs of forward
-CONTEXT = 0.6e9  # bytes of a CUDA context, its libraries and CIFAR-10
+WINOGRAD = 1.8  # speed of a whole step compared with direct convolutions: benchmarks/project3.md
+BACKWARD = 2  # FLOPs compared with the forward pass
+STATE = 12  # bytes per parameter: weight, gradient and momentum
+KEPT = 1.5  # some activations are kept in two forms
+BASE_MEMORY = {"cpu": 0.4e9, "cuda": 0.6e9, "mps": 0.4e9}  # bytes of libraries, CIFAR-10 and a CUDA context
+CPU_MATRIX = 2048  # large enough for a CPU to reach its rate
 
 
-def main():
-    lines = [line.split() for line in sys.stdin if line.strip()]
-    if not lines:
-        return
-    rows = [row for task, *words in lines for row in rows_of(task, flags_of(words))]
-    options = flags_of(lines[0][1:])
-    peak, how = rate(options.device)
-    table, total = [], 0.0
-    for row in rows:
-        seconds, memory = cost(row, options.device, peak)
-        total += seconds
-        table.append(
-            {
-                "task": row["task"],
-                "config": row["name"],
-                "model": row["model"],
-                "seeds": row["seeds"],
-                "epochs": row["epochs"],
-                "batch": row["batch_size"],
-                "about": duration(seconds),
-                "GB": f"{memory / 1e9:.1f}",
-            }
-        )
-    print(tables.markdown(table), end="")
-    print(f"{options.scale} scale on {options.device}: about {duration(total)} in all ({how})")
+def show(title: str, rows: list[dict], options: cli.Options) -> None:
+    """Print a table of `rows` with their estimated time and memory, and their total. Nothing is trained.
+
+    title: what is planned, such as the script. rows: one dict per job, with
+        name        what the table calls it
+        model       name in common.models
+        epochs, batch_size
+        seeds       how many
+        members     networks in all: seeds, times configurations where several are trained together
+        stacked     whether one step trains all members; otherwise they are trained one after another
+        train       images per epoch
+        evaluated   images per epoch that are evaluated
+        passes      optional: passes over the training images, where they are not the epochs (fewer pixels, a partial epoch)
+        speed       optional: speed compared with direct convolutions, such as WINOGRAD
+    """
+    peak, source = rate(options.device)
+    costs = [cost(row, options.device, peak) for row in rows]
+    table = [
+        {
+            "config": row["name"],
+            **{key: row[key] for key in ("model", "seeds", "epochs")},
+            "batch size": row["batch_size"],
+            "time": duration(seconds),
+            "GB": f"{memory / 1e9:.1f}",
+        }
+        for row, (seconds, memory) in zip(rows, costs)
+    ]
+    total = sum(seconds for seconds, _ in costs)
+    print(f"{title} at {options.scale} scale on {options.device}:\n\n{tables.markdown(table)}")
+    print(f"about {duration(total)} ({total:.0f} s; {source})\n", flush=True)
 
 
-def flags_of(words):
-    """Those flags of a start that matter here."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--scale", default="full")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--model")
-    parser.add_argument("--recipe")
-    parser.add_argument("--seeds", type=int)
-    return parser.parse_known_args(words)[0]
+def image_counts(scale: str, validation: bool) -> tuple[int, int, int]:
+    """Return how many images a scale has for training, held out for validation, and for testing."""
+    train, test = IMAGES[scale]
+    held_out = train // HELD_OUT if validation else 0
+    return train - held_out, held_out, test
 
 
-def rows_of(task, options):
-    """One dict a run: task, name, model, seeds, epochs, batch_size, members trained at once, images and evaluated images an epoch."""
-    main = importlib.import_module(f"{task}.main")
-    if task == "project3_wrn":
-        return [project3_row(main, options)]
-    seeds = options.seeds or getattr(main, "SEEDS", cli.SEEDS)[options.scale]
-    studies = [(main.CONFIGS, seeds, False, task == "task4_architectures")]  # whose seconds are compared
-    if hasattr(main, "SPLIT_SEEDS"):
-        studies.append((main.CONFIGS, min(seeds, main.SPLIT_SEEDS), True, False))
-    if hasattr(main, "LENET_BATCHES"):
-        full = options.scale == "full"
-        studies.append((main.LENET_BATCHES, len(main.LENET_BATCH_SEEDS) if full else seeds, False, False))
-        studies.append((main.RESNET_BATCHES, len(main.RESNET_BATCH_SEEDS), False, False))
-    rows = []
-    settings = argparse.Namespace(epochs=None, batch_size=None, scale=options.scale)
-    for changes, count, on_split, apart in studies:
-        runs = sweep.configure(changes, main.BASE, settings)
-        train, held_out = TRAIN[options.scale], HELD_OUT[options.scale] if on_split else 0
-        evaluated = TEST[options.scale] + held_out
-        if task == "task2_regularization":  # measures training images too
-            evaluated += min(train, sweep.EVALUATE_TRAIN)
-        for job in sweep.make_jobs(runs, range(count), 1, apart):
-            run, others = job["configs"][0], len(job["names"]) - 1
-            row = {key: run[key] for key in ("model", "epochs", "batch_size")} | {
-                "task": task,
-                "seeds": len(job["seeds"]),
-            }
-            name = job["names"][0] + (f" and {others} more" if others else "") + (" (9:1)" if on_split else "")
-            row |= {
-                "name": name,
-                "members": len(job["names"]) * len(job["seeds"]),
-                "stacked": sweep.stackable(run["model"]),
-            }
-            rows.append(row | {"train": train - held_out, "evaluated": evaluated})
-    return rows
-
-
-def project3_row(main, options):
-    main.choose(options)
-    recipe = main.settings_of(options, {})
-    train, held_out = TRAIN[options.scale], HELD_OUT[options.scale] if recipe.validation_split else 0
-    seeds = options.seeds or (main.SEEDS.get(options.recipe, 1) if options.scale == "full" else 1)
-    row = {"task": "project3_wrn", "name": f"recipe {options.recipe}", "model": options.model, "seeds": seeds}
-    # the last pass may end early, and an image of fewer pixels costs less
-    passes = recipe.epochs - 1 + recipe.last_epoch_fraction
-    row["passes"] = passes - min(recipe.low_res_epochs, passes) * (1 - (recipe.low_res_size / 32) ** 2)
-    row["speed"] = WINOGRAD if convolutions(options.device) == "winograd" else 1
-    row |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "members": seeds, "stacked": False}
-    return row | {"train": train - held_out, "evaluated": held_out}
-
-
-def cost(row, device, peak):
-    """(seconds of training, bytes of memory at its highest) of a row, all its seeds."""
+def cost(row: dict, device: str, peak: float) -> tuple[float, float]:
+    """Return the seconds of training and the peak memory in bytes of a row of `show`, all its members."""
     network = MODELS[row["model"]]()
     flops = forward_flops(network)
     steps = -(-row["train"] // row["batch_size"])
     work = flops * (row["train"] * (1 + BACKWARD) + row["evaluated"]) / (peak * SHARE[device] * row.get("speed", 1))
-    if row["stacked"]:  # one step trains all members, a core each
-        floor = STEP[device] * steps * (row["members"] / machine.cores() if device == "cpu" else 1)
-        seconds = row["epochs"] * (work * row["members"] + floor)
+    if row["stacked"]:  # one step trains all members, one per core
+        overhead = STEP[device] * steps * (row["members"] / machine.cores() if device == "cpu" else 1)
+        seconds = row["epochs"] * (work * row["members"] + overhead)
     else:
         seconds = row.get("passes", row["epochs"]) * row["members"] * (work + STEP[device] * steps)
+    bytes_per_value = 4 if device == "cpu" or row["stacked"] else 2
+    activations = bytes_per_value * row["batch_size"] * activation_count(network) * KEPT
     at_once = row["members"] if row["stacked"] else 1
-    precision = 4 if device == "cpu" or row["stacked"] else 2  # bytes
-    weights = 12 * parameter_count(network)  # themselves, gradients, momentum
-    activations = precision * row["batch_size"] * activation_count(network) * 1.5  # some are kept in two forms
-    return seconds, at_once * (weights + activations) + (CONTEXT if device == "cuda" else 0.4e9)
+    return seconds, at_once * (STATE * parameter_count(network) + activations) + BASE_MEMORY[device]
 
 
-def activation_count(network):
-    """Numbers that the layers of a network put out for one image."""
-    total = 0
+def activation_count(network: torch.nn.Module) -> int:
+    """Count the numbers that the layers of a network put out for one image."""
+    counts = []
 
     def count(module, inputs, output):
-        nonlocal total
-        total += output.numel() if isinstance(output, torch.Tensor) else 0
+        counts.append(output.numel() if isinstance(output, torch.Tensor) else 0)
 
     hooks = [layer.register_forward_hook(count) for layer in network.modules() if not list(layer.children())]
     with torch.no_grad():
         network.eval()(torch.zeros(1, 3, 32, 32))
     for hook in hooks:
         hook.remove()
-    return total
+    return sum(counts)
 
 
 @functools.cache
-def convolutions(device):
-    """Return how a start without --convolutions computes them: "direct" or "winograd"."""
-    return machine.choose_convolutions("auto", device, machine.choose_precision("auto", device))
-
-
-def rate(device):
-    """(FLOP/s of a large matrix product, how that is known)."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[device]
-    if not there:
-        return H100, f"no {device} here: an H100-class card is assumed, {H100 / 1e12:.0f} TFLOP/s"
+def rate(device: str) -> tuple[float, str]:
+    """Return the FLOP/s of a large matrix product, and where that number is from."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available[device]:
+        return H100, f"{device} is not available here: assuming an H100-class card with {H100 / 1e12:.0f} TFLOP/s"
     precision = machine.choose_precision("auto", device)
-    flops = matmul_flops(device, precision)
+    flops = machine.matmul_flops(device, precision, *([CPU_MATRIX] if device == "cpu" else []))
     return flops, f"a {precision} matrix product reaches {flops / 1e9:,.0f} GFLOP/s here"
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
+    """Format seconds for a reader: 42 s, 12 min, 3.4 h."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def main() -> None:
+    """Print the plans that come from standard input, and their total."""
+    total = 0.0
+    for line in sys.stdin:
+        print(line, end="", flush=True)
+        if match := re.match(r"about .* \((\d+) s; ", line):
+            total += float(match[1])
+    print(f"total: about {duration(total)}")
 
 
 if __name__ == "__main__":

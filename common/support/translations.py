@@ -1,4 +1,4 @@
-"""Names of configurations in plain English, and what the figures say in Chinese. A label that is not here stays as it is."""
+"""What the figures call a configuration in English, and every label in Chinese. A label that is not here stays as it is."""
 
 ENGLISH = {
     "l2": "L2",
@@ -49,17 +49,15 @@ CHINESE = {
     "Test accuracy after each epoch": "每轮次后的测试准确率",
     "Final test accuracy": "最终测试准确率",
     "Final training loss": "最终训练损失",
-    "Final loss and final accuracy, one point a seed": "最终损失与最终准确率，每个种子一点",
+    "Final loss and final accuracy, one point per run": "最终损失与最终准确率，每次训练一点",
     "L2 (weight decay)": "L2（权重衰减）",
     "Dropout": "Dropout",
     "LeNet, the baseline": "LeNet 基准配置",
     "LeNet at five batch sizes": "五种批次大小下的 LeNet",
     "the report's task 3": "报告的任务三",
     "the report's task 4": "报告的任务四",
-    "none": "无",
     "l2": "仅 L2",
     "dropout": "仅 Dropout",
-    "both": "两者",
     "baseline": "基准配置",
     "high_lr": "高学习率",
     "low_lr": "低学习率",
@@ -117,7 +115,6 @@ CHINESE = {
     "Difference in test accuracy from the baseline (percentage points)": "测试准确率与基准之差，百分点",
     "Test images that two members disagree on, %": "两个成员意见不一的测试图像，%",
     "Red: people have found the label wrong (arXiv 2103.14749)": "红色：人工检查认定标签有误（arXiv 2103.14749）",
-    "strong": "两者，更强",
     "mixup": "MixUp",
     "cutmix": "CutMix",
     "autoaugment": "AutoAugment",
