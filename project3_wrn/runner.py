@@ -58,7 +58,7 @@ def run_study(configs, options, write_results, *, save=None, splits=None, save_w
         UserError: runs failed. The tables have the others.
     """
     if options.plan:
-        plan.show(options.out.name, plan_rows(configs, options), options)
+        plan.show(f"project3_wrn, {options.out.name}", plan_rows(configs, options), options)
         return
     with distributed.process_group(options.device) as device:
         is_main = distributed.is_main_process()
@@ -79,13 +79,12 @@ def run_study(configs, options, write_results, *, save=None, splits=None, save_w
 
 def plan_rows(configs, options):
     """Return one row per configuration for common/support/plan.py, all its seeds together."""
-    images = plan.TRAIN[options.scale]
     rows = []
     for config, (model, recipe) in configs.items():
-        held_out = plan.HELD_OUT[options.scale] if recipe.validation_split else 0
+        train_images, held_out, _ = plan.image_counts(options.scale, recipe.validation_split)
         # the last pass may end early, and an image of fewer pixels costs less
         passes = recipe.epochs - 1 + recipe.last_epoch_fraction
-        passes -= min(recipe.low_res_epochs, passes) * (1 - (recipe.low_res_size / IMAGE_SIZE) ** 2)
+        saved = min(recipe.low_res_epochs, passes) * (1 - (recipe.low_res_size / IMAGE_SIZE) ** 2)
         rows.append(
             {
                 "name": config,
@@ -95,9 +94,9 @@ def plan_rows(configs, options):
                 "batch_size": recipe.batch_size,
                 "members": len(options.seeds),
                 "stacked": False,
-                "train": images - held_out,
+                "train": train_images,
                 "evaluated": held_out,
-                "passes": passes,
+                "passes": passes - saved,
                 "speed": plan.WINOGRAD if options.convolutions == "winograd" else 1,
             }
         )
@@ -246,7 +245,10 @@ def run_settings(model, recipe, seed, start):
 
 def setting_differences(run, settings):
     """Return text that names each setting in which a run's file differs; empty if there is none."""
-    saved = json.loads(str(run["settings"]))
+    try:
+        saved = json.loads(str(run["settings"]))
+    except (KeyError, ValueError):
+        return "it was written by another version"
     differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
     return "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
 

@@ -65,14 +65,14 @@ def draw_confidence(path, logits, labels):
     """Draw the confidence of correct and of wrong predictions, and how well it is calibrated (2.4)."""
     confidence, predictions = F.softmax(logits.double(), -1).max(-1)
     correct = predictions == labels
-    bins = evaluation.calibration(logits, labels)
+    bins = {name: values.numpy() for name, values in evaluation.calibration(logits, labels).items()}
     figure, (histogram, reliability) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
-    histogram.hist([confidence[correct], confidence[~correct]], edges, label=["Right", "Wrong"], log=True)
+    histogram.hist([confidence[correct].numpy(), confidence[~correct].numpy()], edges, label=["Right", "Wrong"], log=True)
     histogram.set(xlabel="Highest probability", ylabel="Test images")
     histogram.legend(loc="upper left")
     filled, count = bins["count"] > 0, len(bins["count"])
-    centers = (torch.arange(count) + 0.5) / count
+    centers = (np.arange(count) + 0.5) / count
     reliability.bar(centers[filled], bins["accuracy"][filled], 1 / count, edgecolor="white", label="Accuracy")
     reliability.plot([0, 1], [0, 1], "k--", linewidth=1, label="Perfectly calibrated")
     reliability.plot(
