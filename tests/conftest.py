@@ -20,7 +20,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def sample():
-    return data.load_sample()
+    return data.load("quick")[:2]
 
 
 @pytest.fixture

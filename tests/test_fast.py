@@ -124,7 +124,7 @@ def test_training_is_the_published_one_in_double_precision(sample, scaled, steps
     images = sample[0][slice(245)]  # 12 batches of 20, the short one left out
     learner, batches, schedule = train.build("fast94", dataclasses.replace(RECORD, batch_size=20), 0, images)
     learner.model.double()
-    learner._forward = lambda x, model=None: learner.model(x.double())
+    learner._forward = lambda x, model: model(x.double())
     theirs = published_network(learner.model)
     drawn = list(batches)
     assert len(drawn) == len(batches) == 12
@@ -167,7 +167,7 @@ def test_as_many_steps_as_published(count, length, steps):
     images = data.Dataset(torch.zeros(1, 3, 32, 32, dtype=torch.uint8).expand(count, -1, -1, -1), torch.zeros(count))
     learner, batches, schedule = train.build("fast94", RECORD, 0, images)
     assert (len(batches), batches.steps, steps) == (length, steps, math.ceil(7.63 * length))
-    assert learner.whitening_steps == math.ceil(0.19 * length)
+    assert learner.hooks[0].steps == math.ceil(0.19 * length)
     rates = [schedule(step / length, RECORD.epochs) for step in range(steps)]
     assert rates == pytest.approx([1 - step / steps for step in range(steps)], abs=1e-12)
 
@@ -185,8 +185,7 @@ def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
         rates.append(learner.optimizer.param_groups[0]["lr"])
         return torch.tensor(0.0)
 
-    learner.step, learner._total, learner._correct = step, 1, torch.tensor(0.0)
-    learner.measured = dict
+    learner.step, learner.epoch_metrics = step, dict
     history = train.fit(learner, batches, RECORD.epochs, schedule=schedule)
     assert len(history["batch_losses"]) == len(seen) == math.ceil(7.63 * 5) == 39
     assert rates == pytest.approx([0.205 * (1 - step / 39) for step in range(39)])
@@ -196,7 +195,7 @@ def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
 
 
 def test_too_few_images_for_a_batch_are_refused(sample):
-    with pytest.raises(UserError, match="60 images are less than a batch of 64"):
+    with pytest.raises(UserError, match="60 images are fewer than a batch of 64"):
         train.train("fast94", dataclasses.replace(RECORD, batch_size=64), 0, {"train": sample[0][slice(60)]})
 
 
@@ -217,14 +216,14 @@ def test_the_unsure_fifth_is_seen_from_six_sides(sample):
     torch.manual_seed(0)
     model, images = MODELS["fast_small"]().eval(), sample[1][slice(250)]
     plain = evaluation.predict(model, images, data.CIFAR10_STATS)
-    six = evaluation.predict(fast.tta_mirror_translate(model), images, data.CIFAR10_STATS)
+    six = evaluation.predict(evaluation.tta_mirror_translate(model), images, data.CIFAR10_STATS)
     unsure = F.softmax(plain, 1).max(1).values.argsort()[:50]
     expected = plain.clone()
     expected[unsure] = six[unsure]
-    assert torch.allclose(fast.predict(model, images, data.CIFAR10_STATS, 6, 0.2), expected, atol=1e-6)
+    assert torch.allclose(evaluation.predict_with_tta(model, images, data.CIFAR10_STATS, 6, 0.2), expected, atol=1e-6)
     assert (expected != plain).any(1).sum() == 50
     for views, logits in ((1, plain), (6, six)):
-        assert torch.allclose(fast.predict(model, images, data.CIFAR10_STATS, views), logits, atol=1e-6)
+        assert torch.allclose(evaluation.predict_with_tta(model, images, data.CIFAR10_STATS, views), logits, atol=1e-6)
 
 
 def test_the_first_passes_have_small_images(sample):

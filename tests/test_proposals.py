@@ -1,5 +1,6 @@
 """Chapter 3's proposals against independent references."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,14 +9,13 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 
-from common import augment, data
+from common import augment, data, evaluation
 from common.learners import Learner
 from common.models.attention import CBAM, BilinearHead
 from project3_wrn.method import losses, policies
-from project3_wrn.method.fast import tta_mirror
-from project3_wrn.method.hooks import EMA
-from project3_wrn.method.recipes import Recipe
-from project3_wrn.method.train import _learner
+from project3_wrn.method.hooks import EMA, Lookahead, WhiteningBias
+from project3_wrn.method.recipes import RECIPES, Recipe
+from project3_wrn.method.train import Backend, build
 
 
 def generator(seed=0):
@@ -160,18 +160,21 @@ def test_supervised_contrastive_against_its_equation():
 def test_cbam_and_bilinear_pooling_against_their_equations():
     x, cbam = torch.randn(2, 8, 5, 5), CBAM(8)
     first, _, last = cbam.mlp
-    mlp = lambda v: last.weight @ torch.relu(first.weight @ v + first.bias) + last.bias
+
+    def mlp(v):
+        return last.weight @ torch.relu(first.weight @ v + first.bias) + last.bias
+
     out = cbam(x)
     for n in range(2):
         channel = torch.sigmoid(mlp(x[n].mean((1, 2))) + mlp(x[n].amax((1, 2))))
         scaled = x[n] * channel[:, None, None]
-        place = torch.stack((scaled.mean(0), scaled.amax(0)))[None]
-        expected = scaled * torch.sigmoid(F.conv2d(place, cbam.conv.weight, padding=3))[0]
+        spatial = torch.stack((scaled.mean(0), scaled.amax(0)))[None]
+        expected = scaled * torch.sigmoid(F.conv2d(spatial, cbam.conv.weight, padding=3))[0]
         assert torch.allclose(out[n], expected, atol=1e-6)
 
-    head = BilinearHead(8, 10, few=4)
-    few = head.few(x)[0].flatten(1)
-    products = torch.stack([torch.outer(few[:, place], few[:, place]) for place in range(25)]).mean(0).flatten()
+    head = BilinearHead(8, 10, reduced=4)
+    reduced = head.reduce(x)[0].flatten(1)
+    products = torch.stack([torch.outer(reduced[:, pixel], reduced[:, pixel]) for pixel in range(25)]).mean(0).flatten()
     roots = products.sign() * (products.abs() + 1e-5).sqrt()
     assert torch.allclose(head(x)[0], head.fc(roots / roots.norm()), atol=1e-5)
 
@@ -182,7 +185,7 @@ def test_cbam_and_bilinear_pooling_against_their_equations():
 def test_the_average_is_the_average(sample):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
-    learner = EMA(model, torch.optim.SGD(model.parameters(), lr=0.1), decay=0.9)
+    learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.1), hooks=[EMA(0.9)])
     by_hand = None
     for (x, y), _ in zip(data.Batches(sample[0], 20, seed=0, stats=data.CIFAR10_STATS), range(5)):
         learner.step(x, y)
@@ -193,16 +196,50 @@ def test_the_average_is_the_average(sample):
     assert torch.allclose(learner.logits(x), F.linear(x.flatten(1), by_hand, learner.weights()["1.bias"]), atol=1e-4)
 
 
-def test_mirror_and_combined_learners():
+def test_the_mirror_view_is_averaged():
     x = torch.randn(4, 3, 8, 8)
-    left = lambda x: x[..., :4].mean((1, 2, 3))[:, None]
-    assert torch.allclose(tta_mirror(left)(x), x.mean((1, 2, 3))[:, None], atol=1e-6)
-    assert _learner(Recipe()) is Learner
-    combined = _learner(Recipe(fast=True, ema=0.9, loss="contrastive"))
-    assert [kind.__name__ for kind in combined.__mro__[1:6]] == [
-        "Lookahead",
-        "Fast",
-        "EMA",
-        "Contrastive",
-        "Learner",
-    ]
+
+    def left(x):
+        return x[..., :4].mean((1, 2, 3))[:, None]
+
+    assert torch.allclose(evaluation.tta_mirror(left)(x), x.mean((1, 2, 3))[:, None], atol=1e-6)
+
+
+def test_a_recipe_has_the_hooks_that_it_asks_for(sample):
+    images = sample[0][slice(100)]
+
+    def hooks(model, recipe):
+        return build(model, dataclasses.replace(recipe, batch_size=20), 0, images)[0].hooks
+
+    assert hooks("lenet", Recipe()) == []
+    whitening, average, lookahead = hooks("fast_small", dataclasses.replace(RECIPES["fast95"], ema=0.9))
+    assert isinstance(whitening, WhiteningBias) and isinstance(average, EMA) and isinstance(lookahead, Lookahead)
+    (whitening,) = hooks("fast_small", RECIPES["fast94"])
+    assert isinstance(whitening, WhiteningBias)
+
+
+def test_the_average_is_taken_before_lookahead_pulls(sample):
+    """As both act after a step, their order counts."""
+    recipe = dataclasses.replace(RECIPES["fast95"], batch_size=20, ema=0.9)
+    learner, batches, _ = build("fast_small", recipe, 0, sample[0][slice(100)])
+    lookahead = learner.hooks[-1]
+    lookahead.slow = [torch.zeros_like(value) for value in lookahead.slow]
+    lookahead.steps = len(batches)  # 5: the network is pulled towards zero after the last one
+    for x, y in batches:
+        learner.step(x, y)
+    assert learner.model.fc.weight.norm() < 0.5 * learner.weights()["fc.weight"].norm()
+
+
+def test_a_contrastive_step_is_the_sum_of_both_losses(sample):
+    recipe = Recipe(batch_size=20, loss="contrastive")
+    learner, batches, _ = build("lenet", recipe, 0, sample[0][slice(20)], Backend(compiled=True))
+    assert not learner.compiled
+    ((x, y),) = batches
+    state = torch.get_rng_state()
+    loss = learner.step(x, y)
+    again = build("lenet", recipe, 0, sample[0][slice(20)])[0].model
+    torch.set_rng_state(state)
+    features = again.forward_features(x)
+    cross_entropy = F.cross_entropy(again.forward_head(features), y, label_smoothing=0.1)
+    expected = cross_entropy + 0.1 * losses.supervised_contrastive(features.mean((2, 3)), y)
+    assert torch.allclose(loss, expected, atol=1e-6)

@@ -2,6 +2,8 @@ import functools
 import math
 import os
 import pickle
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from common import cli, data, evaluation, training
 from common.learners import Learner, StackedBatches, StackedLearner
 from common.models import MODELS
 from common.support import checkpoints, files, progress
+from common.support.checkpoints import Checkpoint
 from common.support.errors import UserError
 from tests.conftest import ROOT, run_python
 
@@ -237,7 +240,7 @@ def test_early_stopping_puts_the_best_weights_back(sample):
 
 def test_a_loss_that_is_not_finite_is_recorded_and_training_stops(sample, tmp_path):
     path = tmp_path / "run.pt"
-    history = training.fit(network(lr=1e30), batches(sample), 4, checkpoint=path)
+    history = training.fit(network(lr=1e30), batches(sample), 4, checkpoint=Checkpoint(path))
     assert not path.exists()  # there is no good epoch to resume from
     first = history["diverged_step"]
     assert np.isfinite(history["batch_losses"][: first - 1]).all() and not np.isfinite(
@@ -273,16 +276,23 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
     for compiled in (False, True):
         model = MODELS["lenet"](dropout=0.0)
         model.load_state_dict(seeded(0, dropout=0.0).state_dict())
-        learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        learner = Learner(model, optimizer, compiled=compiled)
         if compiled:
             before, drawn = learner.weights(), torch.get_rng_state()
-            assert learner.compile(*next(iter(batches(sample, 0, 20, 90)))) > 0
+            assert learner.compile(*next(iter(batches(sample, 0, 20, 70)))) > 0
             assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
             assert torch.equal(torch.get_rng_state(), drawn)
+            learner = Learner(model, optimizer, compiled=True)
+        started = time.perf_counter()
         histories.append(training.fit(learner, batches(sample, 0, 20, 90), 3))  # ends in a batch of 10
+        spent = time.perf_counter() - started
         assert not any(name.startswith("_orig_mod") for name in learner.weights())
     for field in ("batch_losses", "weight_norm", "train_accuracy"):
         assert np.allclose(histories[0][field], histories[1][field], atol=1e-5), field
+    compiling = histories[1]["compile_seconds"]
+    assert compiling[0] > 0 and (compiling[1:] == 0).all() and "compile_seconds" not in histories[0]
+    assert histories[1]["seconds"].sum() + compiling[0] <= spent  # counted once
 
 
 def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
@@ -300,11 +310,13 @@ def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
 
 
 def test_a_network_that_cannot_be_compiled_is_trained_anyway(sample, capsys, monkeypatch):
-    learner = network()
+    model = seeded(0, dropout=0.0)
+    learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9), compiled=True)
     monkeypatch.setattr(torch, "compile", lambda *_, **__: 1 / 0)
-    assert learner.compile(*next(iter(batches(sample)))) == 0
+    history = training.fit(learner, batches(sample), 2)
     assert capsys.readouterr().err.splitlines() == ["not compiled, so slower: division by zero"]
-    training.fit(learner, batches(sample), 1)
+    assert history["compile_seconds"].tolist() == [0, 0]
+    assert np.array_equal(history["batch_losses"], training.fit(network(), batches(sample), 2)["batch_losses"])
 
 
 def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
@@ -316,7 +328,7 @@ def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
             [[seeded(0)] * 2], lr=[1e30] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20
         )
         stack.step = stack.step if not path.exists() else None  # which would raise
-        return training.fit(stack, StackedBatches([batches(sample)]), 4, checkpoint=path)
+        return training.fit(stack, StackedBatches([batches(sample)]), 4, checkpoint=Checkpoint(path))
 
     first, again = fit(), fit()
     assert len(first["epoch_losses"]) == len(again["epoch_losses"]) == 1 and (first["diverged_step"] > 0).all()
@@ -351,7 +363,7 @@ def test_runs_of_a_seed_share_their_dropout_noise(sample):
 
 def test_killed_and_resumed_is_never_stopped(tmp_path):
     """SIGKILL in the network's epoch 2, in the stack's 3, in each fast one's 2, in the short last one: the same to the bit."""
-    child = ROOT / "tests" / "killed_run.py"
+    child = ROOT / "tests" / "scripts" / "killed_run.py"
     straight = run_python(child, tmp_path / "straight", 0)
     assert straight.returncode == 0, straight.stderr
     # a start after a kill has the steps left from the epoch that was killed, then the next learner's 42; fast94's are 13, 13, 9
@@ -364,24 +376,24 @@ def test_killed_and_resumed_is_never_stopped(tmp_path):
 @pytest.fixture
 def checkpoint(sample, tmp_path):
     path = tmp_path / "run.pt"
-    training.fit(network(), batches(sample), 1, checkpoint=path, settings={"lr": 0.01})
+    training.fit(network(), batches(sample), 1, checkpoint=Checkpoint(path, {"lr": 0.01}))
     return path
 
 
 def test_a_finished_run_is_not_trained_again(sample, checkpoint):
     learner = network()
     learner.step = None  # would raise if it were called
-    history = training.fit(learner, batches(sample), 1, checkpoint=checkpoint, settings={"lr": 0.01})
+    history = training.fit(learner, batches(sample), 1, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
     assert len(history["batch_losses"]) == 5
 
 
 def test_checkpoints_of_other_runs_are_refused(sample, checkpoint):
     with pytest.raises(UserError, match=r"lr was 0\.01, is 0\.1"):
-        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.1})
+        training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.1}))
     model = MODELS["lightweight_resnet"]()
     other = Learner(model, torch.optim.SGD(model.parameters(), lr=0.01))
     with pytest.raises(UserError, match="another network"):
-        training.fit(other, batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+        training.fit(other, batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
 
 
 def mutated(whole, kind, generator):
@@ -461,7 +473,7 @@ def test_a_crafted_checkpoint_is_one_line(sample, checkpoint, change):
     crafted()[change](document)
     torch.save(document, checkpoint)
     with pytest.raises(UserError, match=r"run\.pt .*--fresh") as told:
-        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+        training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
     assert "\n" not in str(told.value)
 
 
@@ -473,7 +485,7 @@ def test_early_stopping_of_a_crafted_checkpoint(sample, tmp_path, change):
         evaluate = lambda: {"val_accuracy": torch.tensor(50.0)}
         watch = training.EarlyStopping(patience=0)
         return training.fit(
-            network(), batches(sample), epochs, evaluate=evaluate, early_stopping=watch, checkpoint=path
+            network(), batches(sample), epochs, evaluate=evaluate, early_stopping=watch, checkpoint=Checkpoint(path)
         )
 
     fit(1)
@@ -494,7 +506,7 @@ def test_seeds_of_a_stack_are_all_gone_on_with(sample, tmp_path):
     def fit(epochs):
         stack = StackedLearner([[seeded(0)], [seeded(1)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
         side_by_side = StackedBatches([batches(sample), batches(sample, 1)])
-        return training.fit(stack, side_by_side, epochs, checkpoint=tmp_path / "run.pt")
+        return training.fit(stack, side_by_side, epochs, checkpoint=Checkpoint(tmp_path / "run.pt"))
 
     fit(1)
     document = checkpoints.load(tmp_path / "run.pt", "checkpoint", "")
@@ -507,6 +519,11 @@ def test_seeds_of_a_stack_are_all_gone_on_with(sample, tmp_path):
 # --- two generations ---
 
 
+def held(folder):
+    """Hold an output folder as a start that keeps its checkpoints does."""
+    return cli.output_folder(SimpleNamespace(out=folder, fresh=False, redraw=False, keep_checkpoints=True))
+
+
 @pytest.mark.parametrize("fault", ["flipped", "cut", "empty", "missing", "crafted"])
 def test_training_goes_on_from_the_previous_checkpoint(sample, tmp_path, capsys, fault):
     """One line, and the same to the bit as if nothing had been damaged."""
@@ -514,7 +531,8 @@ def test_training_goes_on_from_the_previous_checkpoint(sample, tmp_path, capsys,
 
     def fit(epochs, checkpoint=None):
         learner = network()
-        history = training.fit(learner, batches(sample), epochs, checkpoint=checkpoint, settings={"lr": 0.01})
+        checkpoint = checkpoint and Checkpoint(checkpoint, {"lr": 0.01})
+        history = training.fit(learner, batches(sample), epochs, checkpoint=checkpoint)
         return history["batch_losses"], learner.weights()
 
     losses, weights = fit(4)
@@ -534,7 +552,7 @@ def test_training_goes_on_from_the_previous_checkpoint(sample, tmp_path, capsys,
         learner = network()
         learner.step = lambda x, y: 1 / 0
         with pytest.raises(ZeroDivisionError):
-            training.fit(learner, batches(sample), 4, checkpoint=path, settings={"lr": 0.01})
+            training.fit(learner, batches(sample), 4, checkpoint=Checkpoint(path, {"lr": 0.01}))
         assert previous.read_bytes() == good
         capsys.readouterr()
     resumed = fit(4, path)
@@ -547,20 +565,20 @@ def test_training_goes_on_from_the_previous_checkpoint(sample, tmp_path, capsys,
 
 def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path):
     path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
-    training.fit(network(), batches(sample), 2, checkpoint=path)
+    training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(path))
     good = previous.read_bytes()
     path.write_bytes(path.read_bytes()[:5000])
-    training.fit(network(), batches(sample), 2, checkpoint=path)
+    training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(path))
     assert previous.read_bytes() == good and checkpoints.load(path, "", "")["epoch"] == 2
 
 
 def test_both_generations_damaged_is_one_line(sample, tmp_path):
     path = tmp_path / "run.pt"
-    training.fit(network(), batches(sample), 2, checkpoint=path)
+    training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(path))
     for damaged in (path, checkpoints.previous_path(path)):
         damaged.write_bytes(damaged.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"run\.previous\.pt is not a valid checkpoint .*; start over with --fresh"):
-        training.fit(network(), batches(sample), 3, checkpoint=path)
+        training.fit(network(), batches(sample), 3, checkpoint=Checkpoint(path))
 
 
 def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, capsys):
@@ -576,14 +594,14 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
     monkeypatch.setattr(os, "replace", killed)
     monkeypatch.setattr(os, "unlink", lambda path: None)  # which SIGKILL would leave no time for
     with pytest.raises(KeyboardInterrupt):
-        training.fit(network(), batches(sample), 4, checkpoint=path)
+        training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     monkeypatch.undo()
     temporary, previous = sorted(path.parent.iterdir())
     assert previous == checkpoints.previous_path(path) and checkpoints.load(previous, "", "")["epoch"] == 2
-    assert files.is_temporary(temporary) and checkpoints.there(path)
-    with cli.output_lock(tmp_path):
+    assert files.is_temporary(temporary) and checkpoints.exists(path)
+    with held(tmp_path):
         assert sorted(name.name for name in path.parent.iterdir()) == ["lock", "run.previous.pt"]
-        history = training.fit(network(), batches(sample), 4, checkpoint=path)
+        history = training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     assert np.array_equal(history["batch_losses"], training.fit(network(), batches(sample), 4)["batch_losses"])
     files.clear_checkpoints(path.parent)
     assert [name.name for name in path.parent.iterdir()] == ["lock"]
@@ -606,7 +624,7 @@ def test_only_what_a_kill_left_is_removed(tmp_path):
         (tmp_path / name).write_text("")
     with files.atomic(tmp_path / "new.png") as temporary:
         assert files.is_temporary(temporary)
-    with cli.output_lock(tmp_path):
+    with held(tmp_path):
         left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*keep, "checkpoints/lock", "new.png"}
     (tmp_path / "checkpoints" / "folder.pt").mkdir()
@@ -618,7 +636,7 @@ def test_half_a_checkpoint_is_refused_and_kept(sample, checkpoint):
     half = checkpoint.read_bytes()[: checkpoint.stat().st_size // 2]
     checkpoint.write_bytes(half)
     with pytest.raises(UserError, match="not a valid checkpoint"):
-        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+        training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
     assert checkpoint.read_bytes() == half
 
 
@@ -631,10 +649,10 @@ def test_a_malicious_checkpoint_runs_nothing(sample, tmp_path):
 
     path.write_bytes(pickle.dumps(Malicious()))
     with pytest.raises(UserError, match="not a valid checkpoint"):
-        training.fit(network(), batches(sample), 1, checkpoint=path)
+        training.fit(network(), batches(sample), 1, checkpoint=Checkpoint(path))
     torch.save({"settings": Malicious()}, path)
     with pytest.raises(UserError, match="not a valid checkpoint"):
-        training.fit(network(), batches(sample), 1, checkpoint=path)
+        training.fit(network(), batches(sample), 1, checkpoint=Checkpoint(path))
     assert not marker.exists()
 
 
@@ -647,7 +665,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(sample, checkpoin
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(UserError, match="No space left"):
-        training.fit(network(), batches(sample), 2, checkpoint=checkpoint, settings={"lr": 0.01})
+        training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
     assert checkpoint.read_bytes() == before
     assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]
 

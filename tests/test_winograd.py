@@ -16,10 +16,12 @@ from torch import nn
 from common import cli, winograd
 from common.models import MODELS
 from common.support import machine, native
+from common.support.checkpoints import Checkpoint
 from common.support.errors import UserError
 from project3_wrn import main as project3
 from project3_wrn.method import train
 from project3_wrn.method.recipes import RECIPES
+from project3_wrn.method.train import Backend
 from tests.conftest import ROOT, one_clear_line, run_python
 
 MAIN = ROOT / "project3_wrn" / "main.py"
@@ -151,7 +153,7 @@ def test_a_training_agrees_with_direct_convolutions(sample):
     recipe = RECIPES["report"]
     losses = {}
     for how in ("direct", "winograd"):
-        learner, batches, _ = train.build("resnet18", recipe, 0, images, convolutions=how)
+        learner, batches, _ = train.build("resnet18", recipe, 0, images, Backend(convolutions=how))
         assert bool(replaced(learner.model)) == (how == "winograd")
         learner.set_lr(0.01)
         x, y = next(iter(batches))
@@ -164,9 +166,9 @@ def test_stopped_and_resumed_is_never_stopped(sample, tmp_path):
     recipe = dataclasses.replace(RECIPES["report"], epochs=2, batch_size=30, validation_split=False, patience=0)
 
     def trained(name, **options):
-        checkpoint = tmp_path / f"{name}.pt"
+        checkpoint = Checkpoint(tmp_path / f"{name}.pt")
         learner, _ = train.train(
-            "resnet18", recipe, 0, parts, convolutions="winograd", checkpoint=checkpoint, **options
+            "resnet18", recipe, 0, parts, Backend(convolutions="winograd"), checkpoint=checkpoint, **options
         )
         return learner.weights()
 

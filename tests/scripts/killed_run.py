@@ -16,13 +16,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from common import augment, data, evaluation, training
 from common.learners import Learner, StackedBatches, StackedLearner
 from common.models import MODELS
 from common.models.fast import FastNet
+from common.support.checkpoints import Checkpoint
 from project3_wrn.method import fast
+from project3_wrn.method.hooks import EMA, Lookahead, WhiteningBias
 from project3_wrn.method.recipes import RECIPES
 
 EPOCHS, BATCH_SIZE = 3, 10
@@ -30,16 +32,17 @@ EPOCHS, BATCH_SIZE = 3, 10
 
 def main(folder, kill_at):
     torch.set_num_threads(1)
-    train, test = data.load_sample()
+    train, test, _ = data.load("quick")
     train, test = train[slice(135)], test[slice(50)]  # 14 steps an epoch, the last batch short
     digest = hashlib.sha256()
     steps = 0
-    for learner, batches in (
-        network(train),
-        stack(train),
-        fast_network(train, "fast95"),
-        fast_network(train, "fast94"),
-    ):
+    trainings = {
+        "network": network(train),
+        "stack": stack(train),
+        "fast95": fast_network(train, "fast95"),
+        "fast94": fast_network(train, "fast94"),
+    }
+    for name, (learner, batches) in trainings.items():
 
         def counted(x, y, step=learner.step):
             nonlocal steps
@@ -60,13 +63,12 @@ def main(folder, kill_at):
             EPOCHS,
             schedule=training.cosine,
             evaluate=evaluate,
-            early_stopping=training.EarlyStopping(patience=10) if type(learner) is Learner else None,
-            checkpoint=folder / f"{type(learner).__name__}.pt",
-            settings={"epochs": EPOCHS},
+            early_stopping=training.EarlyStopping(patience=10) if name == "network" else None,
+            checkpoint=Checkpoint(folder / f"{name}.pt", {"epochs": EPOCHS}),
         )
-        for name in sorted(history):
-            if name != "seconds":
-                digest.update(history[name].tobytes())
+        for field in sorted(history):
+            if field != "seconds":
+                digest.update(history[field].tobytes())
         for tensor in tensors(learner.state_dict()):
             digest.update(tensor.numpy().tobytes())
     print(digest.hexdigest())
@@ -100,21 +102,17 @@ def fast_network(train, recipe):
     model.whitening.whiten(data.normalize(train.images, data.CIFAR10_STATS))
     recipe = dataclasses.replace(RECIPES[recipe], batch_size=BATCH_SIZE)
     augmentation = (augment.random_crop, functools.partial(augment.jitter_color, brightness=0.1, contrast=0.1))
-    options = {
-        "whole": True,
-        "steps": 13 + 13 + 9,
-        "low_res_size": 24,
-        "low_res_steps": 18,
-    }  # of which the last are in epoch 2
-    options = options if recipe.optimizer == "muon" else {}
+    muon = recipe.optimizer == "muon"
+    # 13, 13 and 9 steps, of which the last of the 18 with small images are in epoch 2
+    lengths = dict(passes=2.69, drop_last=True, low_res_size=24, low_res_passes=1.38) if muon else {}
     batches = fast.AlternatingFlips(
-        train, BATCH_SIZE, seed=0, stats=data.CIFAR10_STATS, augment=augmentation, **options
+        train, BATCH_SIZE, seed=0, stats=data.CIFAR10_STATS, augment=augmentation, **lengths
     )
     optimizer = fast.optimizer(model, recipe)
-    whitening_steps = 24  # the whitening's bias stops in epoch 2
-    if recipe.optimizer == "muon":
-        return fast.Fast(model, optimizer, whitening_steps=whitening_steps, whitening_falls=True), batches
-    return fast.Lookahead(model, optimizer, steps=EPOCHS * len(batches), whitening_steps=whitening_steps), batches
+    hooks = [WhiteningBias(24, decays=muon)]  # it stops in epoch 2
+    if not muon:
+        hooks += [EMA(0.9), Lookahead(EPOCHS * len(batches))]
+    return Learner(model, optimizer, hooks=hooks), batches
 
 
 def tensors(state):
