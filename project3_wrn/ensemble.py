@@ -168,9 +168,9 @@ def write_results(out, study, run_json, names, val_accuracy, test, test_labels, 
     best = max(range(len(names)), key=val_accuracy.__getitem__)
     reached = {method: accuracy(scores, test_labels) for method, scores in methods.items()}
     mean_disagreement = float(disagreement.sum() / (len(names) * (len(names) - 1)))
-    shortened = (
-        " **Shortened**: these were not trained at the scale of the report." if run_json.get("shortened") else ""
-    )
+    shortened = ""
+    if run_json.get("shortened"):
+        shortened = " **Shortened**: these were not trained at the scale of the report."
     page = [
         f"{len(names)} members: the finished runs of `{study}` that are within {WITHIN[scale]:g} points of the best"
         f" validation accuracy.{shortened}",

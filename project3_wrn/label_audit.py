@@ -199,8 +199,9 @@ def test_note(errors, probabilities, known):
     """Return the sentences on the test set's suspects."""
     confident = int((probabilities[errors].amax(1) > CONFIDENT).sum())
     return (
-        f"**Test set.** The mean of the networks is wrong about {len(errors):,} of {len(probabilities):,} images, with a"
-        f" confidence above {CONFIDENT:.0%} about {confident} of those. {published(errors, known, len(probabilities))}"
+        f"**Test set.** The mean of the networks is wrong about {len(errors):,} of {len(probabilities):,} images; its"
+        f" confidence is above {CONFIDENT:.0%} for {confident} of those."
+        f" {published(errors, known, len(probabilities))}"
     )
 
 

@@ -221,7 +221,7 @@ def test_orthogonal_changes_singular_values_only(shape):
 
 
 def test_muon_moves_filters_as_torch_does_and_the_rest_by_sgd():
-    """torch.optim.Muon computes in bf16 and leaves the norm alone: each step starts from weights of the norm that ours keeps."""
+    """torch.optim.Muon computes in bf16 and does not reset the norm: each step starts from weights of our norm."""
     recipe = dataclasses.replace(SMALL, batch_size=100)
     torch.manual_seed(0)
     model = FastNet((8, 8, 8), depth=2, classes=10)
@@ -273,7 +273,9 @@ def test_views_are_weighted_to_one_and_see_the_mirror_image():
 
 def test_two_processes_compute_what_one_does(tmp_path):
     for name, launcher in (("one", ()), ("two", TORCHRUN)):
-        process = run_python(*launcher, ROOT / "tests" / "scripts" / "parallel_run.py", tmp_path / name, OMP_NUM_THREADS="1")
+        process = run_python(
+            *launcher, ROOT / "tests" / "scripts" / "parallel_run.py", tmp_path / name, OMP_NUM_THREADS="1"
+        )
         assert process.returncode == 0, process.stderr
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
     assert torch.allclose(one["batch_losses"], two["batch_losses"], atol=1e-5)

@@ -101,7 +101,9 @@ def test_results_of_changed_recipes_go_elsewhere(parse):
 def test_quick_scale_is_one_short_epoch_unless_flags_say_otherwise(parse):
     recipe = parse("--device", "cpu", "--scale", "quick", "--recipe", "fast94").recipe
     assert (recipe.epochs, recipe.batch_size, recipe.tta_views) == (1, 64, 1)
-    recipe = parse("--device", "cpu", "--scale", "quick", "--recipe", "fast94", "--epochs", "2", "--tta-views", "6").recipe
+    recipe = parse(
+        "--device", "cpu", "--scale", "quick", "--recipe", "fast94", "--epochs", "2", "--tta-views", "6"
+    ).recipe
     assert (recipe.epochs, recipe.batch_size, recipe.tta_views) == (2, 64, 6)
 
 

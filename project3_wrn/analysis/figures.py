@@ -68,7 +68,9 @@ def draw_confidence(path, logits, labels):
     bins = {name: values.numpy() for name, values in evaluation.calibration(logits, labels).items()}
     figure, (histogram, reliability) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
-    histogram.hist([confidence[correct].numpy(), confidence[~correct].numpy()], edges, label=["Right", "Wrong"], log=True)
+    histogram.hist(
+        [confidence[correct].numpy(), confidence[~correct].numpy()], edges, label=["Right", "Wrong"], log=True
+    )
     histogram.set(xlabel="Highest probability", ylabel="Test images")
     histogram.legend(loc="upper left")
     filled, count = bins["count"] > 0, len(bins["count"])
