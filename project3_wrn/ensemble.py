@@ -105,10 +105,10 @@ def load_members(folder, run_json, val_labels):
         UserError: there are fewer than two, or they hold out other images than the 9:1 split.
     """
     names, members = [], {"val": [], "test": []}
-    for (config, seed), run in runner.load_runs(folder, run_json).items():
+    for (config, seed), result in runner.load_results(folder, run_json).items():
         names.append(f"{config}, seed {seed}")
         for split, probabilities in members.items():
-            probabilities.append(F.softmax(torch.from_numpy(run[f"{split}_logits"]).double(), 1))
+            probabilities.append(F.softmax(torch.from_numpy(result[f"{split}_logits"]).double(), 1))
     if any(len(val) != len(val_labels) for val in members["val"]):
         raise UserError(f"the runs in {folder} hold out other images than the 9:1 split, which an ensemble needs")
     within = WITHIN[run_json["scale"]]
@@ -264,8 +264,8 @@ def disagreement_by_config(groups, disagreement):
     A configuration with one seed has 0 with itself.
     """
 
-    def mean_between(some, others):
-        values = [disagreement[i, j] for i in some for j in others if i != j]
+    def mean_between(rows, columns):
+        values = [disagreement[i, j] for i in rows for j in columns if i != j]
         return sum(values) / len(values) if values else 0.0
 
     return torch.tensor([[mean_between(a, b) for b in groups.values()] for a in groups.values()])

@@ -49,7 +49,7 @@ def main():
     runner.run_study(configs, options, write_results, save=save, splits=split, complete=True)
 
 
-def split(config, recipe, train_set):
+def split(config, train_set):
     """Return what configuration fold_<n> trains on and what it holds out."""
     train, held_out = fold_indices(fold_number(config), train_set.labels)
     return {"train": train_set[train], "val": train_set[held_out]}
@@ -70,7 +70,7 @@ def fold_indices(fold, labels):
     return (folds != fold).nonzero().flatten(), (folds == fold).nonzero().flatten()
 
 
-def save(configs, runs, options, dataset):
+def save(configs, results, options, dataset):
     """Write run.json, results.csv and probabilities.npz.
 
     The last has `train` (50000, 10), of each image by the networks that were not trained on it, and `test` (10000, 10),
@@ -78,15 +78,15 @@ def save(configs, runs, options, dataset):
     """
     train_set, test_set, source = dataset
     train, test = torch.zeros(len(train_set), len(CLASSES)), torch.zeros(len(test_set), len(CLASSES))
-    for (config, _), run in runs.items():
-        held_out, test_logits = (torch.from_numpy(run[f"{name}_logits"]).float() for name in ("val", "test"))
+    for (config, _), result in results.items():
+        held_out, test_logits = (torch.from_numpy(result[f"{name}_logits"]).float() for name in ("val", "test"))
         _, indices = fold_indices(fold_number(config), train_set.labels)
-        train[indices] += F.softmax(held_out, 1) * FOLDS / len(runs)
-        test += F.softmax(test_logits, 1) / len(runs)
+        train[indices] += F.softmax(held_out, 1) * FOLDS / len(results)
+        test += F.softmax(test_logits, 1) / len(results)
     tables.save_arrays(options.out / "probabilities.npz", {"train": train.numpy(), "test": test.numpy()})
-    study_tables.write_result_rows(options.out, study_tables.result_rows(runs, test_set.labels))
+    study_tables.write_result_rows(options.out, study_tables.result_rows(results, test_set.labels))
     shortened = options.device != "cuda"
-    runner.write_run_json(runs, options, source, shortened=shortened, configs=runner.describe(configs))
+    runner.write_run_json(results, options, source, shortened=shortened, configs=runner.describe(configs))
 
 
 def write_results(folder, options):

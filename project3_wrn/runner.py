@@ -8,6 +8,8 @@ listed at the end and does not stop the others.
 import contextlib
 import dataclasses
 import json
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from common.support.errors import UserError, first_line, out_of_memory
 from common.support.progress import Progress, epoch_reporter
 from project3_wrn.analysis import result_tables, study_tables
 from project3_wrn.method import distributed
+from project3_wrn.method.recipes import Recipe
 from project3_wrn.method.train import Backend, evaluation_sets, make_splits, predict_logits, train
 
 QUICK = dict(epochs=1, batch_size=64)
@@ -49,8 +52,8 @@ def run_study(configs, options, write_results, *, save=None, splits=None, save_w
 
     configs: {name: (model, recipe)}.
     write_results: (folder, options) -> None, from what `save` has written there and nothing else.
-    save: (configs, runs, options, (train set, test set, source)) -> None; by default `save_study`.
-    splits: (config, recipe, train set) -> what to train on and what to validate on; by default the recipe's split.
+    save: (configs, {(config, seed): result}, options, (train set, test set, source)) -> None; by default `save_study`.
+    splits: (config, train set) -> {"train": Dataset, "val": Dataset}; by default the recipe's split.
     save_weights: write weights-<seed>.pt too, for a study of one configuration.
     complete: save nothing where a run failed.
 
@@ -66,11 +69,12 @@ def run_study(configs, options, write_results, *, save=None, splits=None, save_w
             failed = []
             if not options.redraw:
                 dataset = data.load(options.scale, options.data)
-                runs, failed = train_all(configs, options, dataset, device, splits, save_weights)
-                if complete or not runs:
+                runs = make_runs(configs, options, save_weights)
+                results, failed = train_all(runs, options, dataset, device, splits)
+                if complete or not results:
                     raise_if_failed(failed, "No results are written")
                 if is_main:
-                    (save or save_study)(configs, runs, options, dataset)
+                    (save or save_study)(configs, results, options, dataset)
             if is_main:
                 write_results(options.out, options)
                 raise_if_failed(failed, "The tables have the others")
@@ -106,98 +110,112 @@ def plan_rows(configs, options):
 # --- training ---
 
 
-def train_all(configs, options, dataset, device, splits=None, save_weights=False):
-    """Return ({(config, seed): run as `train_run` returns it}, one line per failed run).
+@dataclass(frozen=True)
+class Run:
+    """One configuration with one seed, and where its files are."""
+
+    config: str
+    model: str
+    recipe: Recipe
+    seed: int
+    path: Path  # of its result
+    checkpoint: Path
+    weights: Path | None  # None: they are not saved
+
+    def __str__(self):
+        return f"{self.config}, seed {self.seed}"
+
+
+def make_runs(configs, options, save_weights=False):
+    """Return the runs of a study in the order of training: all configurations with one seed, then with the next."""
+    return [
+        Run(
+            config,
+            model,
+            recipe,
+            seed,
+            path=result_path(options.out, config, seed),
+            checkpoint=options.out / "checkpoints" / f"{config}-{seed}.pt",
+            weights=weights_path(options.out, seed) if save_weights else None,
+        )
+        for seed in options.seeds
+        for config, (model, recipe) in configs.items()
+    ]
+
+
+def train_all(runs, options, dataset, device, splits=None):
+    """Train all runs that are not finished; return ({(config, seed): result}, one line per failed run).
 
     Raises:
-        UserError: every run failed; or one did, and other processes train it too.
+        UserError: a run failed that other processes train too.
     """
     train_set, test_set, _ = dataset
-    if options.fresh and distributed.is_main_process():
+    is_main = distributed.is_main_process()
+    if options.fresh and is_main:
         # all of them before the first run, so that the same command without --fresh can resume
         for path in options.out.glob("runs/*.npz"):
             path.unlink()
-    distributed.barrier()  # before any process looks for a finished run
-    runs, failed = {}, []
-    epochs = sum(recipe.epochs for _, recipe in configs.values()) * len(options.seeds)
-    with Progress(epochs, options.out.name, quiet=not distributed.is_main_process()) as progress:
-        for seed in options.seeds:
-            for config, (model, recipe) in configs.items():
-                name = f"{config}, seed {seed}"
-                resumed = checkpoints.exists(checkpoint_path(options.out, config, seed))
-                report_progress = epoch_reporter(progress.advance, name, resumed=resumed)
-                sets = splits(config, recipe, train_set) if splits else make_splits(recipe, train_set)
-                try:
-                    runs[config, seed] = train_run(
-                        config,
-                        model,
-                        recipe,
-                        seed,
-                        sets,
-                        test_set,
-                        options,
-                        device,
-                        report_progress=report_progress,
-                        log=progress.log,
-                        save_weights=save_weights,
-                    )
-                except (UserError, RuntimeError) as error:
-                    if distributed.world_size() > 1:
-                        raise  # the other processes would wait for this one
-                    failed.append(f"{config} with seed {seed} ({explain(error)})")
-                    progress.log(f"failed, and left out: {failed[-1]}")
-                else:
-                    if distributed.is_main_process() and not options.keep_checkpoints:
-                        checkpoints.discard(checkpoint_path(options.out, config, seed))
-                report_progress(recipe.epochs, skipped=True)  # finished before, stopped early, or failed
-    # in the order of the tables: all seeds of one configuration, then those of the next
-    return {
-        (config, seed): runs[config, seed] for config in configs for seed in options.seeds if (config, seed) in runs
-    }, failed
+    distributed.barrier()  # before any process looks for a result
+    results, failed = {}, []
+    with Progress(sum(run.recipe.epochs for run in runs), options.out.name, quiet=not is_main) as progress:
+        for run in runs:
+            report_progress = epoch_reporter(progress.advance, str(run), resumed=checkpoints.exists(run.checkpoint))
+            sets = splits(run.config, train_set) if splits else make_splits(run.recipe, train_set)
+            try:
+                results[run.config, run.seed] = train_run(
+                    run, sets, test_set, options, device, report_progress, progress.log
+                )
+                if is_main and not options.keep_checkpoints:
+                    checkpoints.discard(run.checkpoint)
+            except (UserError, RuntimeError) as error:
+                if distributed.world_size() > 1:
+                    raise  # the other processes would wait for this one
+                failed.append(f"{run.config} with seed {run.seed} ({explain(error)})")
+                progress.log(f"failed, and left out: {failed[-1]}")
+            report_progress(run.recipe.epochs, skipped=True)  # finished before, stopped early, or failed
+    # as the tables list them: all seeds of one configuration, then those of the next
+    order = list(dict.fromkeys(run.config for run in runs))
+    return dict(sorted(results.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))), failed
 
 
-def train_run(
-    config, model, recipe, seed, splits, test_set, options, device, *, report_progress, log, save_weights=False
-):
-    """Train one run, or resume it, or read it back; return the arrays of its file.
+def train_run(run, splits, test_set, options, device, report_progress, log):
+    """Train a run, or resume it, or read it back; return its result, in all processes but the main one {}.
 
-    These are `test_logits` (10000, 10) and, with a validation set, `val_logits`, both by the recipe's test-time
-    augmentation; `clean_train_accuracy` (per cent) and `clean_train_loss` (nats) in evaluation mode; the history of
-    common/training.py; `settings` as JSON and `git_commit`.
+    A result is the arrays of a run's file: `test_logits` (10000, 10) and, with a validation set, `val_logits`, both by
+    the recipe's test-time augmentation; `clean_train_accuracy` (per cent) and `clean_train_loss` (nats) in evaluation
+    mode; the history of common/training.py; `settings` as JSON and `git_commit`.
 
     Raises:
         UserError: the run's file or checkpoint has other settings, or the training diverged.
     """
-    path = run_path(options.out, config, seed)
     start = {**vars(options), "processes": distributed.world_size()}
-    settings = run_settings(model, dataclasses.asdict(recipe), seed, start)
-    if (run := read_finished(path, settings)) is not None:
-        return run
+    settings = run_settings(run.model, dataclasses.asdict(run.recipe), run.seed, start)
+    if (result := read_finished(run.path, settings)) is not None:
+        return result
 
     def on_epoch(epoch, history):
         validation = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
-        loss = history["epoch_losses"][-1]
-        report_progress(epoch, f"{config}, seed {seed}, epoch {epoch}/{recipe.epochs}, loss {loss:.3f}{validation}")
+        loss = f"loss {history['epoch_losses'][-1]:.3f}"
+        report_progress(epoch, f"{run}, epoch {epoch}/{run.recipe.epochs}, {loss}{validation}")
 
     learner, history = train(
-        model,
-        recipe,
-        seed,
+        run.model,
+        run.recipe,
+        run.seed,
         {name: part.to(device) for name, part in splits.items()},
         # on a CPU, compiling slows bf16 and Winograd's convolutions down and costs minutes
         Backend(options.precision, options.convolutions, compiled=options.device == "cuda" and options.scale == "full"),
-        checkpoint=checkpoints.Checkpoint(checkpoint_path(options.out, config, seed), settings),
+        checkpoint=checkpoints.Checkpoint(run.checkpoint, settings),
         on_step=report_progress,
         on_epoch=on_epoch,
     )
-    distributed.barrier()  # every process has read the checkpoint, and none has looked for the finished run since
+    distributed.barrier()  # before the main process writes the result, which the others must not find instead
     if not distributed.is_main_process():
         return {}
     sets = evaluation_sets(splits, test_set, options.scale)
-    log(f"{config}, seed {seed}: evaluating {sum(map(len, sets.values())):,} images")
-    logits = predict_logits(learner, recipe, sets, device)
-    train_labels = sets["train"].labels
-    run = {
+    log(f"{run}: evaluating {sum(map(len, sets.values())):,} images")
+    logits, train_labels = predict_logits(learner, run.recipe, sets, device), sets["train"].labels
+    result = {
         **history,
         **{f"{name}_logits": values.numpy() for name, values in logits.items() if name != "train"},
         "clean_train_accuracy": evaluation.accuracy(logits["train"], train_labels).numpy(),
@@ -205,15 +223,14 @@ def train_run(
         "settings": np.array(json.dumps(settings)),
         "git_commit": np.array(options.git_commit or "none"),
     }
-    if save_weights:
-        weights = {name: value.cpu() for name, value in learner.weights().items()}
-        checkpoints.save(weights_path(options.out, seed), weights)
-    tables.save_arrays(path, run)  # last: it marks the run as finished
-    return run
+    if run.weights:
+        checkpoints.save(run.weights, {name: value.cpu() for name, value in learner.weights().items()})
+    tables.save_arrays(run.path, result)  # last: it marks the run as finished
+    return result
 
 
 def read_finished(path, settings):
-    """Return the arrays of a finished run; None where it has no file, or a damaged one, which is removed.
+    """Return the result of a finished run; None where it has no file, or a damaged one, which is removed.
 
     Raises:
         UserError: it has other settings.
@@ -221,18 +238,18 @@ def read_finished(path, settings):
     if not path.exists():
         return None
     try:
-        run = tables.load_arrays(path)
+        result = tables.load_arrays(path)
     except UserError as problem:
         if distributed.is_main_process():
             print(f"trained again: {problem}", flush=True)
             path.unlink()
         return None
-    if differences := setting_differences(run, settings):
+    if differences := setting_differences(result, settings):
         raise UserError(
             f"{path} has other settings ({differences}); remove it, start over with --fresh, or choose another folder"
             " with --out"
         )
-    return run
+    return result
 
 
 def run_settings(model, recipe, seed, start):
@@ -243,10 +260,10 @@ def run_settings(model, recipe, seed, start):
     return {"model": model, **recipe, "seed": seed, **{name: start.get(name) for name in SHARED_SETTINGS}}
 
 
-def setting_differences(run, settings):
-    """Return text that names each setting in which a run's file differs; empty if there is none."""
+def setting_differences(result, settings):
+    """Return text that names each setting in which a result differs; empty if there is none."""
     try:
-        saved = json.loads(str(run["settings"]))
+        saved = json.loads(str(result["settings"]))
     except (KeyError, ValueError):
         return "it was written by another version"
     differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
@@ -269,21 +286,17 @@ def raise_if_failed(failed, consequence):
 # --- files ---
 
 
-def run_path(folder, config, seed):
+def result_path(folder, config, seed):
     return folder / "runs" / f"{config}-{seed}.npz"
-
-
-def checkpoint_path(folder, config, seed):
-    return folder / "checkpoints" / f"{config}-{seed}.pt"
 
 
 def weights_path(folder, seed):
     return folder / f"weights-{seed}.pt"
 
 
-def write_run_json(runs, options, source, **facts):
+def write_run_json(results, options, source, **facts):
     """Write run.json, with the commit of every run: a study that was resumed may have several."""
-    commits = sorted({str(run["git_commit"]) for run in runs.values()})
+    commits = sorted({str(result["git_commit"]) for result in results.values()})
     cli.write_run_json(options, source, processes=distributed.world_size(), trained_by=commits, **facts)
 
 
@@ -292,56 +305,53 @@ def describe(configs):
     return {config: {"model": model, **dataclasses.asdict(recipe)} for config, (model, recipe) in configs.items()}
 
 
-def save_study(configs, runs, options, dataset, more_columns=None):
+def save_study(configs, results, options, dataset, more_columns=None):
     """Write a study's run.json and results.csv. Without CUDA a study is a shortened one, which run.json says.
 
     more_columns: (test logits, test labels) -> {column: value}.
     """
     train_set, test_set, source = dataset
     shortened = options.device != "cuda"
-    write_run_json(runs, options, source, shortened=shortened, configs=describe(configs))
+    write_run_json(results, options, source, shortened=shortened, configs=describe(configs))
     val_labels = train_set.labels[data.train_val_split(train_set.labels)[1]]
-    rows = study_tables.result_rows(runs, test_set.labels, val_labels, more_columns)
+    rows = study_tables.result_rows(results, test_set.labels, val_labels, more_columns)
     study_tables.write_result_rows(options.out, rows)
 
 
-def save_network(configs, runs, options, dataset):
-    """Write what main.py makes its results from: metrics.json, loss_history.npz, logits.npz and run.json."""
+def save_network(configs, results, options, dataset):
+    """Write what main.py makes its tables and figures from: metrics.json, loss_history.npz, logits.npz, run.json."""
     train_set, test_set, source = dataset
-    labels = {"test": test_set.labels}
-    arrays = {"test_labels": test_set.labels.numpy()}
+    labels, arrays = {"test": test_set.labels}, {}
     if options.recipe.validation_split:
         train_indices, val_indices = data.train_val_split(train_set.labels)
         labels["val"] = train_set.labels[val_indices]
-        arrays["train_indices"], arrays["val_indices"] = train_indices.numpy(), val_indices.numpy()
-        arrays["val_labels"] = labels["val"].numpy()
-    for (_, seed), run in runs.items():
-        arrays.update({f"{seed}/{name}": run[f"{name}_logits"] for name in labels})
-    histories = {
-        key: {name: values for name, values in run.items() if name not in NOT_HISTORY} for key, run in runs.items()
-    }
+        arrays = {"train_indices": train_indices.numpy(), "val_indices": val_indices.numpy()}
+    arrays.update({f"{name}_labels": values.numpy() for name, values in labels.items()})
     parameters, flops = study_tables.model_size(options.model)
-    metrics = [result_tables.metrics_entry(seed, run, labels) for (_, seed), run in runs.items()]
-    cli.write_json(
-        options.out / "metrics.json", [{**entry, "parameters": parameters, "flops": flops} for entry in metrics]
-    )
+    histories, metrics = {}, []
+    for (config, seed), result in results.items():
+        arrays.update({f"{seed}/{name}": result[f"{name}_logits"] for name in labels})
+        histories[config, seed] = {name: values for name, values in result.items() if name not in NOT_HISTORY}
+        entry = result_tables.metrics_entry(seed, result, labels)
+        metrics.append({**entry, "parameters": parameters, "flops": flops})
+    cli.write_json(options.out / "metrics.json", metrics)
     tables.save_histories(options.out / "loss_history.npz", histories)
     tables.save_arrays(options.out / "logits.npz", arrays)
     recipe = dataclasses.asdict(options.recipe)
-    write_run_json(runs, options, source, model=options.model, recipe=recipe)
+    write_run_json(results, options, source, model=options.model, recipe=recipe)
 
 
-def load_runs(folder, run_json):
-    """Return {(config, seed): arrays} of the finished runs of the configurations and seeds in run.json."""
-    runs = {}
+def load_results(folder, run_json):
+    """Return {(config, seed): result} of the finished runs among the configurations and seeds in run.json."""
+    results = {}
     for config, fields in run_json["configs"].items():
+        recipe = {name: value for name, value in fields.items() if name != "model"}
         for seed in run_json["seeds"]:
-            path = run_path(folder, config, seed)
-            recipe = {name: value for name, value in fields.items() if name != "model"}
+            path = result_path(folder, config, seed)
             settings = run_settings(fields["model"], recipe, seed, run_json)
-            if path.exists() and not setting_differences(run := tables.load_arrays(path), settings):
-                runs[config, seed] = run
-    return runs
+            if path.exists() and not setting_differences(result := tables.load_arrays(path), settings):
+                results[config, seed] = result
+    return results
 
 
 def load_labels(scale, folder):

@@ -109,7 +109,7 @@ def test_compare_models_and_ensemble(monkeypatch, folder):
     _, test_labels = runner.load_labels("quick", None)
     mean = sum(
         F.softmax(torch.from_numpy(run["test_logits"]).double(), 1)
-        for run in runner.load_runs(out, cli.read_json(out / "run.json")).values()
+        for run in runner.load_results(out, cli.read_json(out / "run.json")).values()
     )
     assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
 
@@ -128,10 +128,10 @@ def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
     monkeypatch.setattr(label_audit, "BASELINES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0))})
     real = runner.train_run
 
-    def failing(config, *arguments, **options):
-        if config == "fold_3":
+    def failing(run, *arguments):
+        if run.config == "fold_3":
             raise RuntimeError("broken")
-        return real(config, *arguments, **options)
+        return real(run, *arguments)
 
     monkeypatch.setattr(runner, "train_run", failing)
     with pytest.raises(UserError, match=r"1 failed: fold_3 with seed 0 \(broken\). No results are written"):

@@ -27,15 +27,15 @@ OVERALL = {  # quantity: field of metrics.json, decimals
 # --- of one run ---
 
 
-def metrics_entry(seed, run, labels):
+def metrics_entry(seed, result, labels):
     """Return a run's entry in metrics.json: accuracies in per cent, losses in nats, ECE as a fraction.
 
-    run: the arrays of its file. labels: {"test": labels, "val": labels if the recipe has a validation split}.
+    result: as `runner.train_run` returns it. labels: {"test": (N,), "val": (N,) with a validation split}.
 
     With a validation accuracy there is `early_stopping_epoch`, after which the report's rule would have ended the
     training; None where it would not have.
     """
-    logits = {name: torch.from_numpy(run[f"{name}_logits"]) for name in labels}
+    logits = {name: torch.from_numpy(result[f"{name}_logits"]) for name in labels}
     entry = {
         "seed": seed,
         "test_accuracy": float(evaluation.accuracy(logits["test"], labels["test"])),
@@ -46,14 +46,14 @@ def metrics_entry(seed, run, labels):
     if "val" in labels:
         entry["val_accuracy"] = float(evaluation.accuracy(logits["val"], labels["val"]))
         entry["val_loss"] = float(evaluation.cross_entropy(logits["val"], labels["val"]))
-    entry["train_accuracy"] = float(run["clean_train_accuracy"])
-    entry["train_loss"] = float(run["clean_train_loss"])
-    entry["best_epoch"] = int(run["kept_epoch"])
-    entry["epochs"] = len(run["epoch_losses"])
-    entry["training_seconds"] = round(float(run["seconds"].astype(float).sum()), 1)
-    entry["compile_seconds"] = round(float(np.sum(run.get("compile_seconds", 0.0), dtype=float)), 1)
-    if "val_accuracy" in run:
-        entry["early_stopping_epoch"] = training.stopped_after(run["val_accuracy"])
+    entry["train_accuracy"] = float(result["clean_train_accuracy"])
+    entry["train_loss"] = float(result["clean_train_loss"])
+    entry["best_epoch"] = int(result["kept_epoch"])
+    entry["epochs"] = len(result["epoch_losses"])
+    entry["training_seconds"] = round(float(result["seconds"].astype(float).sum()), 1)
+    entry["compile_seconds"] = round(float(np.sum(result.get("compile_seconds", 0.0), dtype=float)), 1)
+    if "val_accuracy" in result:
+        entry["early_stopping_epoch"] = training.stopped_after(result["val_accuracy"])
     return entry
 
 

@@ -7,32 +7,32 @@ from common import evaluation, tables
 from common.models import MODELS, forward_flops, parameter_count
 
 
-def result_rows(runs, test_labels, val_labels=None, more_columns=None):
+def result_rows(results, test_labels, val_labels=None, more_columns=None):
     """Return one row per run: accuracies in per cent, seconds of training, and what `more_columns` adds.
 
     train_accuracy is that of the kept epoch's augmented batches, as in the report; clean_train_accuracy is that of the
     kept weights in evaluation mode.
     """
     rows = []
-    for (config, seed), run in runs.items():
-        test_logits = torch.from_numpy(run["test_logits"]).float()
+    for (config, seed), result in results.items():
+        test_logits = torch.from_numpy(result["test_logits"]).float()
         row = {
             "config": config,
             "seed": seed,
             "test_accuracy": float(evaluation.accuracy(test_logits, test_labels)),
             "test_loss": float(evaluation.cross_entropy(test_logits, test_labels)),
         }
-        if "val_logits" in run and val_labels is not None:
-            row["val_accuracy"] = float(evaluation.accuracy(torch.from_numpy(run["val_logits"]), val_labels))
-        best_epoch = int(run["kept_epoch"])
+        if "val_logits" in result and val_labels is not None:
+            row["val_accuracy"] = float(evaluation.accuracy(torch.from_numpy(result["val_logits"]), val_labels))
+        best_epoch = int(result["kept_epoch"])
         rows.append(
             {
                 **row,
-                "epochs": len(run["epoch_losses"]),
+                "epochs": len(result["epoch_losses"]),
                 "best_epoch": best_epoch,
-                "train_accuracy": float(run["train_accuracy"][best_epoch - 1]),
-                "clean_train_accuracy": float(run["clean_train_accuracy"]),
-                "seconds": float(run["seconds"].astype(float).sum()),
+                "train_accuracy": float(result["train_accuracy"][best_epoch - 1]),
+                "clean_train_accuracy": float(result["clean_train_accuracy"]),
+                "seconds": float(result["seconds"].astype(float).sum()),
                 **(more_columns(test_logits, test_labels) if more_columns else {}),
             }
         )
