@@ -77,9 +77,9 @@ class Cutout:
 
 
 def mixup(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix each image with another one of the batch, in shares uniform in 0..1 (Zhang et al., arXiv 1710.09412, alpha = 1).
+    """Mix each image with another one of the batch (Zhang et al., arXiv 1710.09412, alpha = 1).
 
-    labels (N,) become probabilities (N, 10): the same shares.
+    The shares are uniform in 0..1. labels (N,) become probabilities (N, 10): the same shares.
     """
     share = torch.rand(len(x), generator=generator, device=x.device)
     other = torch.randperm(len(x), generator=generator, device=x.device)
@@ -89,8 +89,8 @@ def mixup(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple
 def cutmix(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Replace a rectangle of each image by that of another image (Yun et al., arXiv 1905.04899, alpha = 1).
 
-    Its sides are sqrt(1 - share) of the image's, its center is uniform, it is clipped at the borders. labels (N,) become
-    probabilities (N, 10): the shares of the areas after clipping.
+    Its sides are sqrt(1 - share) of the image's, its center is uniform, it is clipped at the borders. labels (N,)
+    become probabilities (N, 10): the shares of the areas after clipping.
     """
     n, _, height, width = x.shape
     side = torch.rand(n, generator=generator, device=x.device).sqrt()  # as 1 - share is uniform like share

@@ -92,7 +92,7 @@ def black(stats: Stats, device: torch.device | str) -> torch.Tensor:
 
 @functools.cache
 def _constants(stats, device):
-    """Return mean and std (3, 1, 1) on the device. They are copied there once, as a copy makes the host wait for a GPU."""
+    """Return mean and std (3, 1, 1) on the device, copied there once: a copy makes the host wait for a GPU."""
     return tuple(torch.tensor(values, device=device).view(3, 1, 1) for values in stats)
 
 

@@ -53,10 +53,10 @@ def tta_mirror(forward: Forward) -> Forward:
 
 
 def tta_mirror_translate(forward: Forward) -> Forward:
-    """Return `forward` averaged over an image, the image moved by one pixel in two directions, and all their mirror images.
+    """Return `forward` averaged over an image, two images moved by one pixel, and the mirror images of all three.
 
-    The moves are up and to the left, and down and to the right; the unmoved images have half of the weight (Jordan,
-    arXiv 2404.00498, section 3.5).
+    One is moved up and to the left, one down and to the right; the unmoved image and its mirror image have half of the
+    weight (Jordan, arXiv 2404.00498, section 3.5).
     """
     mirrored = tta_mirror(forward)
 
@@ -90,7 +90,7 @@ def top_k(logits: torch.Tensor, labels: torch.Tensor, k: int = 5) -> torch.Tenso
 
 
 def calibration(logits: torch.Tensor, labels: torch.Tensor, bins: int = 15) -> dict[str, torch.Tensor]:
-    """Measure how reliable the highest probability is, in `bins` equal bins of it (Guo et al., arXiv 1706.04599, section 2).
+    """Measure how reliable the highest probability is, in `bins` equal bins (Guo et al., arXiv 1706.04599, section 2).
 
     Returns a dict of tensors (bins,): `count`, `confidence` and `accuracy` (fractions, 0 where count is), and `ece`, a
     tensor (): the expected calibration error, equation 3, a fraction.

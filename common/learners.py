@@ -1,4 +1,4 @@
-"""What `fit` trains: a Learner, or a StackedLearner of networks that differ in seed and hyperparameters, trained as one.
+"""What `fit` trains: a Learner, or a StackedLearner, networks of other seeds and hyperparameters trained as one.
 
 A batch of 4 through LeNet is a few microseconds of arithmetic under two hundred of overhead. A StackedLearner pays the
 overhead once for all its members, and compiles forward, backward and update into one graph; every member computes what
@@ -25,7 +25,10 @@ from common.support.errors import first_line, out_of_memory
 
 
 class Trainable(Protocol):
-    """What `fit` needs of a learner, and `logits` for its evaluation. With early stopping also weights, load_weights."""
+    """The interface of a learner: what `fit` calls, and `logits` for evaluation.
+
+    With early stopping `fit` also calls weights() and load_weights(weights), which a Learner has.
+    """
 
     shape: tuple[int, ...]  # () of one network, (seeds, configurations) of a stack
 
@@ -119,7 +122,7 @@ class Learner:
             group["lr"] = group["initial_lr"] * factor
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """Take one step with images (B, 3, H, W) and labels (B,) or probabilities (B, classes); return the loss before it."""
+        """Take one step with images (B, 3, H, W) and labels (B,) or their probabilities; return the loss before it."""
         for hook in self.hooks:
             hook.before_step(self, self.steps)
         loss, logits = self._training_loss(x, y)
@@ -140,7 +143,7 @@ class Learner:
         return self.loss(logits, y, features), logits
 
     def _training_model(self, x, y):
-        """Return the network to train this batch with: the compiled one if it is a full batch, else the network itself."""
+        """Return the network to train this batch with: the compiled one for a full batch, else the network itself."""
         self._full_batch = self._full_batch or len(x)  # only the last batch of a pass may be short
         wanted = self.compiled and not self._compiling_failed and len(x) == self._full_batch
         if wanted and x.shape not in self._compiled_shapes:
@@ -153,10 +156,12 @@ class Learner:
         It works on a copy that shares the compiled code, so nothing of the training changes: neither weights nor random
         numbers. Where compiling fails, one line says so.
         """
-        started = time.perf_counter()
         if not can_compile(x.device):
             self._compiling_failed = True
             return 0.0
+        if x.device.type == "cuda":
+            torch.cuda.synchronize()  # steps that are still running are not part of compiling
+        started = time.perf_counter()
         try:
             with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
                 self.loss(self._forward(x, torch.compile(copy.deepcopy(self.model), dynamic=False)), y).backward()
@@ -192,7 +197,7 @@ class Learner:
         self._correct, self._total = self._correct + correct.sum(), self._total + len(y)
 
     def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
-        """Return the metrics of the last epoch and reset them: tensors (), and the seconds that compiling took, if any."""
+        """Return the metrics of the last epoch, tensors () and, of a compiled learner, seconds; reset them."""
         metrics = {
             "weight_norm": torch.nn.utils.get_total_norm(self.model.parameters()).detach(),
             "train_accuracy": self._correct / self._total * 100,

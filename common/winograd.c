@@ -1,14 +1,14 @@
 /* Tile transforms of Winograd's minimal filtering F(4x4, 3x3); common/winograd.py has the algorithm and its source.
 
-   Images are NHWC float32. An image of height x width outputs has ceil(height / 4) x ceil(width / 4) tiles; tile (r, q)
-   has the outputs from (4 r, 4 q) on and the 6 x 6 inputs from (4 r - 1, 4 q - 1) on. Pixels outside the image read as
-   zero and are not written. A transformed tile is 36 or 16 vectors of one float per channel: vector i of tile t begins at
-   planes + i * plane + t * channels.
+   Images are NHWC float32. An image of height x width outputs has ceil(height / 4) x ceil(width / 4) tiles; tile (r,
+   q) has the outputs from (4 r, 4 q) on and the 6 x 6 inputs from (4 r - 1, 4 q - 1) on. Pixels outside the image
+   read as zero and are not written. A transformed tile is 36 or 16 vectors of one float per channel: vector i of tile
+   t begins at planes + i * plane + t * channels.
 
-   A two-dimensional transform is a one-dimensional one of the columns, then of the rows. Each reads and writes arrays of
-   pointers to vectors, so a border differs from the middle only in where its pointers point. Channels are the innermost
-   loop, which the compiler vectorizes; no sum runs over them or over tiles, so the result depends on neither vector width
-   nor threads. */
+   A two-dimensional transform is a one-dimensional one of the columns, then of the rows. Each reads and writes arrays
+   of pointers to vectors, so a border differs from the middle only in where its pointers point. Channels are the
+   innermost loop, which the compiler vectorizes; no sum runs over them or over tiles, so the result depends on
+   neither vector width nor threads. */
 
 #include <stdint.h>
 

@@ -1,16 +1,18 @@
 """3x3 convolutions on a CPU by Winograd's minimal filtering, with a quarter of the multiplications.
 
-A direct fp32 convolution runs at the rate of the CPU's matrix products. F(4x4, 3x3) of Lavin & Gray, Fast Algorithms for
-Convolutional Neural Networks (arXiv 1509.09308, section 4.2), computes a tile of 4x4 outputs of one channel pair from 6x6 inputs
-with 36 multiplications where the direct computation takes 144. With the filter g (3x3), the input tile d (6x6) and * element by element,
+A direct fp32 convolution runs at the rate of the CPU's matrix products. F(4x4, 3x3) of Lavin & Gray, Fast Algorithms
+for Convolutional Neural Networks (arXiv 1509.09308, section 4.2), computes a tile of 4x4 outputs of one channel pair
+from 6x6 inputs with 36 multiplications where the direct computation takes 144. With the filter g (3x3), the input tile
+d (6x6) and * element by element,
 
     Y = A^T [ (G g G^T) * (B^T d B) ] A                                            the outputs, equation 8
     dX: the same of dY, with each filter rotated by 180 degrees, and inputs and outputs exchanged
     dg = G^T [ sum over tiles of (A dY A^T) * (B^T d B) ] G                        the chain rule
 
-The sum over channels turns the 36 multiplications into 36 matrix products of (tiles, C) and (C, K): `torch.bmm`. B, A and their
-transposes contain only small whole numbers and are written out in common/winograd.c; G is below. Blocks of tiles are
-transformed, multiplied and transformed back one after the other, so that a block's planes are still in the cache.
+The sum over channels turns the 36 multiplications into 36 matrix products of (tiles, C) and (C, K): `torch.bmm`. B, A
+and their transposes contain only small whole numbers and are written out in common/winograd.c; G is below. Blocks of
+tiles are transformed, multiplied and transformed back one after the other, so that a block's planes are still in the
+cache.
 
 In fp32 the results differ from direct convolutions by about 2e-6 of their norm (filter gradients: up to 1e-5).
 """
@@ -178,7 +180,7 @@ convolve.register_autograd(_backward, setup_context=_remember)
 
 
 def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """Return F.conv2d(x, weight, bias, padding=1), by `convolve` where the images have SMALLEST pixels or more per side."""
+    """Return F.conv2d(x, weight, bias, padding=1), by `convolve` unless the images are smaller than SMALLEST."""
     if min(x.shape[2:]) < SMALLEST:
         return F.conv2d(x, weight, bias, padding=1)
     y = convolve(x, weight)
@@ -188,8 +190,8 @@ def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = No
 def use(model: nn.Module) -> nn.Module:
     """Replace the matching convolutions of `model` by `conv2d`, in place; return the model.
 
-    They are those of 3x3 pixels, stride 1, padding 1 and at least PAYS_FROM channels in and out together. Parameters and
-    state_dict do not change.
+    They are those of 3x3 pixels, stride 1, padding 1 and at least PAYS_FROM channels in and out together. Parameters
+    and state_dict do not change.
     """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d) and _matches(layer):

@@ -25,31 +25,31 @@ def sample():
 
 @pytest.fixture
 def here(monkeypatch, capsys):
-    """here(main, *words): as `run_python`, but in this process, without the seconds that importing torch takes."""
+    """Return here(main, *arguments): as `run_python`, but in this process, which has torch imported already."""
 
-    def start(main, *words):
-        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, words)])
+    def start(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             cli.entry_point(main)
-        return subprocess.CompletedProcess(words, end.value.code or 0, *capsys.readouterr())
+        return subprocess.CompletedProcess(arguments, end.value.code or 0, *capsys.readouterr())
 
     return start
 
 
-def run_python(*words, **options):
-    """Run this Python on `words` with no terminal and stdin closed; the finished process with its text."""
-    return run(sys.executable, *words, **options)
+def run_python(*arguments, **options):
+    """Run this Python with `arguments`, without a terminal and stdin; return the finished process with its output."""
+    return run(sys.executable, *arguments, **options)
 
 
-def run(*words, cwd=ROOT, timeout=280, cores=None, **environment):
-    """The finished process of `words`, on so many cores where the system can restrict it."""
+def run(*arguments, cwd=ROOT, timeout=280, cores=None, **environment):
+    """Run a command line; return the finished process. cores: how many it may use, where the system can restrict it."""
     restricted = {}
     if cores and hasattr(os, "sched_setaffinity"):
         restricted["preexec_fn"] = lambda: os.sched_setaffinity(
             0, random.sample(sorted(os.sched_getaffinity(0)), cores)
         )
     return subprocess.run(
-        [*map(str, words)],
+        [*map(str, arguments)],
         cwd=cwd,
         timeout=timeout,
         capture_output=True,
@@ -61,11 +61,11 @@ def run(*words, cwd=ROOT, timeout=280, cores=None, **environment):
     )
 
 
-def one_clear_line(process, *words, status):
-    """The process failed with `status`, one error line that has all `words`, and no traceback."""
+def one_clear_line(process, *parts, status):
+    """Assert that a process failed with `status`, one error line that has all of `parts`, and no traceback."""
     errors = [line for line in process.stderr.splitlines() if "error: " in line]
     assert process.returncode == status, process.stderr
     assert len(errors) == 1, process.stderr
     assert "Traceback" not in process.stderr
-    for word in words:
-        assert word in errors[0], errors[0]
+    for part in parts:
+        assert part in errors[0], errors[0]

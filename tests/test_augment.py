@@ -20,8 +20,8 @@ def images():
     return torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def cutout_of_the_report(image, length, y, x):
-    """Project 3, section 1.2, for one image (C, H, W) and the drawn centre."""
+def reported_cutout(image, length, y, x):
+    """Return Cutout as in project 3's section 1.2, of one image (C, H, W) around (y, x)."""
     _, height, width = image.shape
     mask = np.ones((height, width), np.float32)
     top, bottom = np.clip([y - length // 2, y + length // 2], 0, height)
@@ -36,11 +36,11 @@ def test_cutout_is_the_reports_pixel_for_pixel(images, length):
     cut = augment.Cutout(length)(images, generator)
     ys = torch.randint(32, (40, 1, 1, 1), generator=reference).flatten().tolist()
     xs = torch.randint(32, (40, 1, 1, 1), generator=reference).flatten().tolist()
-    expected = torch.stack([cutout_of_the_report(image, length, y, x) for image, y, x in zip(images, ys, xs)])
+    expected = torch.stack([reported_cutout(image, length, y, x) for image, y, x in zip(images, ys, xs)])
     assert torch.equal(cut, expected)
 
 
-def test_cutout_reaches_every_centre_and_clips():
+def test_cutout_reaches_every_center_and_clips():
     cut = augment.Cutout(12)(torch.ones(20_000, 1, 32, 32), torch.Generator().manual_seed(0))
     areas = (cut == 0).sum((1, 2, 3))
     assert areas.max() == 144 and areas.min() == 36  # a corner keeps a quarter of the square

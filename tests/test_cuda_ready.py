@@ -1,4 +1,7 @@
-"""What a CUDA run needs, as far as a CPU can show it: a step that never waits, one graph, static shapes, one line when memory ends."""
+"""What a CUDA run needs, as far as a CPU can show it.
+
+A step never waits for the device, every full batch is one graph of static shapes, and out of memory is one line.
+"""
 
 import dataclasses
 
@@ -14,12 +17,13 @@ from project3_wrn.method.recipes import RECIPES, Recipe
 from project3_wrn.method.train import Backend, build
 from tests.conftest import ROOT, run, run_python
 
+EAGER = Backend()
 # operations whose result the host has to see: a value, or how many values there are
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
 
 
 class Waits(TorchDispatchMode):
-    """Collects the operations that make the host wait for a GPU."""
+    """Collect the operations that make the host wait for a GPU."""
 
     def __init__(self):
         super().__init__()
@@ -49,11 +53,11 @@ def test_waits_are_seen():
         assert waits.seen
 
 
-def reports(change, images, backend=Backend()):
+def reports(change, images, backend=EAGER):
     return build("lenet", dataclasses.replace(Recipe(batch_size=20), **change), 0, images, backend)[:2]
 
 
-def quick(name, images, backend=Backend()):
+def quick(name, images, backend=EAGER):
     return build("fast_small", dataclasses.replace(RECIPES[name], batch_size=20, epochs=3), 0, images, backend)[:2]
 
 
@@ -90,7 +94,7 @@ def stack(images, **options):
     ],
 )
 def test_no_step_waits_for_the_device(sample, made):
-    """Neither batches nor steps, but for a fresh pass's order, read anything back: the first steps run ahead of a GPU."""
+    """Neither batches nor steps read anything back, except at the start of a pass: steps run ahead of a GPU."""
     learner, batches = made(sample[0][slice(100)])
     for x, y in batches:  # constants are copied to the device once
         learner.step(x, y)
@@ -102,7 +106,7 @@ def test_no_step_waits_for_the_device(sample, made):
 
 
 def test_every_full_batch_is_one_graph(sample, monkeypatch):
-    """No graph break, and no compilation after the first, one a size: neither for another learning rate nor for later epochs."""
+    """There are no graph breaks, and one compilation per size: none for another learning rate or later epochs."""
     torch._dynamo.reset()
     graphs, compiler = [], torch.compile
 
@@ -130,13 +134,14 @@ def test_out_of_memory_is_one_line(monkeypatch, capsys):
 
     with pytest.raises(SystemExit) as left:
         cli.entry_point(main)
-    told = capsys.readouterr().err
-    assert left.value.code == 1 and told.count("\n") == 1 and "--batch-size" in told and "checkpoint is kept" in told
+    error = capsys.readouterr().err
+    assert left.value.code == 1 and error.count("\n") == 1 and "--batch-size" in error and "checkpoint is kept" in error
 
 
-def test_deterministic_is_asked_of_torch_before_cuda_starts():
+def test_deterministic_is_set_before_cuda_starts():
     script = "import sys; sys.argv = ['x', '--deterministic', '--device', 'cpu', '--scale', 'quick']\n"
-    script += "from pathlib import Path; from common import cli; cli.resolve_options(cli.make_parser('').parse_args(), Path())\n"
+    script += "from pathlib import Path; from common import cli\n"
+    script += "cli.resolve_options(cli.make_parser('').parse_args(), Path())\n"
     script += (
         "import os, torch; print(torch.are_deterministic_algorithms_enabled(), os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     )

@@ -6,6 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchvision import transforms
 
 from common import data
@@ -55,8 +56,10 @@ def test_each_pass_sees_every_example_once(batch_size):
     assert not torch.equal(*orders)
 
 
-def test_batches_repeat_with_their_seed_and_go_on_from_their_state(sample):
-    make = lambda: data.Batches(sample[0], 100, seed=3, stats=data.TUTORIAL_STATS)
+def test_batches_repeat_with_their_seed_and_resume_from_their_state(sample):
+    def make():
+        return data.Batches(sample[0], 100, seed=3, stats=data.TUTORIAL_STATS)
+
     first, second = make(), make()
     labels = [y for _, y in first]
     assert all(torch.equal(a, b) for a, (_, b) in zip(labels, second))
@@ -65,7 +68,7 @@ def test_batches_repeat_with_their_seed_and_go_on_from_their_state(sample):
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(first, later))
 
 
-def test_normalise_is_torchvisions(sample):
+def test_normalize_is_torchvisions(sample):
     images = sample[0].images[:50]
     for statistics in (data.TUTORIAL_STATS, data.CIFAR10_STATS):
         pipeline = transforms.Compose([transforms.ToTensor(), transforms.Normalize(*statistics)])
@@ -76,7 +79,7 @@ def test_normalise_is_torchvisions(sample):
 def test_pixel_statistics_in_float64():
     folder = ROOT / "data" / download.BINARY
     if not folder.exists():
-        pytest.skip("the full data set is not here; run_all.sh --scale full brings it")
+        pytest.skip("the full data set is not here; run_all.sh --scale full downloads it")
     pixels = data.load("full", folder)[0].images.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / np.float64(255)
     mean, std = data.CIFAR10_STATS
     assert np.allclose(pixels.mean(1), mean, atol=5e-5)
@@ -233,8 +236,6 @@ def test_slow_host_is_given_up(monkeypatch):
 
 
 def test_npm_package_rebuilds_the_files(official):
-    from PIL import Image
-
     files, _ = official
     images, labels = cifar_files.decode(b"".join(files.values()) * 125)  # 60,000 records
     images, labels = images.reshape(6, 10_000, 3, 1024), labels.reshape(6, 10_000)

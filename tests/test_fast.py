@@ -1,4 +1,4 @@
-"""fast94 by github.com/hiverge/cifar10-speedrun (2025), against its network, its optimisers and its loops written out here."""
+"""fast94 against github.com/hiverge/cifar10-speedrun (2025): its network, optimizers and loops, written out here."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ RECORD = dataclasses.replace(RECIPES["fast94"], low_res_epochs=0.0)
 
 
 def published_network(ours):
-    """Its layers in its order, in double precision and with the weights of our fast94; BatchNorm momentum is torch's."""
+    """Return its layers in its order, in double precision and with the weights of our fast94."""
 
     class Scaled(nn.Linear):
         def forward(self, x):
@@ -46,19 +46,19 @@ def published_network(ours):
     with torch.no_grad():
         whiten.weight.copy_(ours.whitening.weight)
         whiten.bias.copy_(ours.whitening.bias)
-        for theirs, mine in zip(filters_of(network), filters_of(ours)):
+        for theirs, mine in zip(conv_weights(network), conv_weights(ours)):
             theirs.copy_(mine)
         head.weight.copy_(ours.fc.weight.double() * 256 / 9)
     return network
 
 
-def filters_of(network):
-    """Weights of the 3x3 convolutions, in order."""
+def conv_weights(network):
+    """Return the weights of the 3x3 convolutions, in order."""
     return [layer.weight for layer in network.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3)]
 
 
 def published_update(gradient, magnitude):
-    """Its _zeropower_via_newtonschulz5 of one filter bank; without its scaling first to `magnitude` where that is None."""
+    """Return its _zeropower_via_newtonschulz5 of one filter bank, scaled to `magnitude` first unless that is None."""
     x = gradient.reshape(len(gradient), -1)
     x = x / (x.norm() + 1e-5)
     if magnitude is not None:
@@ -73,9 +73,9 @@ def published_update(gradient, magnitude):
 
 
 def published_training(network, batches, passes_steps, steps, scaled):
-    """Its main() for the given batches: summed losses, its learning rates, and its steps, as far as `batches` go."""
+    """Train as its main() does, with summed losses, on the given batches."""
     total, whitening = math.ceil(7.63 * passes_steps), math.ceil(0.19 * passes_steps)
-    filters = filters_of(network)
+    filters = conv_weights(network)
     norms = [layer.bias for layer in network if isinstance(layer, nn.BatchNorm2d)]
     decay = 1.0418e-06 * len(batches[0][0])
     configurations = [
@@ -116,9 +116,9 @@ def test_the_network_is_the_published_one():
 
 @pytest.mark.parametrize("scaled, steps, tolerance", [(False, 10, 1e-7), (True, 1, 1e-4)])
 def test_training_is_the_published_one_in_double_precision(sample, scaled, steps, tolerance):
-    """Summed losses against means, for ten steps: the whitening's bias stops after three, the norms are scaled after eight.
+    """Summed losses give the steps of means: the whitening's bias stops after three, norms are scaled after eight.
 
-    The gradients' scaling, which ours leaves out, changes a step by 2e-5 of it.
+    The scaling of gradients, which ours leaves out, changes a step by 2e-5 of it.
     """
     torch.manual_seed(0)
     images = sample[0][slice(245)]  # 12 batches of 20, the short one left out
@@ -128,13 +128,13 @@ def test_training_is_the_published_one_in_double_precision(sample, scaled, steps
     theirs = published_network(learner.model)
     drawn = list(batches)
     assert len(drawn) == len(batches) == 12
-    before = [weight.detach().clone() for weight in filters_of(theirs)]
+    before = [weight.detach().clone() for weight in conv_weights(theirs)]
     published_training(theirs, drawn, 12, steps, scaled)
     for step, (x, y) in enumerate(drawn[:steps]):
         learner.set_lr(schedule(step / 12, 8))
         learner.step(x, y)
     ours = learner.model
-    for mine, published, first in zip(filters_of(ours), filters_of(theirs), before):
+    for mine, published, first in zip(conv_weights(ours), conv_weights(theirs), before):
         assert (mine - published).norm() < tolerance * (published - first).norm()
     for mine, published in (
         (ours.whitening.bias, theirs[0].bias),
@@ -149,7 +149,7 @@ def test_training_is_the_published_one_in_double_precision(sample, scaled, steps
 
 @pytest.mark.parametrize("shape", [(64, 216), (90, 40)])
 def test_newton_and_schulz_by_the_formula(shape):
-    """x <- a x + b (x x^T) x + c (x x^T)^2 x, three times, whichever side is longer; of a mean's gradient by a smaller eps."""
+    """x <- a x + b (x x^T) x + c (x x^T)^2 x, three times, whichever side is longer; eps scales with the gradient."""
     torch.manual_seed(0)
     matrix = torch.randn(shape).double()
     numbers = (3.4576, -4.7391, 2.0843)
@@ -163,7 +163,7 @@ def test_newton_and_schulz_by_the_formula(shape):
 
 @pytest.mark.parametrize("count, length, steps", [(50_000, 32, 245), (45_000, 29, 222)])
 def test_as_many_steps_as_published(count, length, steps):
-    """ceil(7.63 passes), each of whole batches of 1536; 45,000 images are those of the 9:1 split."""
+    """There are ceil(7.63 passes) of full batches of 1536; 45,000 images are those of the 9:1 split."""
     images = data.Dataset(torch.zeros(1, 3, 32, 32, dtype=torch.uint8).expand(count, -1, -1, -1), torch.zeros(count))
     learner, batches, schedule = train.build("fast94", RECORD, 0, images)
     assert (len(batches), batches.steps, steps) == (length, steps, math.ceil(7.63 * length))
@@ -173,7 +173,7 @@ def test_as_many_steps_as_published(count, length, steps):
 
 
 def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
-    """Through fit: steps, sizes and learning rates, and no image twice in a pass."""
+    """`fit` takes these steps, sizes and learning rates, and no image comes twice in a pass."""
     images = sample[0][slice(110)]
     images = data.Dataset(images.images, torch.arange(110))  # a label names its image
     learner, batches, schedule = train.build("fast_small", dataclasses.replace(RECORD, batch_size=20), 0, images)
@@ -199,27 +199,25 @@ def test_too_few_images_for_a_batch_are_refused(sample):
         train.train("fast94", dataclasses.replace(RECORD, batch_size=64), 0, {"train": sample[0][slice(60)]})
 
 
-def test_recolour_is_a_loop_over_images():
+def test_jitter_color_is_a_loop_over_images():
     x = torch.randn(50, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     out = augment.jitter_color(x, torch.Generator().manual_seed(5), 0.1399, 0.1308)
     drawn = torch.rand(2, 50, generator=torch.Generator().manual_seed(5)).tolist()
-    for image, recoloured, shift, scale in zip(x, out, *drawn):
-        assert torch.allclose(
-            recoloured, (image + 0.1399 * (2 * shift - 1)) * (1 + 0.1308 * (2 * scale - 1)), atol=1e-6
-        )
+    for image, jittered, shift, scale in zip(x, out, *drawn):
+        assert torch.allclose(jittered, (image + 0.1399 * (2 * shift - 1)) * (1 + 0.1308 * (2 * scale - 1)), atol=1e-6)
     flat = augment.jitter_color(torch.ones(20_000, 1, 1, 1), torch.Generator().manual_seed(0), 0.0, 0.25)
     assert flat.min() < 0.751 and flat.max() > 1.249 and abs(flat.mean() - 1) < 0.005
 
 
-def test_the_unsure_fifth_is_seen_from_six_sides(sample):
-    """Exactly as by six views there, and exactly as by one elsewhere."""
+def test_the_least_certain_fifth_gets_six_views(sample):
+    """Its logits are exactly those of six views, all others exactly those of one."""
     torch.manual_seed(0)
     model, images = MODELS["fast_small"]().eval(), sample[1][slice(250)]
     plain = evaluation.predict(model, images, data.CIFAR10_STATS)
     six = evaluation.predict(evaluation.tta_mirror_translate(model), images, data.CIFAR10_STATS)
-    unsure = F.softmax(plain, 1).max(1).values.argsort()[:50]
+    uncertain = F.softmax(plain, 1).max(1).values.argsort()[:50]
     expected = plain.clone()
-    expected[unsure] = six[unsure]
+    expected[uncertain] = six[uncertain]
     assert torch.allclose(evaluation.predict_with_tta(model, images, data.CIFAR10_STATS, 6, 0.2), expected, atol=1e-6)
     assert (expected != plain).any(1).sum() == 50
     for views, logits in ((1, plain), (6, six)):
@@ -227,7 +225,7 @@ def test_the_unsure_fifth_is_seen_from_six_sides(sample):
 
 
 def test_the_first_passes_have_small_images(sample):
-    """Half of the third pass too, and nothing else changes; a shrunk image is Pillow's."""
+    """So has half of the third pass, and nothing else changes; a resized image is Pillow's."""
     recipe, images = dataclasses.replace(RECORD, batch_size=20), sample[0][slice(100)]
     batches, small = (
         train.build("fast_small", dataclasses.replace(recipe, low_res_epochs=passes), 0, images)[1]
@@ -235,9 +233,9 @@ def test_the_first_passes_have_small_images(sample):
     )
     steps = [step for _ in range(8) for step in zip(batches, small, strict=True)]  # strict ends both passes
     assert [x.shape[-1] for _, (x, _) in steps] == [24] * math.ceil(2.5 * 5) + [32] * (39 - 13)
-    for (x, y), (shrunk, same) in steps[:2]:
+    for (x, y), (resized, same) in steps[:2]:
         assert torch.equal(y, same)
-        for plane, mine in zip(x.flatten(0, 1)[:9], shrunk.flatten(0, 1)):
+        for plane, mine in zip(x.flatten(0, 1)[:9], resized.flatten(0, 1)):
             theirs = Image.fromarray(plane.numpy()).resize((24, 24), Image.BILINEAR)
             assert np.allclose(mine, np.array(theirs), atol=1e-5)
     assert all(torch.equal(x, same) for (x, _), (same, _) in steps[13:])

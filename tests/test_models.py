@@ -57,7 +57,7 @@ def test_counts_shapes_and_gradients(name):
 
 
 def copied(model, theirs, rename):
-    """`theirs` with our weights: rename maps their names to ours."""
+    """Return `theirs` with our weights; rename maps their names to ours."""
     ours = model.state_dict()
     theirs.load_state_dict({name: ours[rename(name)].view_as(value) for name, value in theirs.state_dict().items()})
     return theirs
@@ -155,8 +155,8 @@ def test_the_wide_block_drops_out_between_its_convolutions(channels_in, stride):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_docstrings_name_the_number_of_parameters(name):
-    told = re.findall(r"([\d,]+) parameters", MODELS[name].__doc__)
-    assert told == [f"{parameter_count(MODELS[name]()):,}"]
+    counts = re.findall(r"([\d,]+) parameters", MODELS[name].__doc__)
+    assert counts == [f"{parameter_count(MODELS[name]()):,}"]
 
 
 def test_whitening_whitens(sample):

@@ -40,7 +40,7 @@ def test_mixup_is_the_mixture_its_labels_say():
 
 
 def test_cutmix_labels_are_the_areas_after_clipping():
-    """Each image is a colour of its own, so every pixel tells whose it is."""
+    """Each image has a color of its own, so every pixel shows which image it is from."""
     n = 200
     x = torch.arange(n, dtype=torch.float).view(n, 1, 1, 1).expand(n, 3, 32, 32)
     y = torch.arange(n) % 10
@@ -110,7 +110,7 @@ def test_random_erasing_fills_rectangles_of_half_of_the_images():
     x = torch.ones(400 * policies.GROUP_SIZE, 3, 32, 32)
     torch.manual_seed(0)
     erased = policies.random_erasing(x, None) == 0
-    assert torch.equal(erased, erased[:, :1].expand_as(erased))  # all channels alike
+    assert torch.equal(erased, erased[:, :1].expand_as(erased))  # the same in all channels
     hit = erased[:, 0].flatten(1).any(1)
     assert 0.4 < hit.float().mean() < 0.6
     rows, columns = erased[hit, 0].any(2).sum(1), erased[hit, 0].any(1).sum(1)

@@ -2,6 +2,8 @@ import functools
 import math
 import os
 import pickle
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -48,24 +50,28 @@ def test_history_defines_batch_indices_and_epoch_losses(sample):
     assert history["diverged_step"] == 0
 
 
-def test_progress_is_told_within_an_epoch(sample, capsys, monkeypatch):
-    """Every step counts once. What was done before, and what stopping early leaves out, say nothing of the time left."""
-    told, clock = [], [0.0]
+def test_progress_is_reported_within_an_epoch(sample, capsys, monkeypatch):
+    """Every step counts once. Resumed epochs, and those left out by early stopping, do not count as speed."""
+    reported, clock = [], [0.0]
     steps = training.fit(
-        network(), batches(sample, batch_size=30), 2, on_step=told.append, on_epoch=lambda epoch, _: told.append(epoch)
+        network(),
+        batches(sample, batch_size=30),
+        2,
+        on_step=reported.append,
+        on_epoch=lambda epoch, _: reported.append(epoch),
     )
-    assert told == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2] and len(steps["batch_losses"]) == len(told)
+    assert reported == [0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2] and len(steps["batch_losses"]) == len(reported)
 
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with progress.Progress(9, "lenet") as bar:
         before = progress.epoch_reporter(bar.advance, "seed 0", resumed=True)
         before(2, "seed 0, epoch 2/3")
         before(3, skipped=True)
-        tell = progress.epoch_reporter(bar.advance, "seed 1")
-        for epochs in told:
+        report_progress = progress.epoch_reporter(bar.advance, "seed 1")
+        for epochs in reported:
             clock[0] += 8.0
-            tell(epochs, f"seed 1, epoch {epochs}/3" if epochs == int(epochs) else "")
-        tell(3, skipped=True)
+            report_progress(epochs, f"seed 1, epoch {epochs}/3" if epochs == int(epochs) else "")
+        report_progress(3, skipped=True)
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "lenet: 2/9 epoch, 0 s, done before; seed 0, epoch 2/3",
@@ -79,7 +85,7 @@ def test_progress_is_told_within_an_epoch(sample, capsys, monkeypatch):
 
 
 def test_the_warm_cosine_rises_then_falls():
-    """Epochs done -> factor: a straight line up to the warm-up's end, there the cosine begins."""
+    """Epochs done -> factor: linear up to the end of the warm-up, where the cosine begins."""
     schedule = training.warm_cosine(5)
     assert [schedule(epoch, 25) for epoch in (0, 2.5, 5, 15)] == pytest.approx([0, 0.5, 1, 0.5])
     assert all(schedule(5 + epoch, 25) == training.cosine(epoch, 20) for epoch in range(20))
@@ -92,7 +98,7 @@ def test_weighted_mean_equals_the_whole_batch():
 
 
 def test_fit_is_a_plain_loop(sample):
-    """The same weights as the loop anyone would write, to the bit."""
+    """Its weights equal those of a plain loop to the bit."""
     learner, model = network(weight_decay=0.01), seeded(0, dropout=0.0)
     history = training.fit(learner, batches(sample), 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.01)
@@ -128,12 +134,12 @@ def test_evaluation_leaves_the_network_training(sample):
 
 
 def test_losses_stay_on_the_device_within_an_epoch(sample, monkeypatch):
-    """No step asks a tensor for its value."""
-    learner, asked = network(), []
-    monkeypatch.setattr(torch.Tensor, "item", lambda self: asked.append(1) or self.tolist())
+    """No step reads a tensor's value."""
+    learner, calls = network(), []
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: calls.append(1) or self.tolist())
     for x, y in batches(sample):
         learner.step(x, y)
-    assert not asked
+    assert not calls
 
 
 # --- schedules and early stopping ---
@@ -154,7 +160,7 @@ def test_cosine_of_the_report():
     ("accuracies", "min_delta", "stops_after", "best"),
     [
         ([0.5, 0.6, 0.59, 0.58, 0.57, 0.7], 0.0, 5, 2),
-        ([0.5, 0.6, 0.6005, 0.601, 0.6009, 0.6], 0.001, 5, 4),  # 0.601 is no rise of more than 0.001
+        ([0.5, 0.6, 0.6005, 0.601, 0.6009, 0.6], 0.001, 5, 4),  # 0.601 is not a rise of more than 0.001
         ([math.nan, 0.5, math.nan, math.nan, math.nan, 0.9], 0.0, 5, 2),
         ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], 0.0, None, 6),
     ],
@@ -204,11 +210,11 @@ def test_stopped_after_is_the_rule_written_as_a_loop():
 
 @pytest.mark.parametrize("values", [[30.0, 60.0, 50.0, 40.0, 45.0], [30.0, 60.0, 50.0, 60.0, 90.0], [math.nan] * 5])
 def test_without_patience_the_best_epoch_is_kept_and_nothing_stops(sample, values):
-    learner, told, seen = network(), iter(values), []
+    learner, accuracies, seen = network(), iter(values), []
 
     def evaluate():
         seen.append(learner.weights())
-        return {"val_accuracy": torch.tensor(next(told))}
+        return {"val_accuracy": torch.tensor(next(accuracies))}
 
     history = training.fit(
         learner, batches(sample), 5, evaluate=evaluate, early_stopping=training.EarlyStopping(patience=0)
@@ -320,7 +326,7 @@ def test_a_network_that_cannot_be_compiled_is_trained_anyway(sample, capsys, mon
 
 
 def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
-    """It stops after that epoch, which is written: the next start finds it done."""
+    """It stops after that epoch, which is written: for the next start the training is finished."""
     path = tmp_path / "run.pt"
 
     def fit():
@@ -362,11 +368,11 @@ def test_runs_of_a_seed_share_their_dropout_noise(sample):
 
 
 def test_killed_and_resumed_is_never_stopped(tmp_path):
-    """SIGKILL in the network's epoch 2, in the stack's 3, in each fast one's 2, in the short last one: the same to the bit."""
+    """Killed in epoch 2 or 3 of every learner, and in a short last one, the result is the same to the bit."""
     child = ROOT / "tests" / "scripts" / "killed_run.py"
     straight = run_python(child, tmp_path / "straight", 0)
     assert straight.returncode == 0, straight.stderr
-    # a start after a kill has the steps left from the epoch that was killed, then the next learner's 42; fast94's are 13, 13, 9
+    # a start after a kill repeats the epoch that was killed, then has the next learner's 42 steps, fast94's 13 + 13 + 9
     for kill_at in (20, 28 + 32, 14 + 20, 28 + 20, 13 + 5):
         assert run_python(child, tmp_path / "killed", kill_at).returncode == -9
     resumed = run_python(child, tmp_path / "killed", 0)
@@ -397,7 +403,7 @@ def test_checkpoints_of_other_runs_are_refused(sample, checkpoint):
 
 
 def mutated(whole, kind, generator):
-    """A copy of a file's bytes with one bit the other way, or cut off."""
+    """Return a copy of a file's bytes with one bit flipped, or cut off."""
     if kind == "cut":
         return whole[: generator.integers(len(whole))]
     changed = bytearray(whole)
@@ -406,7 +412,7 @@ def mutated(whole, kind, generator):
 
 
 def equal(one, other):
-    """Whether two documents of tensors and plain values are the same to the bit."""
+    """Return whether two documents of tensors and plain values are the same to the bit."""
     if isinstance(one, torch.Tensor):
         same = isinstance(other, torch.Tensor) and one.dtype == other.dtype and one.shape == other.shape
         return same and one.numpy().tobytes() == other.numpy().tobytes()
@@ -418,7 +424,7 @@ def equal(one, other):
 
 @pytest.mark.parametrize("kind", ["bit", "cut"])
 def test_a_damaged_checkpoint_is_refused_or_harmless(checkpoint, tmp_path, kind):
-    """Anywhere in the file; and in its ends, where the zip's own records lie, more often than chance would have it."""
+    """The damage is anywhere in the file, and in half of the cases near its end, where the zip's own records are."""
     whole, path, generator = checkpoint.read_bytes(), tmp_path / "damaged.pt", np.random.default_rng(0)
     original, refused = checkpoints.load(checkpoint, "checkpoint", ""), 0
     tail = len(whole) - 6000  # its central directory and what ends it
@@ -441,27 +447,27 @@ KEYS = ("epoch", "history", "best_weights", "settings", "learner", "batches", "e
 
 
 def crafted():
-    """{name: change of a checkpoint's document} that no training of ours writes."""
+    """Return {name: change of a checkpoint's document} that no training of ours writes."""
     changes = {f"without {key}": lambda document, key=key: document.pop(key) for key in KEYS}
     for key in KEYS:
         if key not in ("best_weights", "early_stopping", "cuda_rng"):
             changes[f"no {key}"] = lambda document, key=key: document.update({key: None})
-        changes[f"words as {key}"] = lambda document, key=key: document.update({key: "words"})
+        changes[f"text as {key}"] = lambda document, key=key: document.update({key: "text"})
         changes[f"list as {key}"] = lambda document, key=key: document.update({key: []})
     for epoch in (99, -5, 0):
         changes[f"epoch {epoch}"] = lambda document, epoch=epoch: document.update(epoch=epoch)
     return changes | {
         "empty history": lambda document: document.update(history={}),
         "epoch 0 of nothing": lambda document: document.update(epoch=0, history={k: [] for k in document["history"]}),
-        "words in the history": lambda document: document["history"].update(epoch_losses=["words"]),
+        "text in the history": lambda document: document["history"].update(epoch_losses=["text"]),
         "losses of a stack": lambda document: document["history"].update(batch_losses=[torch.zeros(5, 2)]),
-        "a loss that is no list": lambda document: document["history"].update(batch_losses=[torch.zeros(())]),
+        "a loss that is not a list": lambda document: document["history"].update(batch_losses=[torch.zeros(())]),
         "settings of tensors": lambda document: document.update(settings={"lr": torch.zeros(3)}),
         "empty batches": lambda document: document.update(batches={}),
         "a short rng": lambda document: document.update(rng=document["rng"][:100]),
         "an rng of floats": lambda document: document.update(rng=torch.zeros(5056)),
         "weights of another shape": lambda document: document["learner"]["model"].update({"fc3.bias": torch.zeros(3)}),
-        "an empty optimiser": lambda document: document["learner"].update(optimizer={}),
+        "an empty optimizer": lambda document: document["learner"].update(optimizer={}),
         "another's early stopping": lambda document: document.update(early_stopping={"patience": 3}),
         "best weights of nothing": lambda document: document.update(best_weights={"fc3.bias": torch.zeros(3)}),
     }
@@ -472,17 +478,19 @@ def test_a_crafted_checkpoint_is_one_line(sample, checkpoint, change):
     document = checkpoints.load(checkpoint, "checkpoint", "")
     crafted()[change](document)
     torch.save(document, checkpoint)
-    with pytest.raises(UserError, match=r"run\.pt .*--fresh") as told:
+    with pytest.raises(UserError, match=r"run\.pt .*--fresh") as error:
         training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("change", ["none", "words", "tensors", "more", "the epoch's place"])
+@pytest.mark.parametrize("change", ["none", "text", "tensors", "more", "the epoch's place"])
 def test_early_stopping_of_a_crafted_checkpoint(sample, tmp_path, change):
     path = tmp_path / "run.pt"
 
     def fit(epochs):
-        evaluate = lambda: {"val_accuracy": torch.tensor(50.0)}
+        def evaluate():
+            return {"val_accuracy": torch.tensor(50.0)}
+
         watch = training.EarlyStopping(patience=0)
         return training.fit(
             network(), batches(sample), epochs, evaluate=evaluate, early_stopping=watch, checkpoint=Checkpoint(path)
@@ -496,13 +504,13 @@ def test_early_stopping_of_a_crafted_checkpoint(sample, tmp_path, change):
     elif change == "the epoch's place":
         document["best_weights"] = None
     else:
-        saved |= {"words": {"best": "high"}, "tensors": {"waited": torch.zeros(1)}, "more": {"eval": 1}}[change]
+        saved |= {"text": {"best": "high"}, "tensors": {"waited": torch.zeros(1)}, "more": {"eval": 1}}[change]
     torch.save(document, path)
     with pytest.raises(UserError, match="--fresh"):
         fit(2)
 
 
-def test_seeds_of_a_stack_are_all_gone_on_with(sample, tmp_path):
+def test_all_seeds_of_a_stack_are_resumed(sample, tmp_path):
     def fit(epochs):
         stack = StackedLearner([[seeded(0)], [seeded(1)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
         side_by_side = StackedBatches([batches(sample), batches(sample, 1)])
@@ -525,8 +533,8 @@ def held(folder):
 
 
 @pytest.mark.parametrize("fault", ["flipped", "cut", "empty", "missing", "crafted"])
-def test_training_goes_on_from_the_previous_checkpoint(sample, tmp_path, capsys, fault):
-    """One line, and the same to the bit as if nothing had been damaged."""
+def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys, fault):
+    """It prints one line, and the result is the same to the bit as if nothing had been damaged."""
     path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
 
     def fit(epochs, checkpoint=None):
@@ -582,7 +590,7 @@ def test_both_generations_damaged_is_one_line(sample, tmp_path):
 
 
 def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, capsys):
-    """The only moment without a newest checkpoint. What was to become it is none, and goes with the next start."""
+    """In that moment only there is no newest checkpoint. The unfinished file is not one; the next start removes it."""
     path, renames, real = tmp_path / "checkpoints" / "run.pt", [], os.replace
 
     def killed(source, target):
@@ -670,10 +678,25 @@ def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(sample, checkpoin
     assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]
 
 
+def test_a_lock_is_held_by_one_and_dropped_by_the_dead(tmp_path):
+    path = tmp_path / "checkpoints" / "lock"
+    script = "import sys, time; from pathlib import Path; from common.support.files import locked\n"
+    script += "with locked(Path(sys.argv[1]), wait=False): print('held', flush=True); time.sleep(600)"
+    holder = subprocess.Popen([sys.executable, "-c", script, path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="checkpoints: busy; wait"), files.locked(path, wait=False, busy="busy"):
+        pass
+    holder.kill()
+    holder.communicate()
+    with files.locked(path, wait=False), pytest.raises(UserError), files.locked(path, wait=False):
+        pass
+    assert path.exists()
+
+
 @pytest.mark.parametrize(
     "name", [".bashrc.original", ".env.settings", ".gitignore", ".results.csv", "run.pt", ".lock.abcdefgh"]
 )
-def test_a_dotfile_of_the_users_is_not_taken_for_a_stale_one(tmp_path, name):
+def test_a_dotfile_of_the_user_is_not_stale(tmp_path, name):
     (tmp_path / name).touch()
     files.remove_stale(tmp_path)
     assert (tmp_path / name).exists()

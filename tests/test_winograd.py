@@ -1,4 +1,4 @@
-"""Winograd convolutions are convolutions: against float64, against themselves, under torch.compile, and however they are built."""
+"""Winograd convolutions are convolutions: against float64, each other, under torch.compile, however they are built."""
 
 import copy
 import ctypes
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(not buildable(), reason="no C compiler, or not L
 
 
 def with_gradients(convolution, x, weight, bias, dy):
-    """The output and the gradients of image, filters and bias."""
+    """Return the output and the gradients of image, filters and bias."""
     inputs = [tensor.detach().clone().requires_grad_() for tensor in (x, weight, bias)]
     y = convolution(*inputs)
     return y.detach(), *torch.autograd.grad(y, inputs, dy)
@@ -63,13 +63,13 @@ def test_outputs_and_gradients_are_those_of_a_convolution_in_float64(size, chann
     ours = with_gradients(winograd.conv2d, *tensors)
     doubles = [tensor.double() for tensor in tensors]
     theirs = with_gradients(lambda x, weight, bias: F.conv2d(x, weight, bias, padding=1), *doubles)
-    for mine, right in zip(ours, theirs):
-        assert mine.shape == right.shape
-        assert (mine - right).norm() <= 1e-5 * right.norm()
+    for mine, expected in zip(ours, theirs):
+        assert mine.shape == expected.shape
+        assert (mine - expected).norm() <= 1e-5 * expected.norm()
 
 
-def test_the_blocks_of_a_batch_are_put_together_rightly():
-    """Blocks of 32 images, and a last one of 6: every image is convolved as it would be alone."""
+def test_the_blocks_of_a_batch_are_joined_in_order():
+    """Of blocks of 32 images and a last one of 6, every image is convolved as it would be alone."""
     x, weight, bias, _ = example(70, 64, 64, 15, 15)
     together = winograd.conv2d(x, weight, bias)
     alone = torch.cat([winograd.conv2d(image[None], weight, bias) for image in x])
@@ -79,13 +79,13 @@ def test_the_blocks_of_a_batch_are_put_together_rightly():
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_any_memory_layout_gives_the_same(layout):
     tensors = example(2, 8, 16, 9, 6)
-    expected = with_gradients(winograd.conv2d, *tensors)
-    found = with_gradients(
+    references = with_gradients(winograd.conv2d, *tensors)
+    results = with_gradients(
         winograd.conv2d,
         *(tensor.contiguous(memory_format=layout) if tensor.dim() == 4 else tensor for tensor in tensors),
     )
-    for mine, right in zip(found[:3], expected[:3]):  # the bias's gradient is torch's own sum
-        assert torch.equal(mine, right)
+    for mine, expected in zip(results[:3], references[:3]):  # the bias's gradient is torch's own sum
+        assert torch.equal(mine, expected)
 
 
 def test_the_same_to_the_bit_each_time():
@@ -123,8 +123,8 @@ def test_compiled_without_a_graph_break():
     eager = torch.autograd.grad(model(x).square().sum(), model.parameters())
     compiled = torch.compile(copy.deepcopy(model), fullgraph=True, dynamic=False)
     graph = torch.autograd.grad(compiled(x).square().sum(), compiled.parameters())
-    for mine, right in zip(graph, eager):
-        torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-3)
+    for mine, expected in zip(graph, eager):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-3)
 
 
 # --- in a network ---
@@ -193,26 +193,26 @@ def cache(tmp_path, monkeypatch):
 
 
 def load():
-    """A load of its own: the module's is cached."""
+    """Load anew: the module's own result is cached."""
     return native.load.__wrapped__(winograd.SOURCE)
 
 
-def kept(cache):
+def cached(cache):
     return next(cache.glob("*.so"))
 
 
 def test_it_is_built_once(cache):
     load()
-    first = kept(cache).stat()
+    first = cached(cache).stat()
     load()
     assert [path.suffix for path in sorted(cache.iterdir())] == [".sha256", ".so"]
-    assert kept(cache).stat().st_mtime_ns == first.st_mtime_ns
+    assert cached(cache).stat().st_mtime_ns == first.st_mtime_ns
 
 
 @pytest.mark.parametrize("damage", ["cut in half", "empty", "of another machine", "one bit", "no checksum"])
-def test_a_damaged_library_is_built_anew(cache, damage):
+def test_a_damaged_library_is_rebuilt(cache, damage):
     load()
-    library = kept(cache)
+    library = cached(cache)
     good = library.read_bytes()
     bad = {
         "cut in half": good[: len(good) // 2],
@@ -229,10 +229,10 @@ def test_a_damaged_library_is_built_anew(cache, damage):
     assert library.read_bytes() == good
 
 
-def test_a_foreign_library_with_a_right_checksum_is_left_alone(cache, tmp_path, monkeypatch):
+def test_a_foreign_library_with_a_matching_checksum_is_left_alone(cache, tmp_path, monkeypatch):
     load()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))  # a path that this process has not loaded
-    library = native.cache_folder() / kept(cache).name
+    library = native.cache_folder() / cached(cache).name
     library.parent.mkdir(parents=True)
     library.write_bytes(b"not a library")
     library.with_suffix(".sha256").write_text(hashlib.sha256(b"not a library").hexdigest())
@@ -240,14 +240,14 @@ def test_a_foreign_library_with_a_right_checksum_is_left_alone(cache, tmp_path, 
     assert library.read_bytes() == b"not a library"
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(cache):
+def test_a_cache_that_cannot_be_written_is_not_needed(cache):
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where a folder should be")
     assert isinstance(load(), ctypes.CDLL)
     assert cache.read_text() == "a file where a folder should be"
 
 
-def test_without_a_home_nothing_is_kept(tmp_path, monkeypatch):
+def test_without_a_home_nothing_is_cached(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert isinstance(load(), ctypes.CDLL)
@@ -255,14 +255,14 @@ def test_without_a_home_nothing_is_kept(tmp_path, monkeypatch):
 
 
 def test_two_processes_at_once(cache):
-    words = [sys.executable, "-c", "from common import winograd; winograd.library(); print('built')"]
-    both = [subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    arguments = [sys.executable, "-c", "from common import winograd; winograd.library(); print('built')"]
+    both = [subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=120)[0] for process in both] == ["built\n"] * 2
-    assert native._intact(kept(cache))
+    assert native._intact(cached(cache))
 
 
 def compiler(tmp_path, monkeypatch, script):
-    """The only compiler on the PATH is this shell script."""
+    """Make this shell script the only compiler on the PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "cc").write_text(f"#!/bin/sh\n{script}\n")
@@ -324,18 +324,18 @@ def test_winograd_is_chosen_where_it_pays(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])
-def test_asked_for_where_it_cannot_be_is_a_usage_error(precision, here, monkeypatch):
+def test_winograd_where_it_is_impossible_is_a_usage_error(precision, here, monkeypatch):
     monkeypatch.setattr(machine, "cpu_has_bf16", lambda: True)
-    words = ("--device", "cpu", "--convolutions", "winograd", "--precision", precision)
-    one_clear_line(here(project3.main, *words), "fp32 on a CPU, not in bf16 on cpu", status=2)
+    arguments = ("--device", "cpu", "--convolutions", "winograd", "--precision", precision)
+    one_clear_line(here(project3.main, *arguments), "fp32 on a CPU, not in bf16 on cpu", status=2)
 
 
-def test_an_unknown_word_is_a_usage_error(here):
+def test_an_unknown_algorithm_is_a_usage_error(here):
     one_clear_line(here(project3.main, "--convolutions", "fft"), "--convolutions", "fft", status=2)
 
 
 def test_run_json_names_it_and_a_resumed_run_keeps_it(tmp_path):
-    words = (
+    arguments = (
         MAIN,
         "--scale",
         "quick",
@@ -348,15 +348,15 @@ def test_run_json_names_it_and_a_resumed_run_keeps_it(tmp_path):
         "--out",
         tmp_path,
     )
-    first = run_python(*words, "--convolutions", "winograd", "--keep-checkpoints")
+    first = run_python(*arguments, "--convolutions", "winograd", "--keep-checkpoints")
     assert first.returncode == 0, first.stderr
     assert cli.read_json(tmp_path / "fast_small" / "run.json")["convolutions"] == "winograd"
-    second = run_python(*words, "--convolutions", "direct")
+    second = run_python(*arguments, "--convolutions", "direct")
     one_clear_line(second, "convolutions was winograd, is direct", status=1)
 
 
 def test_without_a_compiler_winograd_is_one_line(tmp_path):
-    words = (MAIN, "--device", "cpu", "--precision", "fp32", "--convolutions", "winograd", "--out", tmp_path)
-    process = run_python(*words, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    arguments = (MAIN, "--device", "cpu", "--precision", "fp32", "--convolutions", "winograd", "--out", tmp_path)
+    process = run_python(*arguments, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
     one_clear_line(process, "needs a C compiler", status=1)
     assert not list(tmp_path.rglob("run.json"))

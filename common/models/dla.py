@@ -1,7 +1,7 @@
 """DLA-34: deep layer aggregation.
 
-Yu et al., Deep Layer Aggregation (arXiv 1707.06484). A stage is a tree of residual blocks whose outputs a 1x1 convolution
-(the root) merges; stages 3 to 5 also pass their downsampled input to the root.
+Yu et al., Deep Layer Aggregation (arXiv 1707.06484). A stage is a tree of residual blocks whose outputs a 1x1
+convolution (the root) merges; stages 3 to 5 also pass their downsampled input to the root.
 """
 
 import torch

@@ -5,10 +5,10 @@ from torch import nn
 
 
 class Dropout(nn.Module):
-    """Zero each activation with probability `p` while training, and scale the others by 1 / (1 - p) (Srivastava et al. 2014).
+    """Zero each activation with probability `p` in training, and scale the others by 1 / (1 - p).
 
-    This is `nn.Dropout` with p in a buffer (not part of the saved weights): `torch.func` maps over buffers, not over
-    Python numbers.
+    Srivastava et al., Dropout (JMLR 15, 2014). This is `nn.Dropout` with p in a buffer (not part of the saved weights):
+    `torch.func` maps over buffers, not over Python numbers.
     """
 
     def __init__(self, p):

@@ -1,7 +1,7 @@
 """LeNet for 32x32 color images, as the assignment's section 3.2 builds it.
 
-After LeCun et al., Gradient-Based Learning Applied to Document Recognition (Proc. IEEE 86, 1998). Departures: three input
-channels, ReLU and max-pooling for tanh and subsampling, a linear last layer, dropout between fc1 and fc2.
+After LeCun et al., Gradient-Based Learning Applied to Document Recognition (Proc. IEEE 86, 1998). Departures: three
+input channels, ReLU and max-pooling instead of tanh and subsampling, a linear last layer, dropout between fc1 and fc2.
 """
 
 import torch.nn.functional as F

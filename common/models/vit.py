@@ -2,8 +2,8 @@
 
 Dosovitskiy et al., An Image is Worth 16x16 Words (arXiv 2010.11929); the encoder is torchvision's. The mean over all
 patches is classified, without a class token (arXiv 2205.01580), so the last tokens are a feature map like a
-convolution's. The report does not say which ViT it used; with its recipe any of this kind performs about as badly as its
-53.48%.
+convolution's. The report does not say which ViT it used; with its recipe any of this kind performs about as badly as
+its 53.48%.
 """
 
 from torch import nn

@@ -1,7 +1,7 @@
 """Wide residual networks with dropout in the blocks.
 
-Zagoruyko & Komodakis, Wide Residual Networks (arXiv 1605.07146): the pre-activation block of arXiv 1603.05027, three stages of
-(depth - 4) / 6 blocks, widths 16k, 32k and 64k.
+Zagoruyko & Komodakis, Wide Residual Networks (arXiv 1605.07146): the pre-activation block of arXiv 1603.05027, three
+stages of (depth - 4) / 6 blocks, widths 16k, 32k and 64k.
 """
 
 import torch.nn.functional as F

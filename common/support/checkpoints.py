@@ -167,7 +167,7 @@ class Checkpoint:
         return {name: document[name] for name in ("epoch", "history", "best_weights")}
 
     def _newest(self):
-        """Return (document, its path) of the newest generation, or of the previous one if that is damaged or missing."""
+        """Return (document, its path) of the newest generation, or of the previous one where that is not usable."""
         path, previous = self.path, previous_path(self.path)
         try:
             if path.exists() or not previous.exists():

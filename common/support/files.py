@@ -19,7 +19,7 @@ def atomic(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     previous: what `path` held is renamed to this first, so that at every moment one of the two exists and is whole.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full. `path`, or `previous`, then holds what `path` held.
+        UserError: the folder cannot be written, or the disk is full. `path`, or `previous`, then has the old content.
     """
     path = Path(path)
     temporary = None
@@ -56,13 +56,13 @@ def remove_stale(folder: str | Path) -> None:
 
 
 def is_temporary(path: str | Path) -> bool:
-    """Return whether `path` has a name that `atomic` gives: .NAME.SUFFIX.8 letters.SUFFIX. Other dotfiles are the user's."""
+    """Return whether `path` has a name that `atomic` gives, .NAME.SUFFIX.8 letters.SUFFIX; other dotfiles are kept."""
     match = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.[^.]+)", Path(path).name)
     return bool(match) and Path(match[1]).suffix == match[2]
 
 
 def clear_checkpoints(folder: str | Path) -> None:
-    """Delete all .pt files in `folder` and below: checkpoints of both generations, saved logits, and unfinished ones."""
+    """Delete all .pt files in `folder` and below: checkpoints of both generations, and what a kill left of one."""
     for path in Path(folder).rglob("*.pt"):
         if not path.is_dir():
             path.unlink(missing_ok=True)
@@ -70,7 +70,9 @@ def clear_checkpoints(folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: str | Path, wait: bool = True, busy: str = "another run is using it") -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` for the block. The system drops it when the process dies, however it dies.
+    """Hold an exclusive lock on the file `path` for the block.
+
+    The system drops it when the process dies, however it dies.
 
     Raises:
         UserError: the lock is taken and `wait` is false, or the file cannot be made.

@@ -23,8 +23,8 @@ TIMEOUT = 120  # seconds; a compilation takes about one
 def load(source: Path) -> ctypes.CDLL:
     """Return the library of the C file `source`, compiled with OpenMP for this CPU.
 
-    It is cached in the user's cache folder under a name that depends on source, flags, compiler and CPU. A checksum next
-    to it is compared before it is loaded, since loading half a library can end the process.
+    It is cached in the user's cache folder under a name that depends on source, flags, compiler and CPU. A checksum
+    next to it is compared before it is loaded, since loading half a library can end the process.
 
     Raises:
         UserError: the system is not Linux on x86-64, there is no C compiler, or every one of them fails.

@@ -17,5 +17,5 @@ TEST_SET = 10_000  # images of the full test set, to which the indices refer
 
 
 def known(labels: torch.Tensor) -> tuple[int, ...]:
-    """Return the known label errors of a test set with these labels (N,); none but for CIFAR-10's full test set."""
+    """Return the known label errors of a test set with labels (N,): none unless it is CIFAR-10's full test set."""
     return LABEL_ERRORS if len(labels) == TEST_SET else ()

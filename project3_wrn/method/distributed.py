@@ -19,7 +19,7 @@ from common.support.errors import UserError
 
 @contextlib.contextmanager
 def process_group(device):
-    """Join the other processes that torchrun has started, if any. Yields this process's device: its own GPU, or `device`."""
+    """Join the other processes that torchrun has started, if any; yield this process's GPU, or `device`."""
     if "WORLD_SIZE" not in os.environ:
         yield device
         return

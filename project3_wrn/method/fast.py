@@ -78,9 +78,9 @@ class Muon(torch.optim.SGD):
     """SGD whose groups marked `orthogonal` move by orthogonal matrices instead, at a constant norm of their weights.
 
     A filter bank (channels, ...) is treated as a matrix with one row per channel; its norm is reset to the square root
-    of its channels every `norm_every` steps. Weight decay is decoupled from the gradient. Jordan et al., Muon (2024), as
-    in the repository's airbench94_muon. torch.optim.Muon accepts matrices only, and always computes in bf16, which most
-    CPUs emulate.
+    of its channels every `norm_every` steps. Weight decay is decoupled from the gradient. Jordan et al., Muon (2024),
+    as in the repository's airbench94_muon. torch.optim.Muon accepts matrices only, and always computes in bf16, which
+    most CPUs emulate.
     """
 
     @torch.no_grad()
@@ -103,10 +103,10 @@ class Muon(torch.optim.SGD):
 
 
 def newton_schulz(matrix, coefficients, eps, steps=3):
-    """Return roughly the nearest orthogonal matrix to (rows, columns): its singular values lie between about 0.5 and 1.5.
+    """Return roughly the nearest orthogonal matrix to `matrix` (rows, columns).
 
-    This is Newton and Schulz's iteration with the quintic of Jordan et al. (2024): odd polynomials of a matrix change
-    its singular values only.
+    Its singular values lie between about 0.5 and 1.5. This is Newton and Schulz's iteration with the quintic of Jordan
+    et al. (2024): odd polynomials of a matrix change its singular values only.
     """
     if len(matrix) > matrix.shape[1]:
         return newton_schulz(matrix.T, coefficients, eps, steps).T

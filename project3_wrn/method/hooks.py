@@ -37,9 +37,9 @@ class EMA(Hook):
 
 
 class Lookahead(Hook):
-    """Pull the network back to a slow average of itself every few steps, and at the last step onto it (arXiv 1907.08610).
+    """Pull the network back to a slow average of itself every few steps (arXiv 1907.08610).
 
-    steps: of the whole training.
+    After the last of all `steps` the network becomes the average.
     """
 
     EVERY = 5  # steps

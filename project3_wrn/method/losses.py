@@ -5,14 +5,14 @@ import torch.nn.functional as F
 
 
 def smoothing_floor(label_smoothing, classes=10):
-    """Return the minimum of cross-entropy with smoothed labels: the entropy of such a label, 0.50 nats for 0.1 and ten classes."""
+    """Return the minimum of cross-entropy with smoothed labels, their entropy: 0.50 nats for 0.1 and ten classes."""
     label = torch.full((classes,), label_smoothing / classes, dtype=torch.float64)
     label[0] += 1 - label_smoothing
     return float(torch.special.entr(label).sum())
 
 
 def focal(logits, y, gamma=2.0, label_smoothing=0.0):
-    """Return cross-entropy with each class's term scaled by (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
+    """Return cross-entropy with each class's term times (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
     log_p = F.log_softmax(logits, 1)
     classes = logits.shape[1]
     targets = y if y.is_floating_point() else torch.eye(classes, device=y.device)[y]
@@ -27,7 +27,7 @@ def ohem(logits, y, share=0.7, label_smoothing=0.0):
 
 
 def supervised_contrastive(features, y, temperature=0.1):
-    """Pull features (B, C) of one class together and those of others apart (Khosla et al., arXiv 2004.11362, equation 2).
+    """Return the loss that pulls features (B, C) of one class together (Khosla et al., arXiv 2004.11362, equation 2).
 
     There is one view per image: its positives are the other images of its class in the batch. Images without any are
     left out of the mean.

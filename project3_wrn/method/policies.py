@@ -1,4 +1,4 @@
-"""Augmentations that chapter 3 of the report proposes: torchvision's policies, and one for the classes that are confused."""
+"""Augmentations that chapter 3 of the report proposes: torchvision's policies, and one for confusable classes."""
 
 import functools
 

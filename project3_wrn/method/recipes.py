@@ -88,8 +88,8 @@ def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_fraction
 
     They are for summed losses: lr per 1024 examples, weight decay per step. A Recipe's are for mean losses, lr for
     batches of 1024 (fast.optimizer scales it). In the long run Nesterov's momentum steps 1 + 1 / (1 - momentum) times
-    lr. The numbers are those of arXiv 2404.00498 and of its repository's airbench95 and, for 96%, legacy/airbench96; its
-    Cutout always lies inside the image, and it leaves out the last, short batch of an epoch, which is trained on here.
+    lr. The numbers are those of arXiv 2404.00498 and of its repository's airbench95 and, for 96%, legacy/airbench96.
+    There Cutout always lies inside the image, and the last, short batch of an epoch is left out; here it is not.
     """
     return Recipe(
         epochs=epochs,
@@ -149,9 +149,9 @@ RECORD = Recipe(
     final_lr_fraction=0.0,
 )
 
-# For comparisons on a CPU, by fast_small: the numbers of the repository's airbench94_muon, with batches so small that few
-# epochs are about as many steps as its 200. Its whitening's bias begins at random and has a schedule of its own; here it
-# begins at 0.
+# For comparisons on a CPU, by fast_small: the numbers of the repository's airbench94_muon, with batches so small that
+# few epochs are about as many steps as its 200. Its whitening's bias begins at random and has a schedule of its own;
+# here it begins at 0.
 SMALL = Recipe(
     epochs=9,
     batch_size=500,

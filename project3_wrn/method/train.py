@@ -47,7 +47,7 @@ def make_splits(recipe, train_set):
 
 
 def evaluation_sets(splits, test_set, scale):
-    """Return what is evaluated after training: `splits`, only the first images of "train" (EVALUATE_TRAIN), and "test"."""
+    """Return what is evaluated after training: `splits`, of "train" only EVALUATE_TRAIN images, and "test"."""
     return {**splits, "test": test_set, "train": splits["train"][slice(EVALUATE_TRAIN[scale])]}
 
 
@@ -174,7 +174,7 @@ def _check_batch_size(recipe, images):
 
 
 def build(model, recipe, seed, train_set, backend=Backend()):
-    """Return (learner, batches of `train_set`, schedule of the learning rate), as the recipe and this seed start them."""
+    """Return (learner, batches of `train_set`, schedule of the learning rate) at the start of a training."""
     check_recipe(model, recipe)
     torch.manual_seed(seed)
     network = MODELS[model]().to(train_set.images.device).to(memory_format=torch.channels_last)
@@ -212,7 +212,7 @@ def build(model, recipe, seed, train_set, backend=Backend()):
 
 
 def build_learner(network, optimizer, recipe, batches, backend):
-    """Return the learner with the loss and the hooks of the recipe; data-parallel where torchrun has started this process."""
+    """Return a learner with the loss and the hooks of the recipe, data-parallel where torchrun started this process."""
     loss = build_loss(recipe)
     if dist.is_initialized():
         if recipe.fast or recipe.ema or recipe.loss == "contrastive":

@@ -1,8 +1,8 @@
-"""Train one network, a stack with dropout and two fast ones for three epochs each; print what came out as one hash.
+"""Train one network, a stack with dropout and two fast ones for three epochs each; print a hash of all results.
 
-An epoch has 14 steps, but 13 of fast94, whose last one ends after 9.
+An epoch has 14 steps, with fast94 13, the last one 9.
 
-python tests/scripts/killed_run.py FOLDER KILL_AT     KILL_AT: the step of this process that is SIGKILLed in, 0 for none
+python tests/scripts/killed_run.py FOLDER KILL_AT     KILL_AT: the step at which this process kills itself, or 0
 """
 
 import dataclasses

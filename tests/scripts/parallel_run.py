@@ -1,4 +1,4 @@
-"""Train LeNet for two epochs whose last batches are short, alone or as one of torchrun's processes; save what came out.
+"""Train LeNet for two epochs whose last batches are short, alone or as one of torchrun's processes; save the results.
 
 python tests/scripts/parallel_run.py FILE
 """

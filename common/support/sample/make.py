@@ -1,4 +1,6 @@
-"""Make the embedded sample from verified CIFAR-10: the first 140 training and 50 test images of each class, in file order.
+"""Make the embedded sample from verified CIFAR-10.
+
+It has the first 140 training and 50 test images of each class, in file order.
 
 python common/support/sample/make.py [--data DIR]
 """
