@@ -8,9 +8,11 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any, NoReturn
 
 from common.support import machine
 from common.support.errors import UsageError, UserError
@@ -45,14 +47,14 @@ class Options:
     keep_checkpoints: bool
 
 
-def positive(text):
+def positive(text: str) -> int:
     """Parse a positive integer, for argparse."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 
-def make_parser(description, seeds=SEEDS):
+def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParser:
     """Return a parser with the flags that all scripts share."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -101,7 +103,7 @@ def make_parser(description, seeds=SEEDS):
     return parser
 
 
-def add_convolutions(parser):
+def add_convolutions(parser: argparse.ArgumentParser) -> None:
     """Add --convolutions, for the scripts whose networks have enough 3x3 convolutions for it to matter."""
     parser.add_argument(
         "--convolutions",
@@ -111,7 +113,9 @@ def add_convolutions(parser):
     )
 
 
-def resolve_options(args, folder, seeds=SEEDS, *, altered=False, name=""):
+def resolve_options(
+    args: argparse.Namespace, folder: Path, seeds: dict = SEEDS, *, altered: bool = False, name: str = ""
+) -> Options:
     """Return the Options that parsed flags ask for.
 
     folder: of the script; results go to its outputs/ (or outputs_quick/, outputs_custom/), below that to `name`.
@@ -163,7 +167,9 @@ def resolve_options(args, folder, seeds=SEEDS, *, altered=False, name=""):
     )
 
 
-def run_task(description, folder, train, write_results, *, seeds=SEEDS, name=""):
+def run_task(
+    description: str, folder: Path, train: Callable, write_results: Callable, *, seeds: dict = SEEDS, name: str = ""
+) -> None:
     """Run a task of the assignment from its command line to its tables and figures.
 
     train: called with the Options. write_results: called with (folder to read from, folder to write to, language).
@@ -171,7 +177,8 @@ def run_task(description, folder, train, write_results, *, seeds=SEEDS, name="")
     """
     options = resolve_options(make_parser(description, seeds).parse_args(), folder, seeds, name=name)
     if options.plan:
-        return train(options)
+        train(options)
+        return
     with output_folder(options):
         if not options.redraw:
             train(options)
@@ -180,7 +187,7 @@ def run_task(description, folder, train, write_results, *, seeds=SEEDS, name="")
 
 
 @contextlib.contextmanager
-def output_folder(options):
+def output_folder(options: Options) -> Iterator[None]:
     """Hold `options.out` for this start alone; what a killed run left half-written there is removed.
 
     With --fresh the checkpoints are removed first. They are removed at the end too, once everything is written, unless
@@ -199,7 +206,7 @@ def output_folder(options):
             clear_checkpoints(checkpoints)
 
 
-def write_run_json(options, source, **facts):
+def write_run_json(options: Options, source: str, **facts) -> None:
     """Write run.json: everything needed to reproduce the results. source: where the data came from."""
     document = {
         "command": options.command,
@@ -222,19 +229,19 @@ def write_run_json(options, source, **facts):
     write_json(options.out / "run.json", document | facts)
 
 
-def timestamp(seconds):
+def timestamp(seconds: float) -> str:
     """Format seconds since 1970 as UTC: 2026-11-22T05:09:22Z."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def command_line():
+def command_line() -> str:
     """Return the command that started this process, its script relative to the repository."""
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT).as_posix() if ROOT in script.parents else sys.argv[0]
     return " ".join(["python", name, *sys.argv[1:]])
 
 
-def git_commit():
+def git_commit() -> str | None:
     """Return the commit of the code, marked where files differ from it; None outside a checkout."""
 
     def git(*arguments):
@@ -248,13 +255,13 @@ def git_commit():
         return None
 
 
-def write_json(path, document):
+def write_json(path: Path, document: object) -> None:
     """Write `document` to `path`, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path):
+def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
@@ -268,7 +275,7 @@ def read_json(path):
         raise UserError(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
 
 
-def entry_point(main):
+def entry_point(main: Callable) -> NoReturn:
     """Call `main` and exit with its status; an error that the user can put right becomes one line without traceback."""
     try:
         sys.exit(main())
@@ -289,7 +296,7 @@ def entry_point(main):
         raise
 
 
-def exit_with(line, status):
+def exit_with(line: str, status: int) -> NoReturn:
     """Print one line to standard error and exit."""
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(status)

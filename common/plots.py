@@ -30,7 +30,8 @@ LIKELY = (
     *("hiragino", "stheiti", "simsun", "uming", "ukai", "droid"),
 )
 QUICK = "QUICK RUN on the embedded sample; not comparable with the report"
-_look = {"quick": False, "labels": ENGLISH}  # of the figures that follow; `setup` sets it as it sets matplotlib's rcParams
+# of the figures that follow; `setup` sets it as it sets matplotlib's rcParams
+_look = {"quick": False, "labels": ENGLISH}
 
 
 def setup(lang: str = "en", scale: str = "full") -> None:

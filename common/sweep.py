@@ -1,7 +1,7 @@
 """Train every configuration of a task with every seed: in stacks where the network allows it, one process per CPU core.
 
-A configuration is a dict of plain values: model, epochs, batch_size, lr, momentum, weight_decay, dropout. Those that differ
-in the last four only are trained together, as one job. Each job has a checkpoint, so a killed sweep resumes.
+A configuration is a dict of plain values: model, epochs, batch_size, lr, momentum, weight_decay, dropout. Those that
+differ in the last four only are trained together, as one job. Each job has a checkpoint, so a killed sweep resumes.
 """
 
 import multiprocessing
@@ -100,16 +100,18 @@ def run(
 ) -> dict[tuple[str, int], dict[str, np.ndarray]]:
     """Train every configuration with every seed; return {(configuration, seed): history} as in common/training.py.
 
-    Saves the histories to `save_to` in the folder of outputs, and run.json. With --plan it prints what it would train and
-    returns {}.
+    Saves the histories to `save_to` in the folder of outputs, and run.json. With --plan it prints what it would train
+    and returns {}.
 
     configs: {name: change from `base`}.
     seeds: `options.seeds` where none are given.
-    validation: train on the 45,000 images of the 9:1 split and measure the other 5,000 as val_loss and val_accuracy after
-        each epoch; save the indices of both as split.npz. Otherwise train on all images. Test loss and test accuracy are
-        always measured, and nothing is chosen by them.
-    evaluate_train: also measure clean_train_loss and clean_train_accuracy, in evaluation mode, on 10,000 training images.
-    stacked: false trains each run by itself, for seconds that can be compared. In a stack, a run's `seconds` are its share.
+    validation: train on the 45,000 images of the 9:1 split and measure the other 5,000 as val_loss and val_accuracy
+        after each epoch; save the indices of both as split.npz. Otherwise train on all images. Test loss and test
+        accuracy are always measured, and nothing is chosen by them.
+    evaluate_train: also measure clean_train_loss and clean_train_accuracy, in evaluation mode, on 10,000 training
+        images.
+    stacked: false trains each run by itself, for seconds that can be compared. In a stack a run's `seconds` are its
+        share.
     batches_of: the seed whose losses are saved batch by batch; None for none.
     """
     configs = configure(configs, base, options)

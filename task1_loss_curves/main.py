@@ -1,6 +1,6 @@
 """Task 1. How does LeNet's training loss fall, batch by batch and epoch by epoch? (assignment, sections 3.1 and 4.1)
 
-    python task1_loss_curves/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
+    python task1_loss_curves/main.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 Writes to task1_loss_curves/outputs/:
     loss_history.npz        the report's batch_losses, epoch_losses and batch_indices, of the first seed

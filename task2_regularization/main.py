@@ -1,10 +1,10 @@
 """Task 2. Do L2 and dropout help LeNet on CIFAR-10, and at what strength? (assignment, sections 3.2 and 4.2.4)
 
-    python task2_regularization/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
+    python task2_regularization/main.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 Writes to task2_regularization/outputs/:
     loss_history.npz          every run: running loss; loss and accuracy on training and test images; weight norms
-    comparison.md             every strength; the report's comparison of L2 and dropout, and its table 2, with our values
+    comparison.md             every strength; the report's comparison of L2 and dropout, and its table 2
     curves.png                loss and accuracy of training and test over the epochs
     strength.png              accuracy against the strength of each
     results.csv, summary.csv, run.json
@@ -115,7 +115,7 @@ def verdict(final):
     return (
         f"The highest accuracy is that of `{best}`, {accuracy[best].mean():.2f}%; "
         f"without regularization it is {none.mean():.2f}%. "
-        f"Compared with `no_regularization` seed by seed, by more than {ERRORS} standard errors (differences in points): "
+        f"Compared with `no_regularization` seed by seed (difference in points), by more than {ERRORS} standard errors "
         f"better: {lists[0]}; worse: {lists[1]}. "
         f"The gap is {gap['no_regularization'].mean():.2f} points without regularization "
         f"and {gap['baseline'].mean():.2f} with the baseline, which has both. "

@@ -1,11 +1,12 @@
 """Task 3. How do learning rate, length, momentum and regularization affect LeNet? (assignment, sections 3.3 and 4.2)
 
-    python task3_hparams/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
+    python task3_hparams/main.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
-Trains the report's seven configurations and the eighth that it recommends on all 50,000 training images, compared on the test
-set as in the report; then again on the 9:1 split, where validation accuracy chooses the best. Writes to task3_hparams/outputs/:
+Trains the report's seven configurations, and the eighth that it recommends, on all 50,000 training images, and compares
+them on the test set as the report does; then again on the 9:1 split, where validation accuracy chooses the best.
+Writes to task3_hparams/outputs/:
     loss_history.npz          every run on all training images
-    split_history.npz         every run on 45,000, with validation loss and accuracy; split.npz: the indices of those images
+    split_history.npz         every run on 45,000, with validation loss and accuracy; split.npz: which images those are
     losses_<config>.png       the two-panel loss figure of each configuration (figure 2)
     comparison.png            the four panels of figure 3
     hyperparameters.md        tables 1 and 2 compared with the report's, and what validation chooses
@@ -131,12 +132,13 @@ def explanation(histories, accuracy):
     for name, report in ACCURACY.items():
         difference = accuracy[name].mean() - report
         if abs(difference) > TOLERANCE:
-            values = [v for (config, _), history in histories.items() if config == name for v in history["test_accuracy"]]
-            inside = "inside" if min(values) <= report <= max(values) else "outside"
+            runs = [history["test_accuracy"] for (config, _), history in histories.items() if config == name]
+            lowest, highest = min(map(min, runs)), max(map(max, runs))
+            inside = "inside" if lowest <= report <= highest else "outside"
             sentences.append(
                 f"`{name}` differs by {difference:+.2f} points from the report's {report:.2f}%; "
                 f"the standard deviation of our seeds is {tables.std(accuracy[name]):.2f}. "
-                f"Over all epochs and seeds its accuracy ranges from {min(values):.2f}% to {max(values):.2f}%, "
+                f"Over all epochs and seeds its accuracy ranges from {lowest:.2f}% to {highest:.2f}%, "
                 f"and the report's number lies {inside} that range."
             )
     difference = (accuracy["low_lr"] - accuracy["no_momentum"]).mean()
@@ -173,14 +175,14 @@ def selection(on_split):
     return (
         f"Mean ± standard deviation over {len(validation[best])} seeds.",
         rows,
-        f"Validation chooses `{best}` ({validation[best].mean():.2f}%), whose test accuracy is {test[best].mean():.2f}%; "
-        f"{agreement}, {order}. "
+        f"Validation chooses `{best}` ({validation[best].mean():.2f}%), whose test accuracy is "
+        f"{test[best].mean():.2f}%; {agreement}, {order}. "
         f"Validation and test accuracy of a configuration differ by {largest:.2f} points at most.",
     )
 
 
 def draw_comparison(path, histories, accuracy, loss):
-    """Draw the report's figure 3: losses and accuracies over the epochs, final accuracies, and final loss against accuracy."""
+    """Draw the report's four panels: losses, accuracies, final accuracies, and final loss against final accuracy."""
     figure, ((losses, accuracies), (final, related)) = plots.plt.subplots(2, 2, figsize=(14, 10), layout="constrained")
     plots.curves(losses, histories, "epoch_losses", "Mean training loss")
     losses.set_title("Training loss of each epoch")

@@ -1,9 +1,9 @@
 """Task 4, second question. Which batch size did the report use? (assignment, sections 4.2 and 4.3)
 
-    python task4_architectures/batch_size.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
+    python task4_architectures/batch_size.py [--scale quick|full] [--device cpu|cuda|mps] [--plan] [--redraw]
 
-The report does not state it. Its LeNet reaches 54.93% after ten epochs in task 3 and 36.30% in task 4, and nothing else that
-it states differs. Writes to task4_architectures/outputs/batch_size/:
+The report does not state it. Its LeNet reaches 54.93% after ten epochs in task 3 and 36.30% in task 4, and nothing else
+that it states differs. Writes to task4_architectures/outputs/batch_size/:
     loss_history.npz          LeNet, ten epochs at each batch size
     resnet_history.npz        LightweightResNet, one epoch at each
     batch_size.png            LeNet's accuracy over the epochs
@@ -91,7 +91,7 @@ def caption(histories):
 
 
 def size_table(histories):
-    """Return the report's row and one row per batch size, and {batch size: distance} of those tried with both networks."""
+    """Return the report's row and one per batch size, and {batch size: distance} of those tried with both networks."""
     report = {column: f"{value:.2f}" for column, (_, _, value) in REPORTED.items()}
     rows, distances = [{"batch size": "the report", **report, "mean distance": ""}], {}
     for size in SIZES:

@@ -1,9 +1,9 @@
 """Task 4. How much better is a small residual network than LeNet? (assignment, sections 3.4 and 4.3)
 
-    python task4_architectures/main.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
+    python task4_architectures/main.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
-Trains LeNet and LightweightResNet for ten epochs each. The report does not state its batch size; batch_size.py, next to this
-script, asks which one it was. Writes to task4_architectures/outputs/:
+Trains LeNet and LightweightResNet for ten epochs each. The report does not state its batch size; batch_size.py, next to
+this script, asks which one it was. Writes to task4_architectures/outputs/:
     loss_history.npz          both networks, every seed
     comparison.png            figure 4: test accuracy over the epochs, and at the end
     architectures.md          table 3 compared with the report's

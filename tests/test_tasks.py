@@ -1,4 +1,4 @@
-"""Every main.py at quick scale, as a user types it; its outputs; bad input; the committed results."""
+"""Every script of tasks 1 to 4 at quick scale, as a user types it; its outputs; bad input; the committed results."""
 
 import importlib.util
 import os
@@ -8,154 +8,203 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from common import cli, tables
-from common.data import CLASSES
+from benchmarks import step_cost
+from common import cli, plots, sweep, tables
 from common.learners import Learner, StackedLearner
+from common.support import files, machine
+from common.support.translations import CHINESE
 from tests.conftest import ROOT, TASKS, one_clear_line, run_python
 
+FIRST, TASK2, TASK3, TASK4, BATCH_SIZE = SCRIPTS = (
+    *(f"{task}/main.py" for task in TASKS),
+    "task4_architectures/batch_size.py",
+)
 OUTPUTS = {
-    "task1_loss_curves": {"loss_history.npz", "loss_history_seeds.npz", "loss_curves.png", "loss_table.md"},
-    "task2_regularization": {"loss_history.npz", "comparison.md", "curves.png", "strength.png"},
-    "task3_hparams": {
-        "loss_history.npz",
-        "split_history.npz",
-        "split.npz",
-        "comparison.png",
-        "hyperparameters.md",
-        "split_results.csv",
+    FIRST: {"loss_history.npz", "loss_history_seeds.npz", "loss_curves.png", "loss_table.md"},
+    TASK2: {"loss_history.npz", "comparison.md", "curves.png", "strength.png"},
+    TASK3: {
+        *("loss_history.npz", "split_history.npz", "split.npz"),
+        *("comparison.png", "hyperparameters.md", "split_results.csv"),
     },
-    "task4_architectures": {
-        "loss_history.npz",
-        "batch_history.npz",
-        "comparison.png",
-        "batch_size.png",
-        "architectures.md",
-    },
+    TASK4: {"loss_history.npz", "comparison.png", "architectures.md"},
+    BATCH_SIZE: {"loss_history.npz", "resnet_history.npz", "batch_size.png", "batch_size.md"},
 }
-SHORTER = {"task4_architectures": ("--epochs", "1")}
 ALWAYS = {"results.csv", "summary.csv", "run.json"}
+SHORTER = {TASK4: ("--epochs", "1"), BATCH_SIZE: ("--epochs", "1")}
+QUICK = ("--scale", "quick", "--device", "cpu")
+NAMES = {"LeNet", "ResNet", "Dropout"}  # what Chinese figures call as English ones do
 
 
-def load_main(task):
-    spec = importlib.util.spec_from_file_location(f"{task}_main", ROOT / task / "main.py")
+def load_script(script):
+    spec = importlib.util.spec_from_file_location(script.replace("/", "_").removesuffix(".py"), ROOT / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
+def configs_of(script):
+    module = load_script(script)
+    return [*module.CONFIGS, *getattr(module, "RESNETS", ())]
+
+
+def outputs_of(script, folder):
+    """Return where a script writes when it is given `folder` as --out."""
+    return folder / "batch_size" if script == BATCH_SIZE else folder
+
+
+def lock(folder):
+    """Hold a folder of outputs, as a running script does."""
+    return files.locked(folder / "checkpoints" / "lock", wait=False)
+
+
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
-    """{task: folder of results}: each task at quick scale, started in another working directory.
+    """quick(script): folder of results at quick scale, started in another working directory.
 
-    Task 1 trains in a process a core; the others have one core, so one process, as starting more takes longer than they train.
+    Task 1 trains in one process per core; the others have one core, so one process, as starting more takes longer than
+    they train. batch_size.py writes below the results of task 4's main.py, which it reads.
     """
     made, elsewhere = {}, tmp_path_factory.mktemp("elsewhere")
 
-    def of(task):
-        if task not in made:
-            out = tmp_path_factory.mktemp(task) / "results"
-            words = [
-                ROOT / task / "main.py",
-                "--scale",
-                "quick",
-                "--device",
-                "cpu",
-                "--out",
-                out,
-                *SHORTER.get(task, ()),
-            ]
-            process = run_python(*words, cwd=elsewhere, cores=None if task == TASKS[0] else 1)
+    def train(script):
+        if script not in made:
+            out = train(TASK4) if script == BATCH_SIZE else tmp_path_factory.mktemp(Path(script).parts[0]) / "results"
+            words = [ROOT / script, *QUICK, "--out", out, *SHORTER.get(script, ())]
+            process = run_python(*words, cwd=elsewhere, cores=None if script == FIRST else 1)
             assert process.returncode == 0, process.stderr
-            made[task] = out
-        return made[task]
+            made[script] = outputs_of(script, out)
+        return made[script]
 
-    return of
+    return train
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_quick_writes_everything_finite_and_stamped(quick, task):
-    out = quick(task)
-    assert OUTPUTS[task] | ALWAYS <= {path.name for path in out.iterdir()}
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_quick_writes_everything_finite_and_stamped(quick, script):
+    out = quick(script)
+    assert OUTPUTS[script] | ALWAYS <= {path.name for path in out.iterdir()}
     rows = tables.read_csv(out / "results.csv")
     assert {"config", "seed", "test_accuracy", "train_loss", "epochs", "seconds"} <= rows[0].keys()
     assert [(row["config"], row["seed"]) for row in rows] == [
-        (run, seed) for run in load_main(task).CONFIGS for seed in "01"
+        (config, seed) for config in configs_of(script) for seed in ("0" if config.startswith("resnet") else "01")
     ]
     for row in rows:
         assert row["scale"] == "quick"
-        assert (
-            0 <= float(row["test_accuracy"]) <= 100
-            and np.isfinite(float(row["train_loss"]))
-            and float(row["seconds"]) > 0
-        )
+        assert 0 <= float(row["test_accuracy"]) <= 100
+        assert np.isfinite(float(row["train_loss"])) and float(row["seconds"]) > 0
     for page in out.glob("*.md"):
         assert page.read_text(encoding="utf-8").splitlines()[2].startswith("**QUICK**")
     run_json = cli.read_json(out / "run.json")
     assert run_json["scale"] == "quick" and run_json["seeds"] == [0, 1] and run_json["versions"]["torch"]
+    assert list(run_json["configs"]) == configs_of(script)  # of all sweeps
+    assert "sample" in run_json["data"]
     assert not list(out.rglob("*.pt"))  # finished: nothing to resume
 
 
 def test_the_reports_three_keys(quick):
-    history = tables.load_arrays(quick("task1_loss_curves") / "loss_history.npz")
+    history = tables.load_arrays(quick(FIRST) / "loss_history.npz")
     assert set(history) == {"batch_losses", "epoch_losses", "batch_indices"}
     steps = len(history["batch_losses"])
     assert steps == 1400 / 4 * len(history["epoch_losses"])
     assert history["batch_indices"].tolist() == list(range(1, steps + 1))
-    assert np.allclose(
-        history["epoch_losses"], history["batch_losses"].reshape(len(history["epoch_losses"]), -1).mean(1), rtol=1e-5
-    )
+    means = history["batch_losses"].reshape(len(history["epoch_losses"]), -1).mean(1)
+    assert np.allclose(history["epoch_losses"], means, rtol=1e-5)
 
 
-def test_runs_that_differ_only_in_length_are_one_training(quick):
+def test_configurations_that_differ_only_in_length_are_one_training(quick):
     """Without dropout, same seed and batches: the longer run's first epochs are the shorter run's."""
-    histories = tables.load_histories(quick("task3_hparams") / "loss_history.npz")
+    histories = tables.load_histories(quick(TASK3) / "loss_history.npz")
     longer, shorter = histories["no_regularization_more_epochs", 0], histories["no_regularization", 0]
     assert np.allclose(longer["epoch_losses"][: len(shorter["epoch_losses"])], shorter["epoch_losses"], atol=1e-4)
 
 
-def test_the_split_is_saved_and_is_the_one_trained_on(quick, sample):
-    saved = tables.load_arrays(quick("task3_hparams") / "split.npz")
+def test_the_split_is_saved_and_is_the_one_trained_on(quick):
+    saved = tables.load_arrays(quick(TASK3) / "split.npz")
     assert sorted([*saved["train"], *saved["validation"]]) == list(range(1400))
-    histories = tables.load_histories(quick("task3_hparams") / "split_history.npz")
+    histories = tables.load_histories(quick(TASK3) / "split_history.npz")
     assert all("val_accuracy" in history for history in histories.values())
-    right = histories["baseline", 0]["val_accuracy"] * 140 / 100  # of the 140 held-out images
-    assert np.allclose(right, right.round(), atol=1e-3)
+    correct = histories["baseline", 0]["val_accuracy"] * 140 / 100  # of the 140 held-out images
+    assert np.allclose(correct, correct.round(), atol=1e-3)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-@pytest.mark.parametrize("task", TASKS)
-def test_tables_and_figures_are_drawn_from_the_saved_history(quick, task, lang, tmp_path, recwarn):
-    from common import plots
-
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_tables_and_figures_are_drawn_from_the_saved_history(quick, script, lang, tmp_path, recwarn):
     if lang == "zh" and not plots.chinese_font():
         pytest.skip("no font with Chinese glyphs is installed")
-    load_main(task).write_results(quick(task), tmp_path, lang)
+    source, out = quick(script), outputs_of(script, tmp_path)
+    load_script(script).write_results(source, out, lang)
     assert not [warning for warning in recwarn if "lyph" in str(warning.message)]
-    drawn = {path.name for path in quick(task).iterdir() if path.suffix in (".csv", ".md", ".png")}
-    assert {path.name for path in tmp_path.iterdir()} == drawn
-    for path in [*tmp_path.glob("*.csv"), *tmp_path.glob("*.md")]:
-        assert path.read_bytes() == (quick(task) / path.name).read_bytes(), path.name
+    drawn = {path.name for path in source.iterdir() if path.suffix in (".csv", ".md", ".png")}
+    assert {path.name for path in out.iterdir()} == drawn
+    for path in [*out.glob("*.csv"), *out.glob("*.md")]:
+        assert path.read_bytes() == (source / path.name).read_bytes(), path.name
+
+
+@pytest.fixture
+def figure_texts(monkeypatch):
+    """Every text of the figures that are saved, as drawn; no figure is written. Works without a Chinese font."""
+    texts = []
+
+    def collect(figure, *arguments, **options):
+        figure.canvas.draw()  # which makes the labels of ticks
+        texts.extend(text.get_text() for text in figure.findobj(Text) if text.get_visible())
+
+    monkeypatch.setattr(Figure, "savefig", collect)
+    monkeypatch.setattr(plots, "chinese_font", lambda: "DejaVu Sans")
+    return texts
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_chinese_figures_have_no_english_label(quick, script, tmp_path, figure_texts):
+    load_script(script).write_results(quick(script), tmp_path, "zh")
+    assert len({text for text in figure_texts if re.search("[一-鿿]", text)}) > 3
+    assert not {word for text in figure_texts for word in re.findall("[A-Za-z_]{2,}", text)} - NAMES
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_english_figures_have_no_identifier(quick, script, tmp_path, figure_texts):
+    load_script(script).write_results(quick(script), tmp_path)
+    assert any("Epoch" in text for text in figure_texts)
+    assert not [text for text in figure_texts if "_" in text or re.search("[一-鿿]", text)]
+
+
+def test_a_line_that_lies_on_another_can_be_seen(quick, tmp_path, monkeypatch):
+    """low_lr and no_momentum, no_regularization and its longer run: the upper line has gaps, or another marker."""
+    styles = {}
+
+    def collect(figure, path):
+        for line in figure.axes[0].lines if Path(path).name == "comparison.png" else ():
+            styles[line.get_label()] = (line.get_linestyle(), line.get_marker())
+
+    monkeypatch.setattr(plots, "save", collect)
+    load_script(TASK3).write_results(quick(TASK3), tmp_path)
+    for lower, upper in (("low_lr", "no_momentum"), ("no_regularization", "no_regularization_more_epochs")):
+        assert styles[lower][0] == "-" != styles[upper][0] and styles[lower][1] != styles[upper][1]
 
 
 def test_redraw_from_the_command_line_trains_nothing(quick, here):
-    out = quick("task1_loss_curves")
+    out = quick(FIRST)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.suffix != ".png"}
     (out / "loss_curves.png").unlink()
-    process = here(load_main(TASKS[0]).main, "--scale", "quick", "--redraw", "--out", out)
+    process = here(load_script(FIRST).main, "--scale", "quick", "--redraw", "--out", out)
     assert process.returncode == 0, process.stderr
     assert (out / "loss_curves.png").exists()
     assert before == {name: (out / name).read_bytes() for name in before}
 
 
 def test_a_diverged_run_is_drawn_too(quick, tmp_path):
-    """One seed that diverged in its first epoch and stopped there, beside one that did not."""
+    """One seed that diverged in its first epoch and stopped there, next to one that did not."""
     source = tmp_path / "source"
-    shutil.copytree(quick("task3_hparams"), source)
+    shutil.copytree(quick(TASK3), source)
     histories = tables.load_histories(source / "loss_history.npz")
     cut = histories["more_epochs", 0]
     for field, values in cut.items():
@@ -167,41 +216,79 @@ def test_a_diverged_run_is_drawn_too(quick, tmp_path):
             cut[field] = values[:1]
     cut["epoch_losses"], cut["diverged_step"] = np.array([np.nan], np.float32), np.array(101)
     tables.save_histories(source / "loss_history.npz", histories)
-    load_main("task3_hparams").write_results(source, tmp_path)
+    load_script(TASK3).write_results(source, tmp_path)
     rows = {(row["config"], row["seed"]): row for row in tables.read_csv(tmp_path / "results.csv")}
     assert rows["more_epochs", "0"]["diverged_step"] == "101" and rows["more_epochs", "0"]["train_loss"] == "nan"
 
 
-def test_without_a_chinese_font_figures_are_english_and_say_so(monkeypatch, capsys):
-    from common import plots
+def test_batch_size_is_drawn_where_main_has_not_run(quick, tmp_path):
+    """Then batch size 64 has no residual network, and is not compared."""
+    source = tmp_path / "alone" / "batch_size"
+    shutil.copytree(quick(BATCH_SIZE), source)
+    load_script(BATCH_SIZE).write_results(source, tmp_path)
+    rows = [line.split(" | ") for line in (tmp_path / "batch_size.md").read_text(encoding="utf-8").splitlines()]
+    cells = {row[0].removeprefix("| "): row[3:] for row in rows if len(row) == 5}
+    assert cells["64"] == ["", " |"] and cells["100"][0] and float(cells["100"][1].removesuffix(" |")) > 0
 
+
+def test_without_a_chinese_font_figures_are_english_and_say_so(monkeypatch, capsys):
     monkeypatch.setattr(plots, "chinese_font", lambda: None)
-    style = plots.Style("zh")
-    assert style.text("Epoch") == "Epoch"
+    plots.setup("zh")
+    assert plots.translate("Epoch") == "Epoch"
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_every_label_of_every_run_is_translated():
-    from common.support.translations import CHINESE
-    from project3_wrn import improvements
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_configuration_has_a_chinese_name(script):
+    for config in load_script(script).CONFIGS:
+        assert config in CHINESE or config.startswith(("l2_", "dropout_")), config
 
-    for task in TASKS:
-        for run in load_main(task).CONFIGS:
-            assert run in CHINESE or run.startswith(("l2_", "dropout_")), run
-    assert not improvements.make_configs("cpu").keys() - CHINESE.keys()
-    drawn = (ROOT / "project3_wrn" / "outputs.py").read_text(encoding="utf-8")
-    labels = re.findall(r'style\.text\("([^"]+)"\)', drawn)
-    assert len(labels) > 20 and not {*labels, *CLASSES, "is", "taken for"} - CHINESE.keys()
+
+def test_the_cost_of_a_step_is_measured_for_every_compared_network_and_shown(quick, tmp_path):
+    costs = step_cost.step_costs(torch.device("cpu"), steps=2)
+    assert list(costs) == ["no_regularization", "l2", "dropout", "baseline"] and min(costs.values()) > 0
+    source = tmp_path / "source"
+    shutil.copytree(quick(TASK2), source)
+    assert "ms per step" not in (source / "comparison.md").read_text(encoding="utf-8")
+    cli.write_json(source / "cost.json", costs)
+    load_script(TASK2).write_results(source, tmp_path)
+    row = next(
+        line for line in (tmp_path / "comparison.md").read_text(encoding="utf-8").splitlines() if "ms per" in line
+    )
+    assert row.endswith(" | ".join(f"{costs[name]:.2f}" for name in list(costs)[:3]) + " |")
+
+
+# --- run.json ---
+
+
+def options_for(folder, monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["task/main.py", *QUICK, *map(str, words)])
+    return cli.resolve_options(cli.make_parser("").parse_args(), folder)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_run_json_has_the_configurations_of_one_start(monkeypatch, tmp_path, damaged):
+    lenet, resnet = ({"model": name} for name in ("lenet", "lightweight_resnet"))
+    first = options_for(tmp_path, monkeypatch, "--precision", "bf16")
+    path = first.out / "run.json"
+    cli.write_json(path, {"started": "2020-01-01T00:00:00Z", "configs": {"old": lenet}})
+    if damaged:
+        path.write_text('{"started"')
+    sweep._write_run_json({"a": lenet}, first, "here")
+    assert cli.read_json(path)["configs"] == {"a": lenet}
+    sweep._write_run_json({"b": resnet}, first, "here")
+    document = cli.read_json(path)
+    assert document["configs"] == {"a": lenet, "b": resnet}
+    assert document["precision"] == "fp32 and bf16" and document["data"] == "here"
 
 
 # --- stopped and resumed ---
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are not the same there")
-def test_a_stopped_task_goes_on_where_it_stopped(tmp_path):
-    """Ctrl-C after the first epoch: one line, status 130, nothing written; the next start trains the other two and ends."""
-    words = [ROOT / TASKS[0] / "main.py", "--scale", "quick", "--device", "cpu", "--seeds", "1", "--epochs", "3"]
-    words += ["--out", tmp_path]
+def test_a_stopped_task_resumes_where_it_stopped(tmp_path):
+    """Ctrl-C after the first epoch: one line, status 130, no results; the next start trains the other two epochs."""
+    words = [ROOT / FIRST, *QUICK, "--seeds", "1", "--epochs", "3", "--out", tmp_path]
     child = subprocess.Popen(
         [sys.executable, *map(str, words)],
         stdin=subprocess.DEVNULL,
@@ -210,7 +297,7 @@ def test_a_stopped_task_goes_on_where_it_stopped(tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
     )
-    checkpoint = tmp_path / "checkpoints" / "runs" / "baseline-0.pt"
+    checkpoint = tmp_path / "checkpoints" / "loss_history_seeds" / "baseline-0.pt"
     while child.poll() is None and not checkpoint.exists():
         time.sleep(0.02)
     child.send_signal(signal.SIGINT)
@@ -227,39 +314,41 @@ def test_a_stopped_task_goes_on_where_it_stopped(tmp_path):
     assert len(losses) == 3 * 350 and np.array_equal(losses[: len(kept)], kept)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_stop_while_the_report_is_drawn_loses_no_training(task, tmp_path, monkeypatch, here):
-    """The checkpoints go only after it; the same command trains nothing, writes everything and then lets them go."""
-    words = ("--scale", "quick", "--device", "cpu", "--epochs", "1", "--seeds", "1", "--out", tmp_path)
-    module, trained = load_main(task), []
-    for kind in (StackedLearner, Learner):
-        step = lambda self, x, y, real=kind.step: trained.append(1) or real(self, x, y)
-        monkeypatch.setattr(kind, "step", step)
-    monkeypatch.setattr(machine, "cores", lambda: 1)  # all in this process
-    if task == "task2_regularization":
-        monkeypatch.setattr(module, "step_costs", lambda runs, options: dict.fromkeys(module.COMPARED, 1.0))
-    drawn = module.write_results
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_stop_while_the_results_are_drawn_loses_no_training(script, tmp_path, monkeypatch, here):
+    """Checkpoints are removed only after that; the same command trains nothing, writes everything and removes them."""
+    words = (*QUICK, "--epochs", "1", "--seeds", "1", "--out", tmp_path)
+    module, trained = load_script(script), []
 
-    def stopped(*_):
+    def count_steps(kind):
+        real = kind.step
+        monkeypatch.setattr(kind, "step", lambda self, x, y: trained.append(1) or real(self, x, y))
+
+    count_steps(StackedLearner)
+    count_steps(Learner)
+    monkeypatch.setattr(machine, "cores", lambda: 1)  # all in this process
+    draw = module.write_results
+
+    def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "write_results", stopped)
+    monkeypatch.setattr(module, "write_results", stop)
     process = here(module.main, *words)
     assert process.returncode == 130 and "the same command" in process.stderr
     assert trained and list(tmp_path.rglob("*.pt"))
     trained.clear()
-    monkeypatch.setattr(module, "write_results", drawn)
+    monkeypatch.setattr(module, "write_results", draw)
     process = here(module.main, *words)
     assert process.returncode == 0 and not trained, process.stderr
-    assert OUTPUTS[task] | ALWAYS <= {path.name for path in tmp_path.iterdir()}
+    assert OUTPUTS[script] | ALWAYS <= {path.name for path in outputs_of(script, tmp_path).iterdir()}
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_run_all_goes_on_after_a_failure_and_names_it():
-    """Two tasks that are locked by another run: both are tried, both are named, the status says so."""
+def test_run_all_continues_after_a_failure_and_names_it():
+    """Two tasks that another run has locked: both are tried, both are named, the status says so."""
     first, second = TASKS[:2]
-    with cli.output_lock(ROOT / first / "outputs_quick"), cli.output_lock(ROOT / second / "outputs_quick"):
-        words = ["bash", "run_all.sh", "--scale", "quick", "--device", "cpu", first, second]
+    with lock(ROOT / first / "outputs_quick"), lock(ROOT / second / "outputs_quick"):
+        words = ["bash", "run_all.sh", *QUICK, first, second]
         process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert process.returncode == 1
     assert process.stderr.count("another run of this task") == 2
@@ -274,20 +363,23 @@ def test_run_all_goes_on_after_a_failure_and_names_it():
         ("full", "cuda", ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]),
     ],
 )
-def test_run_all_starts_each_network_of_project_3(scale, device, models):
+def test_run_all_starts_every_script_and_each_network_of_project_3(scale, device, models):
     script = (ROOT / "run_all.sh").read_text(encoding="utf-8")
-    starts = re.search(r"^starts\(\) .*?^}", script, re.DOTALL | re.MULTILINE)[0]
-    command = f"scale={scale}; device={device}; {starts}; starts project3_wrn; echo; starts task3_hparams"
-    out = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
-    ours, task3 = (part.splitlines() for part in out.split("\n\n"))
-    assert task3 == [f"--scale {scale} --device {device} --keep-checkpoints"]
-    assert [line.split()[6:7] or [] for line in ours] == [[name] if name else [] for name in models]
+    function = re.search(r"^starts\(\) .*?^}", script, re.DOTALL | re.MULTILINE)[0]
+    tasks = (*TASKS, "project3_wrn")
+    command = f"scale={scale}; device={device}; {function}; for task in {' '.join(tasks)}; do starts $task; done"
+    lines = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    flags = f"--scale {scale} --device {device} --keep-checkpoints"
+    assert lines[: len(SCRIPTS)] == [f"{name} {flags}" for name in SCRIPTS]
+    networks = [line.split() for line in lines[len(SCRIPTS) :]]
+    assert all(words[0] == "project3_wrn/main.py" for words in networks)
+    assert [words[7:8] for words in networks] == [[name] if name else [] for name in models]
 
 
 # --- bad input ---
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(
     "words",
     [
@@ -299,64 +391,63 @@ def test_run_all_starts_each_network_of_project_3(scale, device, models):
         ["--device", "tpu"],
     ],
 )
-def test_wrong_flags_are_usage_errors(task, words, here):
-    one_clear_line(here(load_main(task).main, *words), words[0], status=2)
+def test_wrong_flags_are_usage_errors(script, words, here):
+    one_clear_line(here(load_script(script).main, *words), words[0], status=2)
 
 
-def test_a_device_that_is_not_there(here):
+def test_batch_size_takes_no_batch_size(tmp_path, here):
+    words = (*QUICK, "--batch-size", "8", "--out", tmp_path)
+    one_clear_line(here(load_script(BATCH_SIZE).main, *words), "--batch-size", status=2)
+
+
+def test_a_device_that_is_not_available(here):
     devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    missing = next(name for name, there in devices.items() if not there)
-    one_clear_line(here(load_main(TASKS[0]).main, "--device", missing), missing, "not available", status=2)
+    missing = next(name for name, available in devices.items() if not available)
+    one_clear_line(here(load_script(FIRST).main, "--device", missing), missing, "not available", status=2)
 
 
 def test_a_damaged_data_folder(tmp_path, here):
     (tmp_path / "test_batch.bin").write_bytes(b"x" * 100)
     words = ("--scale", "full", "--data", tmp_path, "--out", tmp_path / "out")
-    one_clear_line(here(load_main(TASKS[0]).main, *words), "data_batch_1.bin", status=1)
+    one_clear_line(here(load_script(FIRST).main, *words), "data_batch_1.bin", status=1)
 
 
 def test_an_outputs_folder_that_cannot_be_written(tmp_path, here):
-    main, file = load_main(TASKS[0]).main, tmp_path / "file"
+    main, file = load_script(FIRST).main, tmp_path / "file"
     file.write_text("in the way")
     one_clear_line(here(main, "--scale", "quick", "--out", file / "out"), "file", status=1)
     if os.name == "posix" and os.geteuid() != 0:
-        locked = tmp_path / "read_only"
-        locked.mkdir(mode=0o500)
-        one_clear_line(here(main, "--scale", "quick", "--out", locked / "out"), "read_only", status=1)
+        read_only = tmp_path / "read_only"
+        read_only.mkdir(mode=0o500)
+        one_clear_line(here(main, "--scale", "quick", "--out", read_only / "out"), "read_only", status=1)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such limit there")
 def test_a_file_that_cannot_grow_is_one_line(tmp_path):
-    """As on a full disk: the checkpoint's write fails in the middle. torch tells it as a RuntimeError."""
-    import resource
+    """As on a full disk: writing the checkpoint fails in the middle. torch raises a RuntimeError."""
+    import resource  # not on Windows
 
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    words = [
-        sys.executable,
-        ROOT / TASKS[0] / "main.py",
-        "--scale",
-        "quick",
-        "--device",
-        "cpu",
-        "--seeds",
-        "1",
-        "--out",
-        tmp_path,
-    ]
-    process = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, preexec_fn=limit)
+    words = [sys.executable, ROOT / FIRST, *QUICK, "--seeds", "1", "--out", tmp_path]
+    process = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
     one_clear_line(process, "cannot write", status=1)
     assert not list(tmp_path.rglob("*.pt"))
 
 
 def test_two_runs_of_one_task_at_once(tmp_path, here):
-    with cli.output_lock(tmp_path):
-        one_clear_line(here(load_main(TASKS[0]).main, "--scale", "quick", "--out", tmp_path), "another run", status=1)
+    with lock(tmp_path):
+        one_clear_line(here(load_script(FIRST).main, "--scale", "quick", "--out", tmp_path), "another run", status=1)
 
 
 @pytest.mark.parametrize("damage", ["cut", "absent", "of another task"])
-def test_redraw_from_a_damaged_history(quick, tmp_path, here, damage):
+def test_redraw_from_a_damaged_history(quick, tmp_path, damage):
     out = tmp_path / "results"
-    shutil.copytree(quick("task1_loss_curves"), out)
+    shutil.copytree(quick(FIRST), out)
     path = out / "loss_history_seeds.npz"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:1000])
@@ -364,7 +455,7 @@ def test_redraw_from_a_damaged_history(quick, tmp_path, here, damage):
         path.unlink()
     else:
         shutil.copy(out / "loss_history.npz", path)
-    process = run_python(ROOT / TASKS[0] / "main.py", "--scale", "quick", "--redraw", "--out", out)
+    process = run_python(ROOT / FIRST, "--scale", "quick", "--redraw", "--out", out)
     one_clear_line(process, "loss_history_seeds.npz", "without --redraw", status=1)
 
 
@@ -377,30 +468,17 @@ def test_run_all_refuses_what_it_does_not_know(words):
     assert "usage:" in process.stderr
 
 
-def test_help_answers_without_torch():
-    code = "import sys; sys.argv = ['main.py', '--help']; import runpy\ntry: runpy.run_path('task1_loss_curves/main.py', run_name='__main__')\n"
-    process = run_python("-c", code + "except SystemExit: print('torch' in sys.modules)")
-    assert process.stdout.splitlines()[-1] == "False"
-
-
 # --- the committed results ---
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_committed_tables_are_those_of_the_committed_histories(task, tmp_path):
-    committed = ROOT / task / "outputs"
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_committed_tables_are_those_of_the_committed_histories(script, tmp_path):
+    committed = outputs_of(script, ROOT / Path(script).parent / "outputs")
     if not (committed / "run.json").exists():
         pytest.skip("no full run of this task is committed")
-    load_main(task).write_results(committed, tmp_path)
+    load_script(script).write_results(committed, tmp_path)
     for path in [*committed.glob("*.csv"), *committed.glob("*.md")]:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
-    assert cli.read_json(committed / "run.json")["scale"] == "full"
+    run_json = cli.read_json(committed / "run.json")
+    assert run_json["scale"] == "full" and list(run_json["configs"]) == configs_of(script)
     assert "QUICK" not in "".join(path.read_text(encoding="utf-8") for path in committed.glob("*.md"))
-
-
-@pytest.mark.parametrize(("name", "lang"), [("README.md", "en"), ("README.zh-CN.md", "zh")])
-def test_readme_table_is_that_of_the_committed_outputs(name, lang):
-    from grading.readme import filled
-
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert filled(text, lang) == text, "run: python grading/build.py"

@@ -1,4 +1,4 @@
-"""What this machine has and can do: its device, its precision, how convolutions are computed, its name and its memory."""
+"""What this machine has and can do: device, precision, how convolutions are computed, speed, name and memory."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ CONVOLUTIONS = ("auto", "direct", "winograd")
 MATRIX = 4096
 
 
-def choose_device(name):
+def choose_device(name: str) -> str:
     """Return the torch device type for `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
@@ -31,7 +31,7 @@ def choose_device(name):
     return name
 
 
-def choose_precision(name, device):
+def choose_precision(name: str, device: str) -> str:
     """Return `fp32` or `bf16`; `auto` is bf16 on CUDA and on CPUs that have bf16 instructions.
 
     Emulated bf16 is a hundred times slower than fp32.
@@ -43,13 +43,13 @@ def choose_precision(name, device):
     return "bf16" if device == "cpu" and cpu_has_bf16() else "fp32"
 
 
-def cpu_has_bf16():
+def cpu_has_bf16() -> bool:
     """Return whether this CPU computes in bf16 rather than emulates it."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def choose_convolutions(name, device, precision):
+def choose_convolutions(name: str, device: str, precision: str) -> str:
     """Return `direct` or `winograd`; for `auto` the faster one, with one line printed where it cannot be compiled.
 
     CPUs with bf16 also have AVX-512, whose direct fp32 convolutions are as fast as Winograd's: there `auto` is direct.
@@ -75,18 +75,18 @@ def choose_convolutions(name, device, precision):
     return "winograd"
 
 
-def be_deterministic():
+def be_deterministic() -> None:
     """Ask torch for algorithms that are bit-reproducible; where an operation has none, torch warns and names it."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads as it starts
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def cores():
+def cores() -> int:
     """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def matmul_flops(device, precision, size=MATRIX):
+def matmul_flops(device: str | torch.device, precision: str, size: int = MATRIX) -> float:
     """Measure the FLOP/s of a product of two matrices (size, size): the practical ceiling of this machine."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -98,7 +98,7 @@ def matmul_flops(device, precision, size=MATRIX):
     return 2 * size**3 / best
 
 
-def device_name(device):
+def device_name(device: str) -> str:
     """Return the name of the GPU, or of the CPU with the instructions that PyTorch uses."""
     if device == "cuda":
         return torch.cuda.get_device_name()
@@ -106,7 +106,7 @@ def device_name(device):
     return f"{name or platform.processor() or platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def peak_memory_gb(device):
+def peak_memory_gb(device: str) -> float | None:
     """Return the peak memory in GB of the GPU, else of this process or its largest child; None if unknown."""
     if device == "cuda":
         return round(torch.cuda.max_memory_allocated() / 1e9, 2)

@@ -1,7 +1,7 @@
-"""Estimate how long and in how much memory trainings run, from parameters and FLOPs: what --plan prints instead of training.
+"""Estimate how long and in how much memory trainings run, from parameters and FLOPs: what --plan prints.
 
-These are orders of magnitude, for deciding what to start: expect a factor of two. The rate of the device is that of a large
-matrix product, measured here; a GPU that is not available is taken for an H100-class one.
+These are orders of magnitude, for deciding what to start: expect a factor of two. The rate of the device is that of a
+large matrix product, measured here; a GPU that is not available is taken for an H100-class one.
 
     python -m common.support.plan < PLANS    print the plans of several scripts and their total, as run_all.sh does
 """
@@ -43,7 +43,7 @@ def show(title: str, rows: list[dict], options: cli.Options) -> None:
         stacked     whether one step trains all members; otherwise they are trained one after another
         train       images per epoch
         evaluated   images per epoch that are evaluated
-        passes      optional: passes over the training images, where they are not the epochs (fewer pixels, a partial epoch)
+        passes      optional: passes over the training images, where they are not the epochs (fewer pixels, part of one)
         speed       optional: speed compared with direct convolutions, such as WINOGRAD
     """
     peak, source = rate(options.device)

@@ -1,4 +1,4 @@
-"""What the figures call a configuration in English, and every label in Chinese. A label that is not here stays as it is."""
+"""What the figures call a configuration in English, and every label in Chinese. Any other label stays as it is."""
 
 ENGLISH = {
     "l2": "L2",
@@ -31,7 +31,7 @@ ENGLISH = {
 }
 
 CHINESE = {
-    "QUICK RUN on the embedded sample; not comparable with the report": "快速模式：仅在内置小样本上训练，不可与报告比较",
+    "QUICK RUN on the embedded sample; not comparable with the report": "快速模式：仅用内置小样本训练，不可与报告比较",
     "Batch": "批次",
     "Epoch": "轮次",
     "Batch loss": "批次损失",

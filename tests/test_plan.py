@@ -1,0 +1,83 @@
+"""What --plan prints: every script's runs with their estimated time and memory, and nothing is trained."""
+
+import re
+
+import pytest
+import torch
+
+from common import sweep
+from common.support import plan
+from tests.conftest import ROOT, TASKS, run, run_python
+
+SCRIPTS = (*(f"{task}/main.py" for task in TASKS), "task4_architectures/batch_size.py")
+
+
+def table_rows(text):
+    """Return the cells of every row of the tables in a text, without their heads."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return [row for row in rows if row[0] not in ("config", "---")]
+
+
+def test_run_all_prints_the_plan_of_every_task_and_their_total():
+    process = run("bash", "run_all.sh", "--device", "cuda", "--plan", *TASKS)
+    assert process.returncode == 0, process.stderr
+    titles = re.findall(r"^(\S+) at full scale on cuda:$", process.stdout, re.MULTILINE)
+    assert tuple(dict.fromkeys(titles)) == SCRIPTS
+    seconds = [int(number) for number in re.findall(r"^about .* \((\d+) s; ", process.stdout, re.MULTILINE)]
+    assert process.stdout.splitlines()[-1] == f"total: about {plan.duration(sum(seconds))}"
+    assert "H100" in process.stdout
+    models = [row[1] for row in table_rows(process.stdout)]
+    assert set(models) == {"lenet", "lightweight_resnet"} and models.count("lightweight_resnet") == 2 + 2
+
+
+def test_run_all_prints_the_plan_of_each_network_of_project_3():
+    process = run("bash", "run_all.sh", "--device", "cuda", "--plan", "project3_wrn")
+    assert process.returncode == 0, process.stderr
+    models = [row[1] for row in table_rows(process.stdout)]
+    assert models == ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]
+    assert process.stdout.splitlines()[-1].startswith("total: about")
+
+
+def test_a_plan_writes_nothing_and_follows_the_flags(tmp_path):
+    flags = ("--scale", "quick", "--device", "cpu", "--seeds", "3", "--epochs", "7")
+    process = run_python(ROOT / "task3_hparams/main.py", "--plan", *flags, "--out", tmp_path / "out")
+    assert process.returncode == 0, process.stderr
+    rows = table_rows(process.stdout)
+    assert [row[0] for row in rows] == ["baseline and 7 more", "baseline and 7 more (9:1 split)"]
+    assert all(row[2:5] == ["3", "7", "4"] for row in rows)
+    assert not (tmp_path / "out").exists()
+
+
+def test_image_counts():
+    assert plan.image_counts("full", True) == (45_000, 5_000, 10_000)
+    assert plan.image_counts("quick", False) == (1400, 0, 500)
+
+
+def test_a_row_of_a_job():
+    base = {"model": "lenet", "epochs": 5, "batch_size": 4, "lr": 0.1, "momentum": 0.9, "weight_decay": 0, "dropout": 0}
+    (job,) = sweep.make_jobs({"a": base, "b": {**base, "lr": 0.2}}, [0, 1, 2], 1)
+    assert sweep.plan_row(job, "full", validation=True, evaluate_train=True) == {
+        "name": "a and 1 more (9:1 split)",
+        "model": "lenet",
+        "epochs": 5,
+        "batch_size": 4,
+        "seeds": 3,
+        "members": 6,
+        "stacked": True,
+        "train": 45_000,
+        "evaluated": 25_000,
+    }
+
+
+def test_costs():
+    row = {"model": "fast94", "epochs": 10, "batch_size": 1000, "train": 50_000, "evaluated": 0}
+    row |= {"members": 1, "stacked": False}
+    seconds, memory = plan.cost(row, "cuda", 1e15)
+    flops = 236_294_720 * 3 * 50_000  # tests/test_models.py has a forward pass
+    assert seconds == pytest.approx(10 * (flops / (1e15 * plan.SHARE["cuda"]) + 50 * plan.STEP["cuda"]))
+    assert plan.cost(row | {"members": 3}, "cuda", 1e15) == (pytest.approx(3 * seconds), memory)
+    assert plan.cost(row | {"batch_size": 2000}, "cuda", 1e15)[1] > memory
+    assert plan.cost(row | {"passes": 5}, "cuda", 1e15)[0] == pytest.approx(seconds / 2)
+    assert plan.cost(row | {"speed": 2}, "cuda", 1e15)[0] < seconds
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Flatten(), torch.nn.Linear(5 * 30 * 30, 7))
+    assert plan.activation_count(layers) == 2 * 5 * 30 * 30 + 7
