@@ -244,9 +244,9 @@ def read_finished(path, settings):
             print(f"trained again: {problem}", flush=True)
             path.unlink()
         return None
-    if differences := setting_differences(result, settings):
+    if changes := result_changes(result, settings):
         raise UserError(
-            f"{path} has other settings ({differences}); remove it, start over with --fresh, or choose another folder"
+            f"{path} has other settings ({changes}); remove it, start over with --fresh, or choose another folder"
             " with --out"
         )
     return result
@@ -260,14 +260,12 @@ def run_settings(model, recipe, seed, start):
     return {"model": model, **recipe, "seed": seed, **{name: start.get(name) for name in SHARED_SETTINGS}}
 
 
-def setting_differences(result, settings):
-    """Return text that names each setting in which a result differs; empty if there is none."""
+def result_changes(result, settings):
+    """Name the settings that a result was not made with, as `checkpoints.setting_changes` does; empty if none."""
     try:
-        saved = json.loads(str(result["settings"]))
+        return checkpoints.setting_changes(json.loads(str(result["settings"])), settings)
     except (KeyError, ValueError):
         return "it was written by another version"
-    differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
-    return "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
 
 
 def explain(error):
@@ -349,7 +347,7 @@ def load_results(folder, run_json):
         for seed in run_json["seeds"]:
             path = result_path(folder, config, seed)
             settings = run_settings(fields["model"], recipe, seed, run_json)
-            if path.exists() and not setting_differences(result := tables.load_arrays(path), settings):
+            if path.exists() and not result_changes(result := tables.load_arrays(path), settings):
                 results[config, seed] = result
     return results
 
