@@ -1,9 +1,9 @@
-"""How much time do L2 and dropout cost? Milliseconds per training step of LeNet without, with one and with both of them.
+"""How much time do L2 and dropout cost? Milliseconds per step of LeNet without, with one and with both.
 
     python benchmarks/step_cost.py [--device auto|cpu|cuda|mps] [--steps N]
 
-The networks are those of task 2, each trained alone in one thread, and they take turns. Writes the medians to
-task2_regularization/outputs/cost.json; `python task2_regularization/main.py --redraw` then shows them in its comparison.
+The networks are those of task 2, each trained alone in one thread; they take turns. Writes the medians to
+task2_regularization/outputs/cost.json, from which `python task2_regularization/main.py --redraw` takes them.
 """
 
 import argparse

@@ -39,20 +39,8 @@ def test_run_all_prints_the_plan_of_each_network_of_project_3():
 
 
 def test_a_plan_writes_nothing_and_follows_the_flags(tmp_path):
-    words = (
-        "--scale",
-        "quick",
-        "--device",
-        "cpu",
-        "--plan",
-        "--seeds",
-        "3",
-        "--epochs",
-        "7",
-        "--out",
-        tmp_path / "out",
-    )
-    process = run_python(ROOT / "task3_hparams/main.py", *words)
+    flags = ("--scale", "quick", "--device", "cpu", "--seeds", "3", "--epochs", "7")
+    process = run_python(ROOT / "task3_hparams/main.py", "--plan", *flags, "--out", tmp_path / "out")
     assert process.returncode == 0, process.stderr
     rows = table_rows(process.stdout)
     assert [row[0] for row in rows] == ["baseline and 7 more", "baseline and 7 more (9:1 split)"]

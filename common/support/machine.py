@@ -86,7 +86,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def matmul_flops(device: str, precision: str, size: int = MATRIX) -> float:
+def matmul_flops(device: str | torch.device, precision: str, size: int = MATRIX) -> float:
     """Measure the FLOP/s of a product of two matrices (size, size): the practical ceiling of this machine."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
