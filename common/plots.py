@@ -116,7 +116,7 @@ def loss_figure(path: Path, history: dict[str, np.ndarray], title: str) -> None:
     for epoch, loss in zip(epochs, history["epoch_losses"]):
         lower.annotate(f"{loss:.3f}", (epoch, loss), textcoords="offset points", xytext=(4, 6))
     lower.set(xlabel="Epoch", ylabel="Mean training loss", title="Mean training loss per epoch", xticks=epochs)
-    lower.margins(x=0.06, y=0.15)
+    lower.margins(x=0.1, y=0.15)
     figure.suptitle(title)
     save(figure, path)
 

@@ -1,176 +1,210 @@
-"""What chapter 3 of the report proposes, one change a row, over seeds, with its difference from the baseline.
+"""Project 3: what do the changes that the report proposes gain? (project 3's report, chapter 3)
 
-    python project3_wrn/improvements.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--lang en|zh] [--redraw]
+    python project3_wrn/improvements.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
 
-On CUDA the baseline is ResNet-18 by the report's recipe; elsewhere it is fast_small, on the same 45,000 images, for the few epochs of
-CPU_EPOCHS: a small budget, which the tables state. All rows are trained alike; nothing is chosen by the test set.
-Writes to project3_wrn/outputs/improvements/: improvements.md, results.csv, improvements.png, run.json, runs/.
+Each configuration makes one change to the baseline, and its accuracy is compared with the baseline's of the same seed.
+On CUDA the baseline is ResNet-18 by the report's recipe; elsewhere it is fast_small, on the same 45,000 images, for the
+few epochs of CPU_EPOCHS: a small budget, which the tables state. Nothing is selected by the test set.
+Writes to project3_wrn/outputs/improvements/: improvements.md, improvements.png, results.csv, run.json,
+runs/ (one file per run)
 """
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, plots, tables
+from common import cli, data, evaluation, plots, tables
+from project3_wrn import runner
+from project3_wrn.analysis import study_tables
+from project3_wrn.analysis.result_tables import CONFUSED_PAIRS
 from project3_wrn.method.recipes import SMALL, Recipe
+
+
+class Change(NamedTuple):
+    """What one configuration changes in the baseline's recipe, and the section of the report that proposes it."""
+
+    recipe: dict
+    section: str = ""
+
 
 CPU_EPOCHS = 3
 CPU_EMA = 0.95  # over 20 of its 270 steps
-BASES = {
+BASELINES = {
     "cuda": ("resnet18", Recipe()),
     "cpu": ("fast_small", dataclasses.replace(SMALL, epochs=CPU_EPOCHS)),
 }
-CHANGES = {  # row: what it changes in the recipe, and the section that proposes it
-    "baseline": ({}, ""),
-    "mixup": ({"mixing": "mixup"}, "3.3"),
-    "cutmix": ({"mixing": "cutmix"}, "3.3"),
-    "autoaugment": ({"auto_augment": "autoaugment"}, "3.3"),
-    "randaugment": ({"auto_augment": "randaugment"}, "3.3"),
-    "trivialaugment": ({"auto_augment": "trivialaugment"}, "3.3"),
-    "random_erasing": ({"random_erasing": True}, "3.3"),
-    "focal_loss": ({"loss": "focal"}, "3.1, 3.4"),
-    "hard_examples": ({"loss": "hardest"}, "3.1"),
-    "class_weighted": ({"class_weighted_sampling": True}, "3.1"),
-    "targeted_augmentation": ({"targeted_augmentation": True}, "3.1"),
-    "contrastive": ({"loss": "contrastive"}, "3.4"),
-    "no_label_smoothing": ({"label_smoothing": 0.0}, "3.4"),
-    "ema": ({"ema": 0.998}, ""),  # looks back over 500 of the report's 17,600 steps
-    "mirror": ({"tta_views": 2}, ""),
+CHANGES = {
+    "baseline": Change({}),
+    "mixup": Change(dict(mixing="mixup"), "3.3"),
+    "cutmix": Change(dict(mixing="cutmix"), "3.3"),
+    "autoaugment": Change(dict(auto_augment="autoaugment"), "3.3"),
+    "randaugment": Change(dict(auto_augment="randaugment"), "3.3"),
+    "trivialaugment": Change(dict(auto_augment="trivialaugment"), "3.3"),
+    "random_erasing": Change(dict(random_erasing=True), "3.3"),
+    "focal_loss": Change(dict(loss="focal"), "3.1, 3.4"),
+    "hard_examples": Change(dict(loss="hardest"), "3.1"),
+    "class_weighted": Change(dict(class_weighted_sampling=True), "3.1"),
+    "targeted_augmentation": Change(dict(targeted_augmentation=True), "3.1"),
+    "contrastive": Change(dict(loss="contrastive"), "3.4"),
+    "no_label_smoothing": Change(dict(label_smoothing=0.0), "3.4"),
+    "ema": Change(dict(ema=0.998)),  # looks back over 500 of the report's 17,600 steps
+    "mirror": Change(dict(tta_views=2)),
 }
-MODELS = {
-    "squeeze_excitation": ("_se", "3.1"),
-    "cbam": ("_cbam", "3.1"),
-    "bilinear": ("_bilinear", "3.1"),
-}  # endings of names
-PAIRS = (("cat", "dog"), ("automobile", "truck"), ("bird", "deer"))  # section 3.1
+# ending of the model's name, and the section
+ARCHITECTURES = {"squeeze_excitation": ("_se", "3.1"), "cbam": ("_cbam", "3.1"), "bilinear": ("_bilinear", "3.1")}
+SECTIONS = {
+    **{name: change.section for name, change in CHANGES.items()},
+    **{name: section for name, (_, section) in ARCHITECTURES.items()},
+}
 SEEDS = {"quick": 1, "full": 3}
 
 
-def make_configs(device):
-    model, base = BASES["cuda" if device == "cuda" else "cpu"]
-    rows = {row: (model, dataclasses.replace(base, **change)) for row, (change, _) in CHANGES.items()}
-    if device != "cuda":
-        rows["ema"] = (model, dataclasses.replace(base, ema=CPU_EMA))
-    return rows | {row: (model + ending, base) for row, (ending, _) in MODELS.items()}
-
-
 def main():
-    from project3_wrn import runner
+    options = runner.parse(__doc__, TASK, "improvements", SEEDS)
+    configs = runner.configure(make_configs(options.device), options)
+    save = functools.partial(runner.save_study, more_columns=pair_confusions)
+    runner.run_study(configs, options, write_results, save=save)
 
-    runner.main(
-        __doc__, TASK, "improvements", SEEDS, lambda options: make_configs(options.device), write_results, confusions
-    )
+
+def make_configs(device):
+    """Return the baseline, every change of its recipe, and every change of its network."""
+    model, recipe = BASELINES["cuda" if device == "cuda" else "cpu"]
+    configs = {name: (model, dataclasses.replace(recipe, **change.recipe)) for name, change in CHANGES.items()}
+    if device != "cuda":
+        configs["ema"] = (model, dataclasses.replace(recipe, ema=CPU_EMA))
+    return {**configs, **{name: (model + ending, recipe) for name, (ending, _) in ARCHITECTURES.items()}}
+
+
+def pair_confusions(logits, labels):
+    """Return {pair: test images of either class predicted as the other}, and their sum over the pairs."""
+    matrix = evaluation.confusion_matrix(labels, logits.argmax(1))
+    counts = {}
+    for pair in CONFUSED_PAIRS:
+        one, other = (data.CLASSES.index(name) for name in pair)
+        counts["_".join(pair)] = int(matrix[one, other] + matrix[other, one])
+    return {**counts, "confusions": sum(counts.values())}
 
 
 def write_results(folder, options):
-    from project3_wrn import runner
-
     run_json = cli.read_json(folder / "run.json")
-    scale, base = run_json["scale"], run_json["configs"]["baseline"]
+    scale, rows = run_json["scale"], study_tables.read_result_rows(folder)
+    compared = differences(rows)
     plots.setup(options.lang, scale)
-    measured = runner.read_results(folder)
-    test, val = (runner.values_per_config(measured, f"{part}_accuracy") for part in ("test", "val"))
-    seconds, compared = runner.values_per_config(measured, "seconds"), differences(measured)
-
-    sections = {**{row: section for row, (_, section) in CHANGES.items()}, **{row: s for row, (_, s) in MODELS.items()}}
-    rows = []
-    for run in [run for run in run_json["configs"] if run in test]:
-        row = {
-            "row": run,
-            "report's section": sections[run],
-            "validation, %": tables.mean_std(val[run]),
-            "test, %": tables.mean_std(test[run]),
-        }
-        mean, half = compared.get(run, (None, None))
-        row["difference, points"] = (
-            "" if run == "baseline" or mean is None else f"{mean:+.2f}" + (f" ± {half:.2f}" if half is not None else "")
-        )
-        rows.append(row | {"s": tables.mean_std(seconds[run], 0)})
-    words = f"{base['model']}, {base['epochs']} epochs on {'45,000 images' if scale == 'full' else 'the sample'}, {len(run_json['seeds'])} seed(s), on {run_json['device']} in {run_json['precision']}. Difference in test accuracy from the baseline of the same seed; ± is half of the 95% confidence interval (Student's t over the seeds)."
-    if scale == "full" and run_json["shortened"]:
-        words += (
-            f" **A small budget**: {base['epochs']} epochs, not the report's recipe; regularisers pay later than that."
-        )
-    words += " Seconds are of training; `contrastive` is not compiled on CUDA, and `mirror` measures twice."
     page = [
-        words,
-        rows,
+        introduction(run_json),
+        table(rows, compared),
         verdict(compared),
         "## What each change does to the confused pairs",
-        "Test images of the one class taken for the other, both ways together; mean ± standard deviation over seeds (section 3.1).",
-        pair_rows(measured),
+        "Test images of either class predicted as the other; mean ± standard deviation over seeds (section 3.1).",
+        pair_table(rows),
     ]
     tables.write_markdown(folder / "improvements.md", "Project 3: what chapter 3 proposes", page, scale)
-    draw(folder / "improvements.png", compared)
+    draw_differences(folder / "improvements.png", compared)
 
 
-def differences(measured):
-    """{run: (mean difference from the baseline of the same seed, half of its 95% confidence interval or None)}."""
-    import numpy as np
+def introduction(run_json):
+    """Return the sentences on what was trained and how it is compared."""
+    scale, baseline = run_json["scale"], run_json["configs"]["baseline"]
+    images = "45,000 images" if scale == "full" else "the sample"
+    budget = ""
+    if scale == "full" and run_json["shortened"]:
+        budget = (
+            f" **A small budget**: {baseline['epochs']} epochs, not the report's recipe; regularization pays off later."
+        )
+    return (
+        f"{baseline['model']}, {baseline['epochs']} epochs on {images}, {len(run_json['seeds'])} seed(s), on"
+        f" {run_json['device']} in {run_json['precision']}. The difference is in test accuracy, from the baseline of"
+        f" the same seed; ± is half of the 95% confidence interval (Student's t over the seeds).{budget} Seconds are"
+        " those of training; `contrastive` is not compiled on CUDA, and `mirror` evaluates every image twice."
+    )
 
-    accuracy = {(entry["config"], entry["seed"]): entry["test_accuracy"] for entry in measured}
+
+def differences(rows):
+    """Return {configuration: (mean difference from the baseline of the same seed, half of its 95% interval or None)}.
+
+    rows: those of results.csv. Differences are in percentage points of test accuracy.
+    """
+    accuracy = {(row["config"], row["seed"]): row["test_accuracy"] for row in rows}
     compared = {}
-    for run in dict.fromkeys(entry["config"] for entry in measured):
+    for config in dict.fromkeys(row["config"] for row in rows):
         pairs = [
-            accuracy[run, seed] - accuracy["baseline", seed]
-            for name, seed in accuracy
-            if name == run and ("baseline", seed) in accuracy
+            value - accuracy["baseline", seed]
+            for (name, seed), value in accuracy.items()
+            if name == config and ("baseline", seed) in accuracy
         ]
-        if run == "baseline" or not pairs:
-            continue
-        compared[run] = (float(np.mean(pairs)), tables.half_width(pairs))
+        if config != "baseline" and pairs:
+            compared[config] = (float(np.mean(pairs)), tables.half_width(pairs))
     return compared
 
 
+def table(rows, compared):
+    """Return one row per configuration: its accuracies, its difference from the baseline and its seconds."""
+    val, test, seconds = (
+        study_tables.values_per_config(rows, field) for field in ("val_accuracy", "test_accuracy", "seconds")
+    )
+    result = []
+    for config in test:
+        mean, half = compared.get(config, (None, None))
+        interval = "" if half is None else f" ± {half:.2f}"
+        result.append(
+            {
+                "config": config,
+                "report's section": SECTIONS[config],
+                "validation, %": tables.mean_std(val[config]),
+                "test, %": tables.mean_std(test[config]),
+                "difference, points": "" if mean is None else f"{mean:+.2f}{interval}",
+                "s": tables.mean_std(seconds[config], 0),
+            }
+        )
+    return result
+
+
 def verdict(compared):
-    """Which rows differ from the baseline by more than chance: a sentence computed from the numbers."""
-    sure = {run: mean for run, (mean, half) in compared.items() if half is not None and abs(mean) > half}
+    """Return sentences on which configurations differ from the baseline by more than chance."""
     if not compared:
         return "There is no finished run of the baseline to compare with."
-    if not any(half is not None for _, half in compared.values()):
-        return "One seed: nothing can be said of chance."
-    named = lambda sign: (
-        ", ".join(
-            f"`{run}` ({mean:+.2f})"
-            for run, mean in sorted(sure.items(), key=lambda item: -sign * item[1])
-            if sign * mean > 0
-        )
-        or "none"
+    if all(half is None for _, half in compared.values()):
+        return "With one seed, nothing can be said about chance."
+    significant = {name: mean for name, (mean, half) in compared.items() if half is not None and abs(mean) > half}
+
+    def listed(names):
+        return ", ".join(f"`{name}` ({significant[name]:+.2f})" for name in names) or "none"
+
+    better = sorted((name for name in significant if significant[name] > 0), key=lambda name: -significant[name])
+    worse = sorted((name for name in significant if significant[name] < 0), key=significant.get)
+    return (
+        f"Better than the baseline with 95% confidence: {listed(better)}. Worse: {listed(worse)}. Of {len(compared)}"
+        " comparisons, about one in twenty is expected to look so by chance."
     )
-    return f"Better than the baseline with 95% confidence: {named(1)}. Worse: {named(-1)}. With {len(compared)} rows, about one in twenty is expected to look so by chance."
 
 
-def confusions(logits, labels):
-    """Test images of the one class of a pair taken for the other, both ways, pair by pair and of all pairs together."""
-    from common import data, evaluation
-
-    matrix = evaluation.confusion_matrix(labels, logits.argmax(1))
-    places = {pair: [data.CLASSES.index(name) for name in pair] for pair in PAIRS}
-    counts = {"_".join(pair): int(matrix[one, other] + matrix[other, one]) for pair, (one, other) in places.items()}
-    return counts | {"confusions": sum(counts.values())}
-
-
-def pair_rows(measured):
-    """One row a run, mean and standard deviation over its seeds."""
-    from project3_wrn import runner
-
-    counts = {" and ".join(pair): runner.values_per_config(measured, "_".join(pair)) for pair in PAIRS}
-    runs = dict.fromkeys(entry["config"] for entry in measured)
-    return [{"row": run} | {pair: tables.mean_std(of_run[run], 1) for pair, of_run in counts.items()} for run in runs]
+def pair_table(rows):
+    """Return one row per configuration: its confusions of each pair, mean and standard deviation over its seeds."""
+    counts = {" and ".join(pair): study_tables.values_per_config(rows, "_".join(pair)) for pair in CONFUSED_PAIRS}
+    configs = dict.fromkeys(row["config"] for row in rows)
+    return [
+        {"config": config, **{pair: tables.mean_std(values[config], 1) for pair, values in counts.items()}}
+        for config in configs
+    ]
 
 
-def draw(path, compared):
+def draw_differences(path, compared):
+    """Draw the differences from the baseline with their intervals, in color where they are more than chance."""
     figure, axes = plots.plt.subplots(figsize=(9, 0.35 * len(compared) + 1.8), layout="constrained")
-    order = sorted(compared, key=lambda run: compared[run][0])
-    for place, run in enumerate(order):
-        mean, half = compared[run]
-        sure = half is not None and abs(mean) > half
-        axes.errorbar(mean, place, xerr=half or 0, fmt="o", capsize=3, color="C0" if sure else "0.6")
+    order = sorted(compared, key=lambda config: compared[config][0])
+    for position, config in enumerate(order):
+        mean, half = compared[config]
+        significant = half is not None and abs(mean) > half
+        axes.errorbar(mean, position, xerr=half or 0, fmt="o", capsize=3, color="C0" if significant else "0.6")
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(order)), [run for run in order])
+    axes.set_yticks(range(len(order)), order)
     axes.set(xlabel="Difference in test accuracy from the baseline (percentage points)")
     plots.save(figure, path)
 

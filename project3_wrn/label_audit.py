@@ -1,197 +1,243 @@
-"""Which labels of CIFAR-10 look wrong? (section 2.6)
+"""Project 3: which labels of CIFAR-10 look wrong? (project 3's report, section 2.6)
 
-    python project3_wrn/label_audit.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--lang en|zh] [--redraw]
+    python project3_wrn/label_audit.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
 
-Every training image gets probabilities from a network that has not seen it: FOLDS networks, each trained on the other folds.
-Confident learning (Northcutt et al., arXiv 1911.00068) then counts and ranks the labels that these contradict. The test set's
-suspects are the errors that the mean of the same networks is surest of. The network is ResNet-18 by the report's recipe on CUDA,
-fast_small elsewhere.
+Every training image gets probabilities from a network that has not seen it: each of FOLDS networks is trained on the
+other folds. Confident learning (Northcutt et al., arXiv 1911.00068) counts and ranks the labels that these contradict.
+The test set's suspects are the errors of the mean of the same networks, the most doubtful label first. The network is
+ResNet-18 by the report's recipe on CUDA, and fast_small elsewhere.
 Writes to project3_wrn/outputs/label_audit/: audit.md, train_suspects.csv, test_suspects.csv, train_suspects.png,
-test_suspects.png, probabilities.npz, results.csv, run.json, runs/.
+test_suspects.png, probabilities.npz, results.csv, run.json, runs/ (one file per run)
 """
 
 import dataclasses
 import sys
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
+
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, plots, tables
+from common import cli, data, plots, tables
+from common.data import CLASSES
+from project3_wrn import runner
+from project3_wrn.analysis import label_errors, study_tables
+from project3_wrn.analysis.figures import LABEL_ERRORS_NOTE
 from project3_wrn.method.recipes import SMALL, Recipe
 
 FOLDS = 5
 CPU_EPOCHS = 5
-PLAIN = {"split": False, "patience": 0, "label_smoothing": 0.0}  # smoothing keeps probabilities from being near 1
-BASES = {
+# without a split no epoch is selected; label smoothing would keep probabilities from being near 1
+PLAIN = dict(validation_split=False, patience=0, label_smoothing=0.0)
+BASELINES = {
     "cuda": ("resnet18", dataclasses.replace(Recipe(), **PLAIN)),
     "cpu": ("fast_small", dataclasses.replace(SMALL, epochs=CPU_EPOCHS, tta_views=2, **PLAIN)),
 }
-SHOWN = 40
 SEEDS = {"quick": 1, "full": 1}
-FIRST = 100  # of the surest test errors: how many of these labels people found wrong
+GRID = (5, 8)  # rows and columns of images in a figure
+LISTED = 10  # labels per table
+FIRST = 100  # of the most doubtful test labels
+CONFIDENT = 0.9  # a probability
 
 
 def main():
-    from project3_wrn import runner
-
     options = runner.parse(__doc__, TASK, "label_audit", SEEDS)
-    with cli.output_lock(options.out):
-        if not options.redraw:
-            base = BASES["cuda" if options.device == "cuda" else "cpu"]
-            rows = runner.configure({f"fold_{fold}": base for fold in range(FOLDS)}, options)
-            failed = runner.train_all(rows, options, fold_of=fold_of)
-            runner.raise_if_failed(failed, "Without a fold some images have no probabilities")
-            write_probabilities(options, runner.finish(options, rows))
-        write_results(options.out, options)
-    print(f"results: {options.out}")
+    baseline = BASELINES["cuda" if options.device == "cuda" else "cpu"]
+    configs = runner.configure({f"fold_{fold}": baseline for fold in range(FOLDS)}, options)
+    runner.run_study(configs, options, write_results, save=save, splits=split, complete=True)
 
 
-def fold_of(row, labels):
-    """(indices to train on, indices held out) of a row fold_<n>: class by class, the same for all seeds."""
-    import torch
+def split(config, train_set):
+    """Return what configuration fold_<n> trains on and what it holds out."""
+    train, held_out = fold_indices(fold_number(config), train_set.labels)
+    return {"train": train_set[train], "val": train_set[held_out]}
 
-    number, generator = int(row.removeprefix("fold_")), torch.Generator().manual_seed(0)
+
+def fold_number(config):
+    return int(config.removeprefix("fold_"))
+
+
+def fold_indices(fold, labels):
+    """Return (indices to train on, indices held out) of a fold, class by class and the same for all seeds."""
+    generator = torch.Generator().manual_seed(0)
     folds = torch.empty(len(labels), dtype=torch.int64)
     for label in labels.unique():
         members = (labels == label).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=generator)]
         folds[members] = torch.arange(len(members)) % FOLDS
-    return (folds != number).nonzero().flatten(), (folds == number).nonzero().flatten()
+    return (folds != fold).nonzero().flatten(), (folds == fold).nonzero().flatten()
 
 
-def write_probabilities(options, results):
-    """probabilities.npz: train (50000, 10), of each image by networks that were not trained on it, and test, by all of them."""
-    import torch
-    import torch.nn.functional as F
+def save(configs, results, options, dataset):
+    """Write run.json, results.csv and probabilities.npz.
 
-    from common.support import download
-    from project3_wrn import runner
-
-    (train, test), _ = download.images(options.scale, options.data)
-    out_of_fold, mean = torch.zeros(len(train), 10), torch.zeros(len(test), 10)
-    for (row, _), result in results.items():
-        val, test_logits = (torch.from_numpy(result[f"{part}_logits"]).float() for part in ("val", "test"))
-        out_of_fold[fold_of(row, train.labels)[1]] += F.softmax(val, 1) * FOLDS / len(results)
-        mean += F.softmax(test_logits, 1) / len(results)
-    tables.save_arrays(options.out / "probabilities.npz", {"train": out_of_fold.numpy(), "test": mean.numpy()})
-    runner.write_results(options.out / "results.csv", runner.measure(results, test.labels))
+    The last has `train` (50000, 10), of each image by the networks that were not trained on it, and `test` (10000, 10),
+    the mean over all networks.
+    """
+    train_set, test_set, source = dataset
+    train, test = torch.zeros(len(train_set), len(CLASSES)), torch.zeros(len(test_set), len(CLASSES))
+    for (config, _), result in results.items():
+        held_out, test_logits = (torch.from_numpy(result[f"{name}_logits"]).float() for name in ("val", "test"))
+        _, indices = fold_indices(fold_number(config), train_set.labels)
+        train[indices] += F.softmax(held_out, 1) * FOLDS / len(results)
+        test += F.softmax(test_logits, 1) / len(results)
+    tables.save_arrays(options.out / "probabilities.npz", {"train": train.numpy(), "test": test.numpy()})
+    study_tables.write_result_rows(options.out, study_tables.result_rows(results, test_set.labels))
+    shortened = options.device != "cuda"
+    runner.write_run_json(results, options, source, shortened=shortened, configs=runner.describe(configs))
 
 
 def write_results(folder, options):
-    import torch
-
-    from common import data
-    from common.support import download
-
     run_json = cli.read_json(folder / "run.json")
     scale = run_json["scale"]
-    plots.setup(options.lang, scale)
-    (train, test), _ = download.images(scale, options.data)
+    train_set, test_set, _ = data.load(scale, options.data)
     saved = tables.load_arrays(folder / "probabilities.npz")
-    probabilities, test_probabilities = (torch.from_numpy(saved[part]).double() for part in ("train", "test"))
-    suspects = confident_learning(probabilities, train.labels)
-    wrong = (test_probabilities.argmax(1) != test.labels).nonzero().flatten()
-    surest = wrong[margin(test_probabilities, test.labels)[wrong].argsort()]
-    confirmed = data.label_errors(test.labels) or None
-    for name, part, p, found, known in (
-        ("train", train, probabilities, suspects, None),
-        ("test", test, test_probabilities, surest, confirmed),
-    ):
-        tables.write_csv(folder / f"{name}_suspects.csv", suspect_rows(found, part.labels, p, known))
-        draw(folder / f"{name}_suspects.png", found[:SHOWN], part, p, known)
+    train, test = (torch.from_numpy(saved[name]).double() for name in ("train", "test"))
+    known = label_errors.known(test_set.labels) or None
+    suspects = confident_learning(train, train_set.labels)
+    errors = most_doubtful((test.argmax(1) != test_set.labels).nonzero().flatten(), test, test_set.labels)
+    train_rows = suspect_rows(suspects, train_set.labels, train)
+    test_rows = suspect_rows(errors, test_set.labels, test, known)
 
-    accuracy = float((probabilities.argmax(1) == train.labels).double().mean() * 100)
-    sure = int((test_probabilities[wrong].amax(1) > 0.9).sum())
-    some = next(iter(run_json["configs"].values()))
-    budget = " **A small budget**, not the report's network." if run_json["shortened"] else ""
-    sections = [
-        f"{some['model']}, {some['epochs']} epochs, {FOLDS} folds, on {run_json['device']}.{budget} Out of fold, {accuracy:.2f}% of the training labels are predicted.",
-        f"**Training set.** Confident learning doubts {len(suspects):,} of {len(train):,} labels ({100 * len(suspects) / len(train):.2f}%). Many of these are hard images whose label is right: the network is wrong about {100 - accuracy:.1f}% of all, so this count is what is worth looking at, not a count of errors.",
-        f"**Test set.** The networks together are wrong about {len(wrong):,} of {len(test):,} images, and more than 90% sure of {sure} of those. {published(surest, confirmed, len(test))}",
-        f"The {SHOWN} most doubtful: `train_suspects.png` and `test_suspects.png`; all of them: the CSV files.",
+    plots.setup(options.lang, scale)
+    tables.write_csv(folder / "train_suspects.csv", train_rows)
+    tables.write_csv(folder / "test_suspects.csv", test_rows)
+    draw_suspects(folder / "train_suspects.png", suspects, train_set, train)
+    draw_suspects(folder / "test_suspects.png", errors, test_set, test, known)
+    page = [
+        introduction(run_json, train, train_set.labels),
+        train_note(suspects, train, train_set.labels),
+        test_note(errors, test, known),
+        f"`train_suspects.png` and `test_suspects.png` show the {GRID[0] * GRID[1]} most doubtful labels; the CSV files"
+        " list all.",
         "## Most doubtful training labels",
-        suspect_rows(suspects[:10], train.labels, probabilities) or "none",
+        train_rows[:LISTED] or "none",
         "## Most doubtful test labels",
-        suspect_rows(surest[:10], test.labels, test_probabilities, confirmed) or "none",
+        test_rows[:LISTED] or "none",
     ]
-    tables.write_markdown(folder / "audit.md", "Project 3: labels that look wrong", sections, scale)
+    tables.write_markdown(folder / "audit.md", "Project 3: labels that look wrong", page, scale)
 
 
-def published(surest, confirmed, count):
-    """How many of the label errors that people found are among the networks' errors, the surest first, of `count` images."""
-    if not confirmed:
-        return "The sample is too small to compare with the label errors that people found (arXiv 2103.14749)."
-    known = [int(index) in confirmed for index in surest]
-    return (
-        f"People who looked at 275 such images found {len(confirmed)} of the labels wrong (arXiv 2103.14749): {sum(known)} of "
-        f"these are among the networks' errors, {sum(known[:FIRST])} among the {FIRST} that they are surest of, where chance "
-        f"would put {FIRST * len(confirmed) / count:.1f}."
-    )
+# --- which labels are doubtful ---
+
+
+def confident_learning(probabilities, labels):
+    """Return the indices of labels that out-of-fold probabilities (N, classes) contradict, the most doubtful first.
+
+    This is the confident joint of arXiv 1911.00068, section 3.1: class j is a candidate for an image where its
+    probability is at least the mean probability of j over the images labeled j; of several candidates the most probable
+    counts. An image whose candidate is not its label is off the diagonal.
+    """
+    classes = probabilities.shape[1]
+    thresholds = torch.stack([probabilities[labels == label, label].mean() for label in range(classes)])
+    candidates = probabilities.masked_fill(probabilities < thresholds, -1.0)
+    off_diagonal = (candidates.amax(1) >= 0) & (candidates.argmax(1) != labels)
+    return most_doubtful(off_diagonal.nonzero().flatten(), probabilities, labels)
+
+
+def most_doubtful(indices, probabilities, labels):
+    """Return `indices` sorted by the margin of their labels, the lowest first."""
+    return indices[margin(probabilities, labels)[indices].argsort()]
 
 
 def margin(probabilities, labels):
-    """Probability of the label less the highest of the others, (N,): the lower, the more doubtful."""
+    """Return the probability of the label minus the highest of the others, (N,): the lower, the more doubtful."""
     own = probabilities.gather(1, labels[:, None])
     others = probabilities.scatter(1, labels[:, None], -1.0)
     return (own - others.amax(1, keepdim=True)).squeeze(1)
 
 
-def confident_learning(probabilities, labels):
-    """Indices of labels that out-of-fold probabilities (N, classes) contradict, the most doubtful first.
-
-    The confident joint of arXiv 1911.00068, section 3.1: class j is confidently there where its probability is at least the
-    mean probability of j over the images labelled j; of several such classes the likeliest counts. An image whose
-    confident class is not its label is off the diagonal.
-    """
-    import torch
-
-    classes = probabilities.shape[1]
-    thresholds = torch.stack([probabilities[labels == label, label].mean() for label in range(classes)])
-    confident = probabilities.masked_fill(probabilities < thresholds, -1.0)
-    off = (confident.amax(1) >= 0) & (confident.argmax(1) != labels)
-    indices = off.nonzero().flatten()
-    return indices[margin(probabilities, labels)[indices].argsort()]
-
-
 def suggestion(probabilities, labels, index):
-    """The likeliest class that is not the label."""
+    """Return the most probable class that is not the label."""
     return int(probabilities[index].scatter(0, labels[index], -1.0).argmax())
 
 
-def suspect_rows(indices, labels, probabilities, confirmed=None):
-    """One row an image; `confirmed`: the indices that people found, where that is known."""
-    from common.data import CLASSES
+# --- tables and sentences ---
 
-    told = lambda index: (
-        {} if confirmed is None else {"found wrong by people": "yes" if int(index) in confirmed else ""}
-    )
-    return [
-        {
+
+def suspect_rows(indices, labels, probabilities, known=None):
+    """Return one row per image; with `known`, the indices of label errors that people found, a column for these."""
+    rows = []
+    for index in indices:
+        other = suggestion(probabilities, labels, index)
+        row = {
             "index": int(index),
             "label": CLASSES[labels[index]],
-            "suggested": CLASSES[suggestion(probabilities, labels, index)],
+            "suggested": CLASSES[other],
             "probability of the label": f"{float(probabilities[index, labels[index]]):.4f}",
-            "of the suggestion": f"{float(probabilities[index, suggestion(probabilities, labels, index)]):.4f}",
+            "of the suggestion": f"{float(probabilities[index, other]):.4f}",
         }
-        | told(index)
-        for index in indices
-    ]
+        if known is not None:
+            row["found wrong by people"] = "yes" if int(index) in known else ""
+        rows.append(row)
+    return rows
 
 
-def draw(path, indices, images, probabilities, confirmed=None):
-    from common.data import CLASSES
+def introduction(run_json, probabilities, labels):
+    """Return the sentences on what was trained and how accurate it is on the images that it has not seen."""
+    recipe = next(iter(run_json["configs"].values()))
+    budget = " **A small budget**, not the report's network." if run_json["shortened"] else ""
+    return (
+        f"{recipe['model']}, {recipe['epochs']} epochs, {FOLDS} folds, on {run_json['device']}.{budget} The out-of-fold"
+        f" predictions agree with {accuracy(probabilities, labels):.2f}% of the training labels."
+    )
 
-    figure, grid = plots.plt.subplots(5, 8, figsize=(13, 10), layout="constrained")
+
+def train_note(suspects, probabilities, labels):
+    """Return the sentences on the training set's suspects."""
+    wrong = 100 - accuracy(probabilities, labels)
+    return (
+        f"**Training set.** Confident learning flags {len(suspects):,} of {len(labels):,} labels"
+        f" ({100 * len(suspects) / len(labels):.2f}%). Many of these are hard images with a correct label: the network"
+        f" is wrong about {wrong:.1f}% of all images. The count is of labels worth checking, not of errors."
+    )
+
+
+def test_note(errors, probabilities, known):
+    """Return the sentences on the test set's suspects."""
+    confident = int((probabilities[errors].amax(1) > CONFIDENT).sum())
+    return (
+        f"**Test set.** The mean of the networks is wrong about {len(errors):,} of {len(probabilities):,} images; its"
+        f" confidence is above {CONFIDENT:.0%} for {confident} of those."
+        f" {published(errors, known, len(probabilities))}"
+    )
+
+
+def published(errors, known, count):
+    """Return a sentence on how many of the label errors that people found are among the networks' errors.
+
+    errors: their indices, the most doubtful label first. known: indices of label errors. count: images of the test set.
+    """
+    if not known:
+        return "The sample is too small to compare with the label errors that people found (arXiv 2103.14749)."
+    among = [int(index) in known for index in errors]
+    return (
+        f"People who looked at 275 such images found {len(known)} of the labels wrong (arXiv 2103.14749): {sum(among)}"
+        f" of these are among the networks' errors, {sum(among[:FIRST])} among the {FIRST} most doubtful ones, where"
+        f" chance would put {FIRST * len(known) / count:.1f}."
+    )
+
+
+def accuracy(probabilities, labels):
+    """Return the percentage of the labels that are the most probable class."""
+    return float((probabilities.argmax(1) == labels).double().mean() * 100)
+
+
+def draw_suspects(path, indices, dataset, probabilities, known=None):
+    """Draw the most doubtful images with their label and the suggested one; known label errors have a red title."""
+    figure, grid = plots.plt.subplots(*GRID, figsize=(13, 10), layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, indices.tolist()):
-        prediction = suggestion(probabilities, images.labels, index)
-        axes.imshow(images.images[index].permute(1, 2, 0).numpy())
-        words = f"{index}: {CLASSES[images.labels[index]]}\n→ {CLASSES[prediction]} {100 * float(probabilities[index, prediction]):.0f}%"
-        axes.set_title(words, fontsize=8, color="firebrick" if confirmed and index in confirmed else "black")
-    if confirmed:
-        figure.suptitle("Red: people have found the label wrong (arXiv 2103.14749)", color="firebrick")
+        other = suggestion(probabilities, dataset.labels, index)
+        axes.imshow(dataset.images[index].permute(1, 2, 0).numpy())
+        probability = 100 * float(probabilities[index, other])
+        title = f"{index}: {CLASSES[dataset.labels[index]]}\n→ {CLASSES[other]} {probability:.0f}%"
+        axes.set_title(title, fontsize=8, color="firebrick" if known and index in known else "black")
+    if known:
+        figure.suptitle(LABEL_ERRORS_NOTE, color="firebrick")
     plots.save(figure, path)
 
 

@@ -1,235 +1,358 @@
-"""Train every row of a study with every seed, run by run: what the scripts beside main.py share.
+"""Train configurations with seeds, one run at a time: what main.py and the studies share.
 
-A row is (model, recipe). A finished run is a file, `<study>/runs/<row>-<seed>.npz`, and is not trained again; an unfinished one
-resumes from its checkpoint; a failed run is listed at the end and does not stop the others.
+A configuration is a pair (model, recipe), a run one configuration with one seed. A finished run is a file,
+`runs/<config>-<seed>.npz`, and is not trained again. An interrupted run resumes from its checkpoint. A failed run is
+listed at the end and does not stop the others.
 """
 
+import contextlib
 import dataclasses
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from common import cli, data, evaluation, tables
-from common.models import MODELS, forward_flops, parameter_count
-from common.support import checkpoints, download, files
-from common.support.errors import UserError, first_line
+from common.support import checkpoints, plan
+from common.support.errors import UserError, first_line, out_of_memory
 from common.support.progress import Progress, epoch_reporter
-from project3_wrn.method.train import evaluation_sets, logits_of, make_splits, train
+from project3_wrn.analysis import result_tables, study_tables
+from project3_wrn.method import distributed
+from project3_wrn.method.recipes import Recipe
+from project3_wrn.method.train import Backend, evaluation_sets, make_splits, predict_logits, train
+
+QUICK = dict(epochs=1, batch_size=64)
+IMAGE_SIZE = 32  # pixels per side
+SHARED_SETTINGS = ("scale", "precision", "convolutions", "processes")  # of all runs of one start, as in run.json
+NOT_HISTORY = ("test_logits", "val_logits", "clean_train_accuracy", "clean_train_loss", "settings", "git_commit")
 
 
-def main(description, task, study, seeds, make_configs, write_results, more=None):
-    """A study from its command line to its tables, which are drawn from its results.csv and run.json alone.
-
-    make_configs: (options) -> configs. write_results: (folder, options). more: (test logits, test labels) -> further columns of results.csv.
-    """
-    options = parse(description, task, study, seeds)
-    failed = []
-    with cli.output_lock(options.out):
-        if not options.redraw:
-            rows = configure(make_configs(options), options)
-            failed = train_all(rows, options)
-            if len(failed) == len(rows) * len(options.seeds):
-                raise_if_failed(failed, "There is nothing to report on")
-            results = finish(options, rows)
-            val_labels, test_labels = load_labels(options.scale, options.data)
-            write_result_rows(options.out / "results.csv", measure(results, test_labels, val_labels, more))
-        write_results(options.out, options)
-    raise_if_failed(failed, "The tables have the others")
-    print(f"results: {options.out}")
+# --- a study, from its command line to its tables ---
 
 
-def parse(description, task, study, seeds):
-    """The options of a study's command line, its folder of outputs settled."""
+def parse(description, folder, study, seeds):
+    """Return the Options of a study's command line; its results go to the folder `study` below the outputs."""
     parser = cli.make_parser(description, seeds)
     cli.add_convolutions(parser)
-    options = cli.resolve_options(parser.parse_args(), task, seeds)
-    options.out /= study
-    return options
+    return cli.resolve_options(parser.parse_args(), folder, seeds, name=study)
 
 
-def configure(rows, options):
-    """The rows as the flags and the scale ask for them. Quick scale: one epoch in batches of 64."""
-    asked = {name: value for name in ("epochs", "batch_size") if (value := getattr(options, name))}
-    if options.scale == "quick":
-        asked = {"epochs": 1, "batch_size": 64} | asked
-    return {row: (model, dataclasses.replace(recipe, **asked)) for row, (model, recipe) in rows.items()}
+def configure(configs, options):
+    """Return the configurations with what quick scale, --epochs and --batch-size change in their recipes."""
+    flags = {name: value for name in ("epochs", "batch_size") if (value := getattr(options, name))}
+    changes = {**(QUICK if options.scale == "quick" else {}), **flags}
+    return {config: (model, dataclasses.replace(recipe, **changes)) for config, (model, recipe) in configs.items()}
 
 
-def train_all(rows, options, fold_of=None):
-    """Train what is not there yet; the list of what has failed.
+def run_study(configs, options, write_results, *, save=None, splits=None, save_weights=False, complete=False):
+    """Train every configuration with every seed, save what came out, and write tables and figures.
 
-    A run's file holds `test_logits` (10000, 10) and `val_logits` of the kept weights, `epoch_losses` and the other values an
-    epoch of common/training.py, `clean_train_accuracy` and `clean_train_loss`, and the `settings` and code it was made with.
-    fold_of: (row, labels) -> indices to train on and indices to hold out instead, whose logits are then `val_logits`.
+    With --redraw, only write tables and figures; with --plan, only print the runs and what they cost.
+
+    configs: {name: (model, recipe)}.
+    write_results: (folder, options) -> None, from what `save` has written there and nothing else.
+    save: (configs, {(config, seed): result}, options, (train set, test set, source)) -> None; by default `save_study`.
+    splits: (config, train set) -> {"train": Dataset, "val": Dataset}; by default the recipe's split.
+    save_weights: write weights-<seed>.pt too, for a study of one configuration.
+    complete: save nothing where a run failed.
+
+    Raises:
+        UserError: runs failed. The tables have the others.
     """
-    images, options.source = download.images(options.scale, options.data)
-    runs = [(row, seed) for seed in options.seeds for row in rows]
-    failed = []
-    if options.fresh:  # all before the first run, so that the same command without --fresh can resume
+    if options.plan:
+        plan.show(f"project3_wrn, {options.out.name}", plan_rows(configs, options), options)
+        return
+    with distributed.process_group(options.device) as device:
+        is_main = distributed.is_main_process()
+        with cli.output_folder(options) if is_main else contextlib.nullcontext():
+            failed = []
+            if not options.redraw:
+                dataset = data.load(options.scale, options.data)
+                runs = make_runs(configs, options, save_weights)
+                results, failed = train_all(runs, options, dataset, device, splits)
+                if complete or not results:
+                    raise_if_failed(failed, "No results are written")
+                if is_main:
+                    (save or save_study)(configs, results, options, dataset)
+            if is_main:
+                write_results(options.out, options)
+                raise_if_failed(failed, "The tables have the others")
+                print(f"results: {options.out}")
+
+
+def plan_rows(configs, options):
+    """Return one row per configuration for common/support/plan.py, all its seeds together."""
+    rows = []
+    for config, (model, recipe) in configs.items():
+        train_images, held_out, _ = plan.image_counts(options.scale, recipe.validation_split)
+        # the last pass may end early, and an image of fewer pixels costs less
+        passes = recipe.epochs - 1 + recipe.last_epoch_fraction
+        saved = min(recipe.low_res_epochs, passes) * (1 - (recipe.low_res_size / IMAGE_SIZE) ** 2)
+        rows.append(
+            {
+                "name": config,
+                "model": model,
+                "seeds": len(options.seeds),
+                "epochs": recipe.epochs,
+                "batch_size": recipe.batch_size,
+                "members": len(options.seeds),
+                "stacked": False,
+                "train": train_images,
+                "evaluated": held_out,
+                "passes": passes - saved,
+                "speed": plan.WINOGRAD if options.convolutions == "winograd" else 1,
+            }
+        )
+    return rows
+
+
+# --- training ---
+
+
+@dataclass(frozen=True)
+class Run:
+    """One configuration with one seed, and where its files are."""
+
+    config: str
+    model: str
+    recipe: Recipe
+    seed: int
+    path: Path  # of its result
+    checkpoint: Path
+    weights: Path | None  # None: they are not saved
+
+    def __str__(self):
+        return f"{self.config}, seed {self.seed}"
+
+
+def make_runs(configs, options, save_weights=False):
+    """Return the runs of a study in the order of training: all configurations with one seed, then with the next."""
+    return [
+        Run(
+            config,
+            model,
+            recipe,
+            seed,
+            path=result_path(options.out, config, seed),
+            checkpoint=options.out / "checkpoints" / f"{config}-{seed}.pt",
+            weights=weights_path(options.out, seed) if save_weights else None,
+        )
+        for seed in options.seeds
+        for config, (model, recipe) in configs.items()
+    ]
+
+
+def train_all(runs, options, dataset, device, splits=None):
+    """Train all runs that are not finished; return ({(config, seed): result}, one line per failed run).
+
+    Raises:
+        UserError: a run failed that other processes train too.
+    """
+    train_set, test_set, _ = dataset
+    is_main = distributed.is_main_process()
+    if options.fresh and is_main:
+        # all of them before the first run, so that the same command without --fresh can resume
         for path in options.out.glob("runs/*.npz"):
             path.unlink()
-        files.clear_checkpoints(options.out / "checkpoints")
-    with Progress(sum(rows[row][1].epochs for row, _ in runs), Path(options.out).name) as progress:
-        for row, seed in runs:
-            model, recipe = rows[row]
-            path = run_path(options.out, row, seed)
-            settings = settings_of(model, dataclasses.asdict(recipe), seed, vars(options))
-            tell = epoch_reporter(progress.advance, path.stem, resumed=checkpoints.there(checkpoint_path(path)))
+    distributed.barrier()  # before any process looks for a result
+    results, failed = {}, []
+    with Progress(sum(run.recipe.epochs for run in runs), options.out.name, quiet=not is_main) as progress:
+        for run in runs:
+            report_progress = epoch_reporter(progress.advance, str(run), resumed=checkpoints.exists(run.checkpoint))
+            sets = splits(run.config, train_set) if splits else make_splits(run.recipe, train_set)
             try:
-                if not finished(path, settings):
-                    train_one(path, settings, model, recipe, images, options, tell, fold_of)
-                checkpoints.discard(checkpoint_path(path))
+                results[run.config, run.seed] = train_run(
+                    run, sets, test_set, options, device, report_progress, progress.log
+                )
+                if is_main and not options.keep_checkpoints:
+                    checkpoints.discard(run.checkpoint)
             except (UserError, RuntimeError) as error:
-                failed.append(f"{row} with seed {seed} ({first_line(error)})")
-                print(f"failed, and left out: {failed[-1]}", flush=True)
-            tell(recipe.epochs, skipped=True)  # done before, stopped early, or failed
-    return failed
+                if distributed.world_size() > 1:
+                    raise  # the other processes would wait for this one
+                failed.append(f"{run.config} with seed {run.seed} ({explain(error)})")
+                progress.log(f"failed, and left out: {failed[-1]}")
+            report_progress(run.recipe.epochs, skipped=True)  # finished before, stopped early, or failed
+    # as the tables list them: all seeds of one configuration, then those of the next
+    order = list(dict.fromkeys(run.config for run in runs))
+    return dict(sorted(results.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))), failed
 
 
-def run_path(folder, row, seed):
-    return Path(folder) / "runs" / f"{row}-{seed}.npz"
+def train_run(run, splits, test_set, options, device, report_progress, log):
+    """Train a run, or resume it, or read it back; return its result, in all processes but the main one {}.
+
+    A result is the arrays of a run's file: `test_logits` (10000, 10) and, with a validation set, `val_logits`, both by
+    the recipe's test-time augmentation; `clean_train_accuracy` (per cent) and `clean_train_loss` (nats) in evaluation
+    mode; the history of common/training.py; `settings` as JSON and `git_commit`.
+
+    Raises:
+        UserError: the run's file or checkpoint has other settings, or the training diverged.
+    """
+    start = {**vars(options), "processes": distributed.world_size()}
+    settings = run_settings(run.model, dataclasses.asdict(run.recipe), run.seed, start)
+    if (result := read_finished(run.path, settings)) is not None:
+        return result
+
+    def on_epoch(epoch, history):
+        validation = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
+        loss = f"loss {history['epoch_losses'][-1]:.3f}"
+        report_progress(epoch, f"{run}, epoch {epoch}/{run.recipe.epochs}, {loss}{validation}")
+
+    learner, history = train(
+        run.model,
+        run.recipe,
+        run.seed,
+        {name: part.to(device) for name, part in splits.items()},
+        # on a CPU, compiling slows bf16 and Winograd's convolutions down and costs minutes
+        Backend(options.precision, options.convolutions, compiled=options.device == "cuda" and options.scale == "full"),
+        checkpoint=checkpoints.Checkpoint(run.checkpoint, settings),
+        on_step=report_progress,
+        on_epoch=on_epoch,
+    )
+    distributed.barrier()  # before the main process writes the result, which the others must not find instead
+    if not distributed.is_main_process():
+        return {}
+    sets = evaluation_sets(splits, test_set, options.scale)
+    log(f"{run}: evaluating {sum(map(len, sets.values())):,} images")
+    logits, train_labels = predict_logits(learner, run.recipe, sets, device), sets["train"].labels
+    result = {
+        **history,
+        **{f"{name}_logits": values.numpy() for name, values in logits.items() if name != "train"},
+        "clean_train_accuracy": evaluation.accuracy(logits["train"], train_labels).numpy(),
+        "clean_train_loss": evaluation.cross_entropy(logits["train"], train_labels).numpy(),
+        "settings": np.array(json.dumps(settings)),
+        "git_commit": np.array(options.git_commit or "none"),
+    }
+    if run.weights:
+        checkpoints.save(run.weights, {name: value.cpu() for name, value in learner.weights().items()})
+    tables.save_arrays(run.path, result)  # last: it marks the run as finished
+    return result
 
 
-def finished(path, settings):
-    """Whether this run is done. One whose file is damaged is not. Raises UserError where it was made with other settings."""
+def read_finished(path, settings):
+    """Return the result of a finished run; None where it has no file, or a damaged one, which is removed.
+
+    Raises:
+        UserError: it has other settings.
+    """
     if not path.exists():
-        return False
+        return None
     try:
         result = tables.load_arrays(path)
     except UserError as problem:
-        print(f"trained again: {problem}", flush=True)
-        path.unlink()
-        return False
-    if not made_with(result, settings):
+        if distributed.is_main_process():
+            print(f"trained again: {problem}", flush=True)
+            path.unlink()
+        return None
+    if changes := result_changes(result, settings):
         raise UserError(
-            f"{path} is of other settings; remove it, start over with --fresh, or choose another folder with --out"
+            f"{path} has other settings ({changes}); remove it, start over with --fresh, or choose another folder"
+            " with --out"
         )
-    return True
+    return result
 
 
-def checkpoint_path(path):
-    return path.parents[1] / "checkpoints" / f"{path.stem}.pt"
+def run_settings(model, recipe, seed, start):
+    """Return the settings that a file or checkpoint must have to belong to this run.
+
+    recipe: its fields. start: a dict with SHARED_SETTINGS, such as run.json.
+    """
+    return {"model": model, **recipe, "seed": seed, **{name: start.get(name) for name in SHARED_SETTINGS}}
 
 
-def train_one(path, settings, model, recipe, images, options, tell, fold_of):
-    (train_images, test), device = images, torch.device(options.device)
-    parts = make_splits(recipe, train_images)
-    if fold_of:
-        kept, held_out = fold_of(path.stem.rsplit("-", 1)[0], train_images.labels)
-        parts = {"train": train_images[kept], "val": train_images[held_out]}
-    measured = evaluation_sets(parts, test, options.scale)
-    learner, history = train(
-        model,
-        recipe,
-        settings["seed"],
-        {name: part.to(device) for name, part in parts.items()},
-        precision=options.precision,
-        convolutions=options.convolutions,
-        compiled=options.device == "cuda" and options.scale == "full",
-        checkpoint=checkpoint_path(path),
-        settings=settings,
-        on_step=tell,
-        on_epoch=lambda epoch, history: tell(epoch, f"{path.stem}, epoch {epoch}/{recipe.epochs}"),
-    )
-    logits = logits_of(learner, recipe, measured, device)
-    result = {f"{name}_logits": logits[name].numpy() for name in logits if name != "train"}
-    result |= {name: values for name, values in history.items() if not name.startswith("batch_")}
-    result["clean_train_accuracy"] = evaluation.accuracy(logits["train"], measured["train"].labels).numpy()
-    result["clean_train_loss"] = evaluation.cross_entropy(logits["train"], measured["train"].labels).numpy()
-    result["settings"], result["git_commit"] = np.array(repr(settings)), np.array(options.git_commit or "none")
-    tables.save_arrays(path, result)
+def result_changes(result, settings):
+    """Name the settings that a result was not made with, as `checkpoints.setting_changes` does; empty if none."""
+    try:
+        return checkpoints.setting_changes(json.loads(str(result["settings"])), settings)
+    except (KeyError, ValueError):
+        return "it was written by another version"
 
 
-def settings_of(model, recipe, seed, start):
-    """Return what a run must have been made with. start: the options of a start as a dict, or its run.json."""
-    # runs of before there was a choice of convolutions have no such setting
-    how = {name: start[name] for name in ("scale", "precision", "convolutions") if name in start}
-    return {"model": model, "recipe": recipe, "seed": seed} | how
+def explain(error):
+    """Return one line on why a run failed."""
+    if out_of_memory(error):
+        return "out of memory; lower --batch-size"
+    return str(error) if isinstance(error, UserError) else first_line(error)
 
 
-def made_with(result, settings):
-    """Whether the arrays of a run that is done were made with these settings."""
-    return str(result.get("settings")) == repr(settings)
+def raise_if_failed(failed, consequence):
+    """Raise UserError that names the failed runs, if there are any, and what follows for the tables."""
+    if failed:
+        raise UserError(f"{len(failed)} failed: {'; '.join(failed)}. {consequence}; rerun the command to try again")
 
 
-def saved(folder, run_json):
-    """{(row, seed): result} of the finished runs of the rows and seeds that run.json names, trained as it says."""
+# --- files ---
+
+
+def result_path(folder, config, seed):
+    return folder / "runs" / f"{config}-{seed}.npz"
+
+
+def weights_path(folder, seed):
+    return folder / f"weights-{seed}.pt"
+
+
+def write_run_json(results, options, source, **facts):
+    """Write run.json, with the commit of every run: a study that was resumed may have several."""
+    commits = sorted({str(result["git_commit"]) for result in results.values()})
+    cli.write_run_json(options, source, processes=distributed.world_size(), trained_by=commits, **facts)
+
+
+def describe(configs):
+    """Return {config: {"model": ..., every field of its recipe}}, as run.json has it."""
+    return {config: {"model": model, **dataclasses.asdict(recipe)} for config, (model, recipe) in configs.items()}
+
+
+def save_study(configs, results, options, dataset, more_columns=None):
+    """Write a study's run.json and results.csv. Without CUDA a study is a shortened one, which run.json says.
+
+    more_columns: (test logits, test labels) -> {column: value}.
+    """
+    train_set, test_set, source = dataset
+    shortened = options.device != "cuda"
+    write_run_json(results, options, source, shortened=shortened, configs=describe(configs))
+    val_labels = train_set.labels[data.train_val_split(train_set.labels)[1]]
+    rows = study_tables.result_rows(results, test_set.labels, val_labels, more_columns)
+    study_tables.write_result_rows(options.out, rows)
+
+
+def save_network(configs, results, options, dataset):
+    """Write what main.py makes its tables and figures from: metrics.json, loss_history.npz, logits.npz, run.json."""
+    train_set, test_set, source = dataset
+    labels, arrays = {"test": test_set.labels}, {}
+    if options.recipe.validation_split:
+        train_indices, val_indices = data.train_val_split(train_set.labels)
+        labels["val"] = train_set.labels[val_indices]
+        arrays = {"train_indices": train_indices.numpy(), "val_indices": val_indices.numpy()}
+    arrays.update({f"{name}_labels": values.numpy() for name, values in labels.items()})
+    parameters, flops = study_tables.model_size(options.model)
+    histories, metrics = {}, []
+    for (config, seed), result in results.items():
+        arrays.update({f"{seed}/{name}": result[f"{name}_logits"] for name in labels})
+        histories[config, seed] = {name: values for name, values in result.items() if name not in NOT_HISTORY}
+        entry = result_tables.metrics_entry(seed, result, labels)
+        metrics.append({**entry, "parameters": parameters, "flops": flops})
+    cli.write_json(options.out / "metrics.json", metrics)
+    tables.save_histories(options.out / "loss_history.npz", histories)
+    tables.save_arrays(options.out / "logits.npz", arrays)
+    recipe = dataclasses.asdict(options.recipe)
+    write_run_json(results, options, source, model=options.model, recipe=recipe)
+
+
+def load_results(folder, run_json):
+    """Return {(config, seed): result} of the finished runs among the configurations and seeds in run.json."""
     results = {}
-    for row, seed in [(row, seed) for row in run_json["configs"] for seed in run_json["seeds"]]:
-        path, recipe = run_path(folder, row, seed), dict(run_json["configs"][row])
-        settings = settings_of(recipe.pop("model"), recipe, seed, run_json)
-        if path.exists() and made_with(result := tables.load_arrays(path), settings):
-            results[row, seed] = result
+    for config, fields in run_json["configs"].items():
+        recipe = {name: value for name, value in fields.items() if name != "model"}
+        for seed in run_json["seeds"]:
+            path = result_path(folder, config, seed)
+            settings = run_settings(fields["model"], recipe, seed, run_json)
+            if path.exists() and not result_changes(result := tables.load_arrays(path), settings):
+                results[config, seed] = result
     return results
 
 
 def load_labels(scale, folder):
-    """(validation labels, test labels) as the runs of this scale saw them."""
-    (train_images, test), _ = download.images(scale, folder)
-    return train_images.labels[data.split(train_images.labels)[1]], test.labels
-
-
-def measure(results, test_labels, val_labels=None, more=None):
-    """One row a run and seed: accuracies in per cent, seconds of training, and what `more` adds.
-
-    train_accuracy is of the kept epoch's augmented batches, as the report's is; clean_train_accuracy of its weights afterwards.
-    """
-    rows = []
-    for (row, seed), result in results.items():
-        test = torch.from_numpy(result["test_logits"]).float()
-        entry = {"config": row, "seed": seed, "test_accuracy": float(evaluation.accuracy(test, test_labels))}
-        entry["test_loss"] = float(evaluation.cross_entropy(test, test_labels))
-        if "val_logits" in result and val_labels is not None:
-            entry["val_accuracy"] = float(evaluation.accuracy(torch.from_numpy(result["val_logits"]), val_labels))
-        entry["epochs"], entry["best_epoch"] = len(result["epoch_losses"]), int(result["kept_epoch"])
-        entry["train_accuracy"] = float(result["train_accuracy"][entry["best_epoch"] - 1])
-        entry["clean_train_accuracy"] = float(result["clean_train_accuracy"])
-        entry["seconds"] = float(result["seconds"].astype(float).sum())
-        rows.append(entry | (more(test, test_labels) if more else {}))
-    return rows
-
-
-def write_result_rows(path, measured):
-    rounded = [{k: f"{v:.4f}" if isinstance(v, float) else v for k, v in entry.items()} for entry in measured]
-    tables.write_csv(path, rounded)
-
-
-def read_results(folder):
-    """The rows of a results.csv: run as text, the rest as numbers."""
-    rows = tables.read_csv(folder / "results.csv")
-    return [{name: value if name == "config" else float(value) for name, value in row.items() if value} for row in rows]
-
-
-def values_per_config(measured, field):
-    """{run: float array over its seeds}."""
-    values = {}
-    for entry in measured:
-        if field in entry:
-            values.setdefault(entry["config"], []).append(entry[field])
-    return {run: np.array(numbers) for run, numbers in values.items()}
-
-
-def finish(options, rows):
-    """Write run.json with the commit of every run (a resumed study may span several); return the finished runs.
-
-    Without CUDA a study is a shortened one, and says so.
-    """
-    document = cli.provenance(options, options.source) | {"shortened": options.device != "cuda"}
-    document["configs"] = {row: {"model": model} | dataclasses.asdict(recipe) for row, (model, recipe) in rows.items()}
-    results = saved(options.out, document)
-    document["trained_by"] = sorted({str(result.get("git_commit", "not recorded")) for result in results.values()})
-    cli.write_json(options.out / "run.json", document)
-    return results
-
-
-def model_size(model):
-    """(parameters, FLOPs of a forward pass)."""
-    network = MODELS[model]()
-    return parameter_count(network), forward_flops(network)
-
-
-def raise_if_failed(failed, then):
-    """Raises UserError that names the runs that failed, if any have; `then`: what that means for the tables."""
-    if failed:
-        raise UserError(f"{len(failed)} failed: {'; '.join(failed)}. {then}; run again to try these again")
+    """Return (validation labels, test labels) of this scale."""
+    train_set, test_set, _ = data.load(scale, folder)
+    return train_set.labels[data.train_val_split(train_set.labels)[1]], test_set.labels

@@ -1,4 +1,4 @@
-"""Grad-CAM against the public grad-cam package, and against the ways in which it fails in silence."""
+"""Grad-CAM against the public grad-cam package, and against the ways in which it fails silently."""
 
 import warnings
 
@@ -20,7 +20,7 @@ def images(sample):
 
 
 def trained_looking(name):
-    """A network whose batch statistics are not their initial values, so that its maps differ from image to image."""
+    """Return a network whose batch statistics are not their initial values, so that its maps differ between images."""
     torch.manual_seed(0)
     model = MODELS[name]()
     model.train()(torch.randn(8, 3, 32, 32))
@@ -61,7 +61,7 @@ def test_forward_features_are_the_layer_of_that_place(images):
 
 
 def test_the_two_equations_by_hand():
-    """One linear layer on the means of two maps: alpha is its weights over the number of places."""
+    """One linear layer on the means of two maps: alpha is its weights divided by the number of pixels."""
 
     class Tiny(nn.Module):
         def forward_features(self, x):
@@ -93,14 +93,14 @@ def test_the_model_is_left_as_it_was(images, layer, frozen):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-def test_what_cannot_be_shown_is_told(images):
+def test_what_cannot_be_shown_is_refused(images):
     with pytest.raises(ValueError, match="1 targets for 4 images"):
         gradcam(trained_looking("resnet18"), images, [0])
     with pytest.raises(UserError, match=r"1x1.*--gradcam-layer"):
         gradcam(trained_looking("dla34"), images, [0] * 4)
     with pytest.raises(UserError, match="no layer 'layer9'"):
         gradcam(trained_looking("resnet18"), images, [0] * 4, "layer9")
-    with pytest.raises(UserError, match="fc gives"):
+    with pytest.raises(UserError, match="output of fc is"):
         gradcam(trained_looking("resnet18"), images, [0] * 4, "fc")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

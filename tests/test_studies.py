@@ -1,6 +1,7 @@
-"""The studies beside project3_wrn/main.py, with LeNet in every row, at quick scale."""
+"""The studies of project 3, with LeNet in every configuration, at quick scale."""
 
 import dataclasses
+import json
 import shutil
 import sys
 
@@ -10,10 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from common import cli, data, tables
+from common.reported import GRID
 from common.support.errors import UserError
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, runner
+from project3_wrn.analysis.label_errors import LABEL_ERRORS
 from project3_wrn.method.recipes import Recipe
-from tests.conftest import ROOT
 
 LENET = ("lenet", Recipe(lr=0.02, cutout=0))
 
@@ -23,10 +25,10 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("studies")
 
 
-def start(script, monkeypatch, folder, *words):
+def start(script, monkeypatch, folder, *flags):
     study = script.__name__.rsplit(".", 1)[1]
-    words = ["--scale", "quick", "--device", "cpu", "--out", str(folder), *words]
-    monkeypatch.setattr(sys, "argv", [f"{study}.py", *words])
+    flags = ["--scale", "quick", "--device", "cpu", "--out", str(folder), *flags]
+    monkeypatch.setattr(sys, "argv", [f"{study}.py", *flags])
     script.main()
     return folder / study
 
@@ -41,16 +43,16 @@ def assert_redrawn_without_runs(script, monkeypatch, out):
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
-def with_lenet(rows):
+def with_lenet(configs):
     return {
-        row: ("lenet", dataclasses.replace(recipe, fast=False, tta_views=1, optimizer="sgd", lr=0.02))
-        for row, (_, recipe) in rows.items()
+        config: ("lenet", dataclasses.replace(recipe, fast=None, tta_views=1, optimizer="sgd", lr=0.02))
+        for config, (_, recipe) in configs.items()
     }
 
 
 def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, capsys):
-    rows = {"good": LENET, "other": LENET, "bad": ("resnet19", Recipe())}
-    monkeypatch.setattr(compare_models, "CONFIGS", rows)
+    configs = {"good": LENET, "other": LENET, "bad": ("resnet19", Recipe())}
+    monkeypatch.setattr(compare_models, "CONFIGS", configs)
     with pytest.raises(UserError, match=r"1 failed: bad with seed 0 \(there is no model resnet19"):
         start(compare_models, monkeypatch, folder / "failing")
     out = folder / "failing" / "compare_models"
@@ -62,19 +64,16 @@ def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, cap
     assert (out / "runs" / "good-0.npz").stat().st_mtime_ns == before
     assert (out / "runs" / "other-0.npz").exists() and not list((out / "checkpoints").glob("*.pt"))
     monkeypatch.setattr(compare_models, "CONFIGS", {"good": ("lenet", Recipe(lr=0.5)), "other": LENET})
-    with pytest.raises(UserError, match="of other settings"):
+    with pytest.raises(UserError, match=r"good-0.npz has other settings .*lr was 0.02, is 0.5"):
         start(compare_models, monkeypatch, folder / "failing")
     page = (out / "comparison.md").read_text(encoding="utf-8")
     assert "| other |" in page and "| good |" not in page  # what was refused is not shown as the new run either
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    monkeypatch.setattr(
-        compare_models, "CONFIGS", {"good": ("lenet", Recipe(lr=0.7)), "other": ("lenet", Recipe(lr=0.7))}
-    )
-    with pytest.raises(UserError, match="nothing to report on"):
+    monkeypatch.setattr(compare_models, "CONFIGS", dict.fromkeys(("good", "other"), ("lenet", Recipe(lr=0.7))))
+    with pytest.raises(UserError, match=r"2 failed: .* No results are written"):
         start(compare_models, monkeypatch, folder / "failing")
-    assert before == {
-        path.name: path.read_bytes() for path in out.iterdir() if path.is_file()
-    }  # no new name for old results
+    # the old results do not become those of the new settings
+    assert before == {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
 
 
 def test_a_damaged_run_is_trained_again(monkeypatch, folder, capsys):
@@ -84,8 +83,8 @@ def test_a_damaged_run_is_trained_again(monkeypatch, folder, capsys):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     start(compare_models, monkeypatch, folder / "damaged")
     assert "trained again: " in capsys.readouterr().out
-    accuracy = lambda text: text.splitlines()[1].split(",")[2]
-    assert accuracy((out / "results.csv").read_text(encoding="utf-8")) == accuracy(before)
+    after = (out / "results.csv").read_text(encoding="utf-8")
+    assert after.splitlines()[1].split(",")[:5] == before.splitlines()[1].split(",")[:5]
 
 
 def test_a_study_of_which_nothing_ran_is_one_line(monkeypatch, tmp_path):
@@ -95,27 +94,50 @@ def test_a_study_of_which_nothing_ran_is_one_line(monkeypatch, tmp_path):
 
 
 def test_compare_models_and_ensemble(monkeypatch, folder):
-    rows = {
-        row: with_lenet({row: run})[row]
-        for row, run in compare_models.CONFIGS.items()
-        if row in ("resnet18", "vit", "vgg16_bn")
-    }
-    monkeypatch.setattr(compare_models, "CONFIGS", rows)
+    chosen = {config: compare_models.CONFIGS[config] for config in ("resnet18", "vit", "vgg16_bn")}
+    monkeypatch.setattr(compare_models, "CONFIGS", with_lenet(chosen))
     out = start(compare_models, monkeypatch, folder, "--seeds", "2")
     page = (out / "comparison.md").read_text(encoding="utf-8")
     assert "95.77" in page and "53.48" in page and page.count("±") >= 9 and "**QUICK**" in page
-    monkeypatch.setattr(
-        sys, "argv", ["ensemble.py", "--scale", "quick", "--members", str(out), "--out", str(folder / "ensemble")]
-    )
+    rows = [(row["config"], row["seed"]) for row in tables.read_csv(out / "results.csv")]
+    assert rows == [(config, seed) for config in chosen for seed in ("0", "1")]
+    flags = ["--scale", "quick", "--members", str(out), "--out", str(folder / "ensemble")]
+    monkeypatch.setattr(sys, "argv", ["ensemble.py", *flags])
     ensemble.main()
     page = (folder / "ensemble" / "ensemble.md").read_text(encoding="utf-8")
     assert "6 members" in page and "stacking" in page
     _, test_labels = runner.load_labels("quick", None)
     mean = sum(
-        F.softmax(torch.from_numpy(r["test_logits"]).double(), 1)
-        for r in runner.saved(out, cli.read_json(out / "run.json")).values()
+        F.softmax(torch.from_numpy(run["test_logits"]).double(), 1)
+        for run in runner.load_results(out, cli.read_json(out / "run.json")).values()
     )
     assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
+
+
+@pytest.mark.parametrize("script", [compare_models, batch_epoch_grid, improvements, label_audit])
+def test_a_plan_lists_every_configuration_and_writes_nothing(script, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "argv", ["study.py", "--plan", "--device", "cuda", "--out", str(tmp_path)])
+    script.main()
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    counts = {compare_models: 10, batch_epoch_grid: 9, improvements: 18, label_audit: 5}
+    assert len(rows) == counts[script] and not list(tmp_path.iterdir())
+
+
+def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
+    """Without it some images would have no probabilities."""
+    monkeypatch.setattr(label_audit, "BASELINES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0))})
+    real = runner.train_run
+
+    def failing(run, *arguments):
+        if run.config == "fold_3":
+            raise RuntimeError("broken")
+        return real(run, *arguments)
+
+    monkeypatch.setattr(runner, "train_run", failing)
+    with pytest.raises(UserError, match=r"1 failed: fold_3 with seed 0 \(broken\). No results are written"):
+        start(label_audit, monkeypatch, tmp_path)
+    out = tmp_path / "label_audit"
+    assert len(list((out / "runs").glob("*.npz"))) == 4 and not list(out.glob("*.*"))
 
 
 def test_grid(monkeypatch, folder):
@@ -128,34 +150,31 @@ def test_grid(monkeypatch, folder):
 
 
 def test_accidents_are_those_far_from_our_seeds():
-    near = {
-        run: np.array([value, value + 1])
-        for value, run in zip(batch_epoch_grid.REPORT.values(), batch_epoch_grid.CONFIGS)
-    }
+    near = {name: np.array([GRID[cell], GRID[cell] + 1]) for cell, name in batch_epoch_grid.NAMES.items()}
     assert batch_epoch_grid.accidents(near).startswith("Of the 9 numbers compared, none lie more than 5 points")
     far = near | {"epochs_100_batch_128": np.array([89.0, 90.0])}
     assert "52.11% at 100 epochs and batch 128 (ours 89.50%)" in batch_epoch_grid.accidents(far)
     assert "90.69" not in batch_epoch_grid.accidents(far)
     del far["epochs_20_batch_256"]
-    told = batch_epoch_grid.accidents(far)
-    assert told.startswith("Of the 8 numbers compared, 1 lie") and told.endswith("Not run: 20 epochs and batch 256.")
+    text = batch_epoch_grid.accidents(far)
+    assert text.startswith("Of the 8 numbers compared, 1 lie") and text.endswith("Not run: 20 epochs and batch 256.")
 
 
 def test_improvements(monkeypatch, folder, sample):
-    rows = with_lenet(improvements.make_configs("cuda"))
-    assert len(rows) == 18
-    monkeypatch.setattr(improvements, "make_configs", lambda device: rows)
+    configs = with_lenet(improvements.make_configs("cuda"))
+    assert len(configs) == 18
+    monkeypatch.setattr(improvements, "make_configs", lambda device: configs)
     out = start(improvements, monkeypatch, folder, "--seeds", "2")
     page = (out / "improvements.md").read_text(encoding="utf-8")
-    for row in rows:
-        assert f"| {row} |" in page
+    for config in configs:
+        assert f"| {config} |" in page
     for row in tables.read_csv(out / "results.csv"):
         test = tables.load_arrays(out / "runs" / f"{row['config']}-{row['seed']}.npz")["test_logits"].argmax(1)
         swapped = sum({data.CLASSES[a], data.CLASSES[b]} == {"cat", "dog"} for a, b in zip(test, sample[1].labels))
         assert int(row["cat_dog"]) == swapped
     entries = [
-        {"config": run, "seed": seed, "test_accuracy": value}
-        for run, values in {"baseline": (90.0, 91.0, 92.0), "better": (91.0, 92.1, 92.9)}.items()
+        {"config": config, "seed": seed, "test_accuracy": value}
+        for config, values in {"baseline": (90.0, 91.0, 92.0), "better": (91.0, 92.1, 92.9)}.items()
         for seed, value in enumerate(values)
     ]
     assert_redrawn_without_runs(improvements, monkeypatch, out)
@@ -165,16 +184,16 @@ def test_improvements(monkeypatch, folder, sample):
 
 
 def test_label_audit(monkeypatch, folder, sample):
-    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0, lr=0.02))})
+    monkeypatch.setattr(
+        label_audit, "BASELINES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0, lr=0.02))}
+    )
     out = start(label_audit, monkeypatch, folder)
     probabilities = tables.load_arrays(out / "probabilities.npz")["train"]
     assert np.allclose(probabilities.sum(1), 1, atol=1e-3)  # every image by exactly one network
-    held_out = torch.cat(
-        [label_audit.fold_of(f"fold_{fold}", sample[0].labels)[1] for fold in range(label_audit.FOLDS)]
-    )
+    held_out = torch.cat([label_audit.fold_indices(fold, sample[0].labels)[1] for fold in range(label_audit.FOLDS)])
     assert torch.equal(held_out.sort().values, torch.arange(1400))
     assert_redrawn_without_runs(label_audit, monkeypatch, out)
-    kept, held_out = label_audit.fold_of("fold_3", sample[0].labels)
+    kept, held_out = label_audit.fold_indices(3, sample[0].labels)
     assert not set(kept.tolist()) & set(held_out.tolist()) and len(kept) + len(held_out) == 1400
 
 
@@ -193,18 +212,11 @@ def test_confident_learning_finds_the_flipped_labels():
 
 
 def test_labels_that_people_found_wrong_are_looked_for_among_the_errors():
-    surest = torch.tensor([5, 165, 7, 792, *range(100), 882])  # two of the first hundred
-    told = label_audit.published(surest, data.LABEL_ERRORS, 10_000)
-    assert "found 54 of" in told and ": 3 of these" in told and " 2 among the 100" in told and "0.5." in told
-    rows = label_audit.suspect_rows(surest[:2], torch.zeros(10_000, dtype=torch.int64), torch.rand(200, 10), {165})
+    errors = torch.tensor([5, 165, 7, 792, *range(100), 882])  # two of the first hundred
+    text = label_audit.published(errors, LABEL_ERRORS, 10_000)
+    assert "found 54 of" in text and ": 3 of these" in text and " 2 among the 100" in text and "0.5." in text
+    rows = label_audit.suspect_rows(errors[:2], torch.zeros(10_000, dtype=torch.int64), torch.rand(200, 10), {165})
     assert [row["found wrong by people"] for row in rows] == ["", "yes"]
-
-
-def test_the_label_errors_are_the_published_ones():
-    """By class as arXiv 2103.14749's votes name them: an index of another numbering would be of any class."""
-    saved = tables.load_arrays(ROOT / "project3_wrn" / "outputs" / "fast94" / "logits.npz")["test_labels"]
-    assert np.bincount(saved[[*data.label_errors(saved)]]).tolist() == [6, 7, 4, 17, 7, 3, 1, 3, 2, 4]
-    assert data.label_errors(saved[:500]) == ()
 
 
 def test_votes_and_their_ties():
@@ -214,13 +226,13 @@ def test_votes_and_their_ties():
 
 
 def test_disagreement_of_runs_is_that_of_their_different_seeds():
-    groups = ensemble.common_seeds(["a, seed 0", "a, seed 1", "b, seed 0"])
+    groups = ensemble.group_by_config(["a, seed 0", "a, seed 1", "b, seed 0"])
     assert groups == {"a": [0, 1], "b": [2]}
     disagreement = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 8.0], [4.0, 8.0, 0.0]])
-    assert ensemble.between(groups, disagreement).tolist() == [[2.0, 6.0], [6.0, 0.0]]
+    assert ensemble.disagreement_by_config(groups, disagreement).tolist() == [[2.0, 6.0], [6.0, 0.0]]
     labels = torch.tensor([0, 0, 1])
     test = F.one_hot(torch.tensor([[0, 1, 1], [0, 0, 1], [1, 1, 1]]), 10).double()
-    rows = ensemble.class_rows(groups, test, test.mean(0), labels)
+    rows = ensemble.class_table(groups, test, test.mean(0), labels)
     assert [row["airplane"] for row in rows] == ["**75.0**", "0.0", "50.0"] and rows[0]["automobile"] == "**100.0**"
 
 
@@ -234,25 +246,24 @@ class Untouched:
     __hash__ = object.__hash__
 
 
-def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
-    """Labels that raise when touched, and measures that do not touch them: weights, stacking and the choice of members do neither."""
+def test_no_method_of_combining_sees_a_test_label(monkeypatch, tmp_path):
+    """The labels raise when they are touched, and only scoring, which is replaced, touches them: no method does."""
     torch.manual_seed(0)
     for seed in range(3):
         result = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
-        result["settings"] = np.array(
-            repr(runner.settings_of("lenet", {}, seed, {"scale": "quick", "precision": "fp32"}))
-        )
-        tables.save_arrays(tmp_path / "study" / "runs" / f"row-{seed}.npz", result)
-    run_json = {"configs": {"row": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
+        settings = runner.run_settings("lenet", {}, seed, {"scale": "quick", "precision": "fp32"})
+        result["settings"] = np.array(json.dumps(settings))
+        tables.save_arrays(tmp_path / "study" / "runs" / f"lenet-{seed}.npz", result)
+    run_json = {"configs": {"lenet": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
     cli.write_json(tmp_path / "study" / "run.json", run_json)
     val_labels = torch.arange(140) % 10
     monkeypatch.setattr(runner, "load_labels", lambda scale, folder: (val_labels, Untouched()))
     real = ensemble.accuracy
     monkeypatch.setattr(ensemble, "accuracy", lambda p, labels: real(p, labels) if labels is val_labels else 50.0)
     monkeypatch.setattr(ensemble, "oracle", lambda test, labels: 50.0)
-    monkeypatch.setattr(ensemble, "class_rows", lambda *arguments: "none")
-    words = ["ensemble.py", "--scale", "quick", "--members", str(tmp_path / "study"), "--out", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(ensemble, "class_table", lambda *arguments: "none")
+    flags = ["--scale", "quick", "--members", str(tmp_path / "study"), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["ensemble.py", *flags])
     ensemble.main()
     assert "3 members" in (tmp_path / "out" / "ensemble.md").read_text(encoding="utf-8")
     with pytest.raises(AssertionError, match="were touched"):
@@ -261,16 +272,17 @@ def test_no_way_of_combining_sees_a_test_label(monkeypatch, tmp_path):
 
 def test_an_ensemble_of_other_splits_is_one_line(monkeypatch, folder, tmp_path):
     """The folds of label_audit.py hold out other images than the split."""
-    monkeypatch.setattr(label_audit, "BASES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0, lr=0.02))})
+    monkeypatch.setattr(
+        label_audit, "BASELINES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0, lr=0.02))}
+    )
     out = start(label_audit, monkeypatch, folder / "folds")
     monkeypatch.setattr(sys, "argv", ["ensemble.py", "--members", str(out), "--out", str(tmp_path)])
-    with pytest.raises(UserError, match="other images than the 9:1 split's"):
+    with pytest.raises(UserError, match="other images than the 9:1 split"):
         ensemble.main()
 
 
 def test_an_ensemble_of_nothing_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        sys, "argv", ["ensemble.py", "--scale", "quick", "--members", str(tmp_path), "--out", str(tmp_path)]
-    )
+    flags = ["--scale", "quick", "--members", str(tmp_path), "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["ensemble.py", *flags])
     with pytest.raises(UserError, match=r"run project3_wrn/compare_models\.py first"):
         ensemble.main()

@@ -103,6 +103,12 @@ def discard(path: Path) -> None:
         generation.unlink(missing_ok=True)
 
 
+def setting_changes(saved: dict, settings: dict) -> str:
+    """Name each setting that is not as it was saved, with both values; empty where all are the same."""
+    changed = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
+    return "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in changed)
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where a training is saved after every epoch and resumed from.
@@ -148,10 +154,8 @@ class Checkpoint:
         """
         document, path = self._newest()
         with _as_user_error(path, "is not a valid checkpoint", f"delete it, or {FRESH}"):
-            saved = document["settings"]
-            differing = [name for name in {**saved, **self.settings} if saved.get(name) != self.settings.get(name)]
-        if differing:
-            changes = "; ".join(f"{name} was {saved.get(name)}, is {self.settings.get(name)}" for name in differing)
+            changes = setting_changes(document["settings"], self.settings)
+        if changes:
             raise UserError(f"{path} is the checkpoint of another run ({changes}); use the old settings, or {FRESH}")
         with _as_user_error(path, "holds another network", FRESH):
             learner.load_state_dict(document["learner"])

@@ -13,16 +13,16 @@ from common.support.errors import UserError
 
 
 def gradcam(model, images, targets, layer=None):
-    """Heat maps (N, h, w), each scaled to 0..1, of classes `targets` (N,) in normalized images (N, 3, H, W).
+    """Return heat maps (N, h, w), each scaled to 0..1, for classes `targets` (N,) in normalized images (N, 3, H, W).
 
-    layer: name of the module whose output (N, C, h, w) is looked at; by default what `forward_features` gives.
+    layer: name of the module whose output (N, C, h, w) is explained; by default the output of `forward_features`.
 
-    The model is left as it was: mode, gradients, hooks. Its parameters may be frozen.
+    The model stays as it was: mode, gradients, hooks. Its parameters may be frozen. A warning names the maps that are
+    zero everywhere, where no feature raises the score of the class.
 
     Raises:
-        UserError: there is no such layer, it gives no feature maps, or they are 1x1 and so have no place to point to.
-        ValueError: not one target an image.
-    Warns of maps that are zero all over: nothing in these features speaks for the class.
+        UserError: there is no such layer, or its output is not feature maps larger than 1x1.
+        ValueError: there is not exactly one target per image.
     """
     if len(targets) != len(images):
         raise ValueError(f"{len(targets)} targets for {len(images)} images")
@@ -41,7 +41,7 @@ def gradcam(model, images, targets, layer=None):
 
 
 def upsample(maps, size):
-    """Maps (N, h, w) drawn bilinearly to (N, *size)."""
+    """Scale maps (N, h, w) bilinearly to (N, *size)."""
     return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
 
@@ -54,25 +54,25 @@ def _features_and_scores(model, images, layer):
     modules = dict(model.named_modules())
     if layer not in modules:
         raise UserError(f"the network has no layer {layer!r}; for example {', '.join(list(modules)[-6:])}")
-    kept = []
+    outputs = []
 
-    def keep(module, inputs, output):
-        kept.append(_maps(output.detach(), layer).requires_grad_())
-        return kept[0].clone()  # what follows may work in place
+    def capture(module, inputs, output):
+        outputs.append(_maps(output.detach(), layer).requires_grad_())
+        return outputs[0].clone()  # later layers may work in place
 
-    hook = modules[layer].register_forward_hook(keep)
+    hook = modules[layer].register_forward_hook(capture)
     try:
         scores = model(images)
     finally:
         hook.remove()
-    return kept[0], scores
+    return outputs[0], scores
 
 
 def _maps(features, layer):
     if features.dim() != 4 or features.shape[-1] * features.shape[-2] == 1:
         raise UserError(
-            f"{layer} gives {tuple(features.shape[1:])}, no feature maps larger than 1x1 to point into; "
-            "choose an earlier layer with --gradcam-layer"
+            f"the output of {layer} is {tuple(features.shape[1:])}, not feature maps larger than 1x1; choose an earlier"
+            " layer with --gradcam-layer"
         )
     return features.detach().clone()
 

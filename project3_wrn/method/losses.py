@@ -4,13 +4,6 @@ import torch
 import torch.nn.functional as F
 
 
-def smoothing_floor(label_smoothing, classes=10):
-    """Return the minimum of cross-entropy with smoothed labels, their entropy: 0.50 nats for 0.1 and ten classes."""
-    label = torch.full((classes,), label_smoothing / classes, dtype=torch.float64)
-    label[0] += 1 - label_smoothing
-    return float(torch.special.entr(label).sum())
-
-
 def focal(logits, y, gamma=2.0, label_smoothing=0.0):
     """Return cross-entropy with each class's term times (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
     log_p = F.log_softmax(logits, 1)

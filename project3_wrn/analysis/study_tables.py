@@ -1,0 +1,66 @@
+"""The table that all studies share, results.csv: one row per run."""
+
+import numpy as np
+import torch
+
+from common import evaluation, tables
+from common.models import MODELS, forward_flops, parameter_count
+
+
+def result_rows(results, test_labels, val_labels=None, more_columns=None):
+    """Return one row per run: accuracies in per cent, seconds of training, and what `more_columns` adds.
+
+    train_accuracy is that of the kept epoch's augmented batches, as in the report; clean_train_accuracy is that of the
+    kept weights in evaluation mode.
+    """
+    rows = []
+    for (config, seed), result in results.items():
+        test_logits = torch.from_numpy(result["test_logits"]).float()
+        row = {
+            "config": config,
+            "seed": seed,
+            "test_accuracy": float(evaluation.accuracy(test_logits, test_labels)),
+            "test_loss": float(evaluation.cross_entropy(test_logits, test_labels)),
+        }
+        if "val_logits" in result and val_labels is not None:
+            row["val_accuracy"] = float(evaluation.accuracy(torch.from_numpy(result["val_logits"]), val_labels))
+        best_epoch = int(result["kept_epoch"])
+        rows.append(
+            {
+                **row,
+                "epochs": len(result["epoch_losses"]),
+                "best_epoch": best_epoch,
+                "train_accuracy": float(result["train_accuracy"][best_epoch - 1]),
+                "clean_train_accuracy": float(result["clean_train_accuracy"]),
+                "seconds": float(result["seconds"].astype(float).sum()),
+                **(more_columns(test_logits, test_labels) if more_columns else {}),
+            }
+        )
+    return rows
+
+
+def write_result_rows(folder, rows):
+    """Write results.csv, with four decimals."""
+    rounded = [{name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+    tables.write_csv(folder / "results.csv", rounded)
+
+
+def read_result_rows(folder):
+    """Return the rows of results.csv: `config` as text, the rest as numbers."""
+    rows = tables.read_csv(folder / "results.csv")
+    return [{name: value if name == "config" else float(value) for name, value in row.items() if value} for row in rows]
+
+
+def values_per_config(rows, field):
+    """Return {config: float array over its seeds} of a column."""
+    values = {}
+    for row in rows:
+        if field in row:
+            values.setdefault(row["config"], []).append(row[field])
+    return {config: np.array(numbers) for config, numbers in values.items()}
+
+
+def model_size(model):
+    """Return (parameters, FLOPs of a forward pass) of a network."""
+    network = MODELS[model]()
+    return parameter_count(network), forward_flops(network)
