@@ -58,17 +58,17 @@ def write_results(folder, args):
     figures.draw_class_accuracy(folder / "per_class_accuracy.png", labels, predictions)
     figures.draw_confidence(folder / "confidence.png", logits, labels)
 
-    # 2.4 confusions
+    # 2.4 confusions and the most confident errors; 2.6 known label errors among these are red
     tables.write_csv(folder / "confusion_matrix.csv", result_tables.confusion_rows(labels, predictions))
     tables.write_csv(folder / "top_confusion_pairs.csv", result_tables.pair_rows(labels, predictions))
     figures.draw_confusion_matrix(folder / "confusion_matrix.png", labels, predictions)
     figures.draw_top_confusions(folder / "top_confusion_pairs.png", labels, predictions)
-
-    # 2.5 Grad-CAM, and 2.6 the most confident errors
     _, test_set, _ = data.load(scale, args.data)
+    figures.draw_misclassified(folder / "misclassified_samples.png", logits, test_set)
+
+    # 2.5 Grad-CAM
     weights = runner.weights_path(folder, seed)
     figures.draw_gradcam(folder / "gradcam_visualization.png", model, weights, logits, test_set, args.gradcam_layer)
-    figures.draw_misclassified(folder / "misclassified_samples.png", logits, test_set)
 
     # 2.7 the generalization gap, and all of the above on one page
     page = result_tables.performance(metrics, labels, predictions)
