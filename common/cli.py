@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.support import machine
-from common.support.errors import UsageError, UserError
+from common.support.errors import UsageError, UserError, out_of_memory
 from common.support.files import atomic, clear_checkpoints, locked, remove_stale
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -290,8 +290,8 @@ def entry_point(main: Callable) -> NoReturn:
             path = error.filename or "a file"
             exit_with(f"{path}: {error.strerror}; free some space or choose another folder with --out", 1)
         raise
-    except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    except (RuntimeError, MemoryError) as error:
+        if out_of_memory(error):
             exit_with("out of memory; lower --batch-size or use --device cpu. The last checkpoint is kept", 1)
         raise
 

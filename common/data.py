@@ -145,11 +145,6 @@ class Batches:
                     batch = mix(*batch, self.generator)
                 yield batch
 
-    def example(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (images, labels) of a full batch's shape, which consumes no random numbers."""
-        first = self.dataset[slice(self.batch_size)]
-        return normalize(first.images, self.stats), first.labels
-
     def _order(self):
         if self.weights is not None:
             return torch.multinomial(self.weights, len(self.dataset), replacement=True, generator=self.generator)

@@ -147,10 +147,10 @@ class Learner:
         self._full_batch = self._full_batch or len(x)  # only the last batch of a pass may be short
         wanted = self.compiled and not self._compiling_failed and len(x) == self._full_batch
         if wanted and x.shape not in self._compiled_shapes:
-            self._compile_seconds += self.compile(x, y)
+            self._compile_seconds += self._compile(x, y)
         return self._compiled_model if x.shape in self._compiled_shapes else self.model
 
-    def compile(self, x: torch.Tensor, y: torch.Tensor) -> float:
+    def _compile(self, x: torch.Tensor, y: torch.Tensor) -> float:
         """Compile forward and backward for batches like this one; return the seconds that it takes.
 
         It works on a copy that shares the compiled code, so nothing of the training changes: neither weights nor random

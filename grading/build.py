@@ -218,6 +218,7 @@ def format_claims(claims, verdicts):
                     "verdict": verdict.kind,
                     "measured": f"{verdict.measured} ({claim.configuration})" if verdict.measured else "",
                     "why": verdict.reason.en,
+                    "number in": f"[{claim.source}](../{claim.source}): `{claim.field}`" if verdict.measured else "",
                 }
                 rows.append({column: text.replace("|", "\\|") for column, text in row.items()})
         summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())

@@ -24,8 +24,8 @@ def sample():
 
 
 @pytest.fixture
-def here(monkeypatch, capsys):
-    """Return here(main, *arguments): as `run_python`, but in this process, which has torch imported already."""
+def run_in_process(monkeypatch, capsys):
+    """Return run_in_process(main, *arguments): `run_python` in this process, which has torch imported already."""
 
     def start(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["main.py", *map(str, arguments)])
@@ -61,7 +61,7 @@ def run(*arguments, cwd=ROOT, timeout=280, cores=None, **environment):
     )
 
 
-def one_clear_line(process, *parts, status):
+def assert_single_error_line(process, *parts, status):
     """Assert that a process failed with `status`, one error line that has all of `parts`, and no traceback."""
     errors = [line for line in process.stderr.splitlines() if "error: " in line]
     assert process.returncode == status, process.stderr

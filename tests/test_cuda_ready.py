@@ -12,10 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common import cli, data
 from common.learners import StackedBatches, StackedLearner
 from common.models import MODELS
-from common.support import plan
 from project3_wrn.method.recipes import RECIPES, Recipe
 from project3_wrn.method.train import Backend, build
-from tests.conftest import ROOT, run, run_python
+from tests.conftest import run_python
 
 EAGER = Backend()
 # operations whose result the host has to see: a value, or how many values there are
@@ -146,35 +145,3 @@ def test_deterministic_is_set_before_cuda_starts():
         "import os, torch; print(torch.are_deterministic_algorithms_enabled(), os.environ['CUBLAS_WORKSPACE_CONFIG'])"
     )
     assert run_python("-c", script).stdout.split() == ["True", ":4096:8"]
-
-
-# --- the plan ---
-
-
-def test_the_plan_lists_every_start_and_trains_nothing():
-    process = run("bash", "run_all.sh", "--device", "cuda", "--plan")
-    assert process.returncode == 0, process.stderr
-    rows = [line.split(" | ") for line in process.stdout.splitlines() if line.startswith("| ")][2:]
-    assert {row[0].removeprefix("| ") for row in rows} == {path.parent.name for path in ROOT.glob("*/main.py")}
-    assert [row[2] for row in rows][-5:] == ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]
-    assert "full scale on cuda: about" in process.stdout
-    assert "==" not in process.stdout  # a task's heading
-
-
-def test_a_plans_costs():
-    row = {
-        "model": "fast94",
-        "epochs": 10,
-        "batch_size": 1000,
-        "train": 50_000,
-        "evaluated": 0,
-        "members": 1,
-        "stacked": False,
-    }
-    seconds, memory = plan.cost(row, "cuda", 1e15)
-    flops = 236_294_720 * 3 * 50_000  # tests/test_models.py has a forward pass
-    assert seconds == pytest.approx(10 * (flops / (1e15 * plan.SHARE["cuda"]) + 50 * plan.STEP["cuda"]))
-    assert plan.cost(row | {"members": 3}, "cuda", 1e15) == (pytest.approx(3 * seconds), memory)
-    assert plan.cost(row | {"batch_size": 2000}, "cuda", 1e15)[1] > memory
-    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Flatten(), torch.nn.Linear(5 * 30 * 30, 7))
-    assert plan.activation_count(layers) == 2 * 5 * 30 * 30 + 7

@@ -10,7 +10,7 @@ from common import cli
 from common.support.errors import UserError
 from project3_wrn import main, options
 from project3_wrn.method.recipes import CHOICES, Recipe, get_recipe
-from tests.conftest import one_clear_line
+from tests.conftest import assert_single_error_line
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def parse(monkeypatch):
 
 
 @pytest.mark.parametrize("flags", [["--lr", "-1"], ["--weight-decay", "much"], ["--cutout", "-3"], ["--recipe", "x"]])
-def test_wrong_flags_are_usage_errors(flags, here):
-    one_clear_line(here(main.main, *flags), flags[0], status=2)
+def test_wrong_flags_are_usage_errors(flags, run_in_process):
+    assert_single_error_line(run_in_process(main.main, *flags), flags[0], status=2)
 
 
 def test_a_fast_recipe_keeps_its_optimizer(parse):
@@ -107,7 +107,7 @@ def test_quick_scale_is_one_short_epoch_unless_flags_say_otherwise(parse):
     assert (recipe.epochs, recipe.batch_size, recipe.tta_views) == (2, 64, 6)
 
 
-def test_the_plan_of_a_gpu_that_is_not_here(here):
-    process = here(main.main, "--plan", "--device", "cuda", "--model", "wrn28_10")
+def test_the_plan_of_a_gpu_that_is_not_here(run_in_process):
+    process = run_in_process(main.main, "--plan", "--device", "cuda", "--model", "wrn28_10")
     assert process.returncode == 0, process.stderr
     assert "| wrn28_10 | wrn28_10 | 1 | 100 | 256 |" in process.stdout

@@ -13,7 +13,7 @@ from common.support import checkpoints
 from common.support.errors import UserError
 from project3_wrn import predict
 from project3_wrn.method.weights import load_network
-from tests.conftest import one_clear_line
+from tests.conftest import assert_single_error_line
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,14 @@ def weights(tmp_path_factory):
     return path
 
 
-def test_a_photo_of_any_size(weights, tmp_path, sample, here):
+def test_a_photo_of_any_size(weights, tmp_path, sample, run_in_process):
     """A test image, enlarged and with margins left and right, is predicted as the image itself."""
     image = sample[1].images[7]
     picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((320, 320), Image.NEAREST)
     wide = Image.new("RGB", (500, 320))
     wide.paste(picture, (90, 0))
     wide.save(tmp_path / "photo.png")
-    process = here(predict.main, tmp_path / "photo.png", "--weights", weights)
+    process = run_in_process(predict.main, tmp_path / "photo.png", "--weights", weights)
     assert process.returncode == 0, process.stderr
     with torch.no_grad():
         logits = load_network("lenet", weights)(data.normalize(image[None], data.CIFAR10_STATS))[0]
@@ -88,11 +88,11 @@ def test_weights_that_are_refused(weights, tmp_path, capsys, kind):
     assert capsys.readouterr().out == ""
 
 
-def test_bad_input_on_the_command_line_is_one_line(tmp_path, here):
+def test_bad_input_on_the_command_line_is_one_line(tmp_path, run_in_process):
     (tmp_path / "weights.pt").write_bytes(b"")
     (tmp_path / "photo.png").write_text("none")
     flags = (tmp_path / "photo.png", "--weights", tmp_path / "weights.pt")
-    one_clear_line(here(predict.main, *flags), "not an image", status=1)
+    assert_single_error_line(run_in_process(predict.main, *flags), "not an image", status=1)
 
 
 def test_without_weights_it_says_how_to_get_some(tmp_path, monkeypatch):

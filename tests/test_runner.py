@@ -14,7 +14,7 @@ from common.learners import Learner
 from common.support.errors import UserError
 from project3_wrn import main, runner
 from project3_wrn.method.weights import load_network
-from tests.conftest import ROOT, one_clear_line, run_python
+from tests.conftest import ROOT, assert_single_error_line, run_python
 
 MAIN = ROOT / "project3_wrn" / "main.py"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
@@ -88,7 +88,7 @@ def test_the_saved_weights_give_the_saved_logits(quick, sample):
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_redraw_makes_all_of_it_again(quick, tmp_path, lang):
-    """As in a clone, which has neither runs/ nor checkpoints/; the weights are here, for Grad-CAM."""
+    """As in a clone, which has neither runs/ nor checkpoints/; the weights are run_in_process, for Grad-CAM."""
     if lang == "zh" and not plots.chinese_font():
         pytest.skip("no font with Chinese glyphs is installed")
     out = tmp_path / "lenet"
@@ -109,27 +109,29 @@ def test_redraw_makes_all_of_it_again(quick, tmp_path, lang):
             assert (out / name).read_bytes() == content, name
 
 
-def test_a_clone_without_weights_keeps_its_grad_cam(quick, tmp_path, here):
+def test_a_clone_without_weights_keeps_its_grad_cam(quick, tmp_path, run_in_process):
     shutil.copytree(quick, tmp_path / "lenet", ignore=shutil.ignore_patterns("weights-0.pt"))
     before = (tmp_path / "lenet" / "gradcam_visualization.png").read_bytes()
-    process = here(main.main, *LENET, "--redraw", "--out", tmp_path)
+    process = run_in_process(main.main, *LENET, "--redraw", "--out", tmp_path)
     assert process.returncode == 0, process.stderr
     assert "weights-0.pt not found (weights are not committed); keeping" in process.stdout
     assert (tmp_path / "lenet" / "gradcam_visualization.png").read_bytes() == before
 
 
-def test_other_settings_are_refused(quick, here):
+def test_other_settings_are_refused(quick, run_in_process):
     flags = (*LENET, "--epochs", "3", "--out", quick.parent, "--lr", "0.3")
-    one_clear_line(here(main.main, *flags), "lenet-0.npz", "lr was 0.02, is 0.3", "--fresh", status=1)
+    assert_single_error_line(
+        run_in_process(main.main, *flags), "lenet-0.npz", "lr was 0.02, is 0.3", "--fresh", status=1
+    )
 
 
-def test_a_missing_layer_is_named(quick, here):
+def test_a_missing_layer_is_named(quick, run_in_process):
     flags = (*LENET, "--redraw", "--out", quick.parent, "--gradcam-layer", "conv9")
-    one_clear_line(here(main.main, *flags), "conv9", status=1)
+    assert_single_error_line(run_in_process(main.main, *flags), "conv9", status=1)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
-def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch, capsys, here, steps, stop):
+def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch, capsys, run_in_process, steps, stop):
     """The same command then neither trains nor evaluates again, and writes everything."""
     flags, write_results = (*LENET, "--out", tmp_path), main.write_results
 
@@ -145,17 +147,17 @@ def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch,
     assert "evaluating" in capsys.readouterr().err
     steps.clear()
     monkeypatch.setattr(main, "write_results", write_results)
-    process = here(main.main, *flags)
+    process = run_in_process(main.main, *flags)
     assert process.returncode == 0 and not steps, process.stderr
     assert "evaluating" not in process.stderr
     assert not WRITES - names(tmp_path / "lenet")
     assert names(tmp_path / "lenet" / "checkpoints") <= {"lock"}
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, here):
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, run_in_process):
     """Stopped in epoch 2 of seed 1: seed 0 is read back, seed 1 resumes, and both are as if nothing had happened."""
     flags = (*LENET, "--seeds", "2", "--epochs", "3")
-    assert here(main.main, *flags, "--out", tmp_path / "straight").returncode == 0
+    assert run_in_process(main.main, *flags, "--out", tmp_path / "straight").returncode == 0
     per_seed, steps, step = 3 * 20, [], Learner.step  # 1,260 images in batches of 64
 
     def stopping(self, x, y):
@@ -165,13 +167,13 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, here):
         return step(self, x, y)
 
     monkeypatch.setattr(Learner, "step", stopping)
-    process = here(main.main, *flags, "--out", tmp_path / "stopped")
+    process = run_in_process(main.main, *flags, "--out", tmp_path / "stopped")
     assert process.returncode == 130 and "rerun" in process.stderr.lower()
     folder = tmp_path / "stopped" / "lenet"
     assert names(folder / "runs") == {"lenet-0.npz"} and (folder / "checkpoints" / "lenet-1.pt").exists()
     monkeypatch.setattr(Learner, "step", lambda self, x, y: steps.append(1) or step(self, x, y))
     steps.clear()
-    process = here(main.main, *flags, "--out", tmp_path / "stopped")
+    process = run_in_process(main.main, *flags, "--out", tmp_path / "stopped")
     assert process.returncode == 0, process.stderr
     assert len(steps) == 2 * 20 and "seed 0: evaluating" not in process.stderr
     for seed in range(2):
@@ -190,11 +192,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, here):
         assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
-def test_a_finished_run_is_trained_again_only_with_fresh(tmp_path, here, steps):
+def test_a_finished_run_is_trained_again_only_with_fresh(tmp_path, run_in_process, steps):
     flags = (*LENET, "--out", tmp_path)
     for extra, trained in (((), 20), ((), 0), (("--fresh",), 20)):
         steps.clear()
-        process = here(main.main, *flags, *extra)
+        process = run_in_process(main.main, *flags, *extra)
         assert process.returncode == 0 and len(steps) == trained, process.stderr
 
 
@@ -219,7 +221,7 @@ def test_arrays_of_another_kind_are_not_taken_for_a_run(tmp_path):
         assert (tmp_path / "lenet-0.npz").exists()
 
 
-def test_one_diverged_seed_does_not_stop_the_others(tmp_path, monkeypatch, here):
+def test_one_diverged_seed_does_not_stop_the_others(tmp_path, monkeypatch, run_in_process):
     """It is named at the end, its checkpoint stays, and the tables have the other seed."""
     steps, real = [], Learner.backward_and_step
 
@@ -229,11 +231,13 @@ def test_one_diverged_seed_does_not_stop_the_others(tmp_path, monkeypatch, here)
 
     monkeypatch.setattr(Learner, "backward_and_step", diverging)
     flags = (*LENET, "--epochs", "2", "--seeds", "2", "--out", tmp_path)
-    process = here(main.main, *flags)
-    one_clear_line(process, "1 failed: lenet with seed 0 (", "a lower learning rate", "The tables have", status=1)
+    process = run_in_process(main.main, *flags)
+    assert_single_error_line(
+        process, "1 failed: lenet with seed 0 (", "a lower learning rate", "The tables have", status=1
+    )
     assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json")] == [1]
     assert (tmp_path / "lenet" / "checkpoints" / "lenet-0.pt").exists()
     monkeypatch.setattr(Learner, "backward_and_step", real)
-    process = here(main.main, *flags)
+    process = run_in_process(main.main, *flags)
     assert process.returncode == 0, process.stderr
     assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json")] == [0, 1]

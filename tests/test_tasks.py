@@ -21,7 +21,7 @@ from common import cli, plots, sweep, tables
 from common.learners import Learner, StackedLearner
 from common.support import files, machine
 from common.support.translations import CHINESE
-from tests.conftest import ROOT, TASKS, one_clear_line, run_python
+from tests.conftest import ROOT, TASKS, assert_single_error_line, run_python
 
 FIRST, TASK2, TASK3, TASK4, BATCH_SIZE = SCRIPTS = (
     *(f"{task}/main.py" for task in TASKS),
@@ -191,11 +191,11 @@ def test_a_line_that_lies_on_another_can_be_seen(quick, tmp_path, monkeypatch):
         assert styles[lower][0] == "-" != styles[upper][0] and styles[lower][1] != styles[upper][1]
 
 
-def test_redraw_from_the_command_line_trains_nothing(quick, here):
+def test_redraw_from_the_command_line_trains_nothing(quick, run_in_process):
     out = quick(FIRST)
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.suffix != ".png"}
     (out / "loss_curves.png").unlink()
-    process = here(load_script(FIRST).main, "--scale", "quick", "--redraw", "--out", out)
+    process = run_in_process(load_script(FIRST).main, "--scale", "quick", "--redraw", "--out", out)
     assert process.returncode == 0, process.stderr
     assert (out / "loss_curves.png").exists()
     assert before == {name: (out / name).read_bytes() for name in before}
@@ -315,7 +315,7 @@ def test_a_stopped_task_resumes_where_it_stopped(tmp_path):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_stop_while_the_results_are_drawn_loses_no_training(script, tmp_path, monkeypatch, here):
+def test_a_stop_while_the_results_are_drawn_loses_no_training(script, tmp_path, monkeypatch, run_in_process):
     """Checkpoints are removed only after that; the same command trains nothing, writes everything and removes them."""
     words = (*QUICK, "--epochs", "1", "--seeds", "1", "--out", tmp_path)
     module, trained = load_script(script), []
@@ -333,12 +333,12 @@ def test_a_stop_while_the_results_are_drawn_loses_no_training(script, tmp_path, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "write_results", stop)
-    process = here(module.main, *words)
+    process = run_in_process(module.main, *words)
     assert process.returncode == 130 and "the same command" in process.stderr
     assert trained and list(tmp_path.rglob("*.pt"))
     trained.clear()
     monkeypatch.setattr(module, "write_results", draw)
-    process = here(module.main, *words)
+    process = run_in_process(module.main, *words)
     assert process.returncode == 0 and not trained, process.stderr
     assert OUTPUTS[script] | ALWAYS <= {path.name for path in outputs_of(script, tmp_path).iterdir()}
     assert not list(tmp_path.rglob("*.pt"))
@@ -391,35 +391,39 @@ def test_run_all_starts_every_script_and_each_network_of_project_3(scale, device
         ["--device", "tpu"],
     ],
 )
-def test_wrong_flags_are_usage_errors(script, words, here):
-    one_clear_line(here(load_script(script).main, *words), words[0], status=2)
+def test_wrong_flags_are_usage_errors(script, words, run_in_process):
+    assert_single_error_line(run_in_process(load_script(script).main, *words), words[0], status=2)
 
 
-def test_batch_size_takes_no_batch_size(tmp_path, here):
+def test_batch_size_takes_no_batch_size(tmp_path, run_in_process):
     words = (*QUICK, "--batch-size", "8", "--out", tmp_path)
-    one_clear_line(here(load_script(BATCH_SIZE).main, *words), "--batch-size", status=2)
+    assert_single_error_line(run_in_process(load_script(BATCH_SIZE).main, *words), "--batch-size", status=2)
 
 
-def test_a_device_that_is_not_available(here):
+def test_a_device_that_is_not_available(run_in_process):
     devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     missing = next(name for name, available in devices.items() if not available)
-    one_clear_line(here(load_script(FIRST).main, "--device", missing), missing, "not available", status=2)
+    assert_single_error_line(
+        run_in_process(load_script(FIRST).main, "--device", missing), missing, "not available", status=2
+    )
 
 
-def test_a_damaged_data_folder(tmp_path, here):
+def test_a_damaged_data_folder(tmp_path, run_in_process):
     (tmp_path / "test_batch.bin").write_bytes(b"x" * 100)
     words = ("--scale", "full", "--data", tmp_path, "--out", tmp_path / "out")
-    one_clear_line(here(load_script(FIRST).main, *words), "data_batch_1.bin", status=1)
+    assert_single_error_line(run_in_process(load_script(FIRST).main, *words), "data_batch_1.bin", status=1)
 
 
-def test_an_outputs_folder_that_cannot_be_written(tmp_path, here):
+def test_an_outputs_folder_that_cannot_be_written(tmp_path, run_in_process):
     main, file = load_script(FIRST).main, tmp_path / "file"
     file.write_text("in the way")
-    one_clear_line(here(main, "--scale", "quick", "--out", file / "out"), "file", status=1)
+    assert_single_error_line(run_in_process(main, "--scale", "quick", "--out", file / "out"), "file", status=1)
     if os.name == "posix" and os.geteuid() != 0:
         read_only = tmp_path / "read_only"
         read_only.mkdir(mode=0o500)
-        one_clear_line(here(main, "--scale", "quick", "--out", read_only / "out"), "read_only", status=1)
+        assert_single_error_line(
+            run_in_process(main, "--scale", "quick", "--out", read_only / "out"), "read_only", status=1
+        )
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no such limit there")
@@ -435,13 +439,15 @@ def test_a_file_that_cannot_grow_is_one_line(tmp_path):
         stdin=subprocess.DEVNULL,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
     )
-    one_clear_line(process, "cannot write", status=1)
+    assert_single_error_line(process, "cannot write", status=1)
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_two_runs_of_one_task_at_once(tmp_path, here):
+def test_two_runs_of_one_task_at_once(tmp_path, run_in_process):
     with lock(tmp_path):
-        one_clear_line(here(load_script(FIRST).main, "--scale", "quick", "--out", tmp_path), "another run", status=1)
+        assert_single_error_line(
+            run_in_process(load_script(FIRST).main, "--scale", "quick", "--out", tmp_path), "another run", status=1
+        )
 
 
 @pytest.mark.parametrize("damage", ["cut", "absent", "of another task"])
@@ -456,7 +462,7 @@ def test_redraw_from_a_damaged_history(quick, tmp_path, damage):
     else:
         shutil.copy(out / "loss_history.npz", path)
     process = run_python(ROOT / FIRST, "--scale", "quick", "--redraw", "--out", out)
-    one_clear_line(process, "loss_history_seeds.npz", "without --redraw", status=1)
+    assert_single_error_line(process, "loss_history_seeds.npz", "without --redraw", status=1)
 
 
 @pytest.mark.parametrize("words", [["--nonsense"], ["--scale", "huge"], ["--device", "tpu"], ["task9"], ["--lang"]])
@@ -464,7 +470,7 @@ def test_run_all_refuses_what_it_does_not_know(words):
     process = subprocess.run(
         ["bash", "run_all.sh", *words], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
-    one_clear_line(process, words[-1], status=2)
+    assert_single_error_line(process, words[-1], status=2)
     assert "usage:" in process.stderr
 
 

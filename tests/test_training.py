@@ -286,7 +286,7 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
         learner = Learner(model, optimizer, compiled=compiled)
         if compiled:
             before, drawn = learner.weights(), torch.get_rng_state()
-            assert learner.compile(*next(iter(batches(sample, 0, 20, 70)))) > 0
+            assert learner._compile(*next(iter(batches(sample, 0, 20, 70)))) > 0
             assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
             assert torch.equal(torch.get_rng_state(), drawn)
             learner = Learner(model, optimizer, compiled=True)

@@ -22,7 +22,7 @@ from project3_wrn import main as project3
 from project3_wrn.method import train
 from project3_wrn.method.recipes import RECIPES
 from project3_wrn.method.train import Backend
-from tests.conftest import ROOT, one_clear_line, run_python
+from tests.conftest import ROOT, assert_single_error_line, run_python
 
 MAIN = ROOT / "project3_wrn" / "main.py"
 SIZES = (4, 7, 8, 15, 16, 31, 32)
@@ -324,14 +324,14 @@ def test_winograd_is_chosen_where_it_pays(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("precision", ["bf16", "auto"])
-def test_winograd_where_it_is_impossible_is_a_usage_error(precision, here, monkeypatch):
+def test_winograd_where_it_is_impossible_is_a_usage_error(precision, run_in_process, monkeypatch):
     monkeypatch.setattr(machine, "cpu_has_bf16", lambda: True)
     arguments = ("--device", "cpu", "--convolutions", "winograd", "--precision", precision)
-    one_clear_line(here(project3.main, *arguments), "fp32 on a CPU, not in bf16 on cpu", status=2)
+    assert_single_error_line(run_in_process(project3.main, *arguments), "fp32 on a CPU, not in bf16 on cpu", status=2)
 
 
-def test_an_unknown_algorithm_is_a_usage_error(here):
-    one_clear_line(here(project3.main, "--convolutions", "fft"), "--convolutions", "fft", status=2)
+def test_an_unknown_algorithm_is_a_usage_error(run_in_process):
+    assert_single_error_line(run_in_process(project3.main, "--convolutions", "fft"), "--convolutions", "fft", status=2)
 
 
 def test_run_json_names_it_and_a_resumed_run_keeps_it(tmp_path):
@@ -352,11 +352,11 @@ def test_run_json_names_it_and_a_resumed_run_keeps_it(tmp_path):
     assert first.returncode == 0, first.stderr
     assert cli.read_json(tmp_path / "fast_small" / "run.json")["convolutions"] == "winograd"
     second = run_python(*arguments, "--convolutions", "direct")
-    one_clear_line(second, "convolutions was winograd, is direct", status=1)
+    assert_single_error_line(second, "convolutions was winograd, is direct", status=1)
 
 
 def test_without_a_compiler_winograd_is_one_line(tmp_path):
     arguments = (MAIN, "--device", "cpu", "--precision", "fp32", "--convolutions", "winograd", "--out", tmp_path)
     process = run_python(*arguments, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
-    one_clear_line(process, "needs a C compiler", status=1)
+    assert_single_error_line(process, "needs a C compiler", status=1)
     assert not list(tmp_path.rglob("run.json"))
