@@ -26,7 +26,7 @@ RESUME = "Rerun the same command without --fresh to resume"
 
 @dataclass(frozen=True)
 class Options:
-    """What one start of a script was asked for, with every question that the flags left open settled."""
+    """The settings of one start of a script: its flags, with what they leave open decided."""
 
     command: str
     started: float  # seconds since 1970
@@ -119,10 +119,10 @@ def resolve_options(
     """Return the Options that parsed flags ask for.
 
     folder: of the script; results go to its outputs/ (or outputs_quick/, outputs_custom/), below that to `name`.
-    altered: a flag of this script alone makes its runs differ from the report's.
+    altered: a flag that only this script has makes its runs differ from the report's.
 
     Raises:
-        UsageError: a device that was asked for is not available.
+        UsageError: the requested device is not available.
     """
     convolutions = getattr(args, "convolutions", None)
     fewer_seeds = args.seeds is not None and args.seeds < seeds["full"]
@@ -131,7 +131,7 @@ def resolve_options(
     scale, device, precision = args.scale, args.device, args.precision
     if args.redraw:
         scale = scale or "full"
-    elif args.plan and device == "cuda":  # which need not be here
+    elif args.plan and device == "cuda":  # the GPU need not be available
         scale, precision, convolutions = scale or "full", "bf16", convolutions and "direct"
     else:
         device = machine.choose_device(device)
@@ -188,10 +188,10 @@ def run_task(
 
 @contextlib.contextmanager
 def output_folder(options: Options) -> Iterator[None]:
-    """Hold `options.out` for this start alone; what a killed run left half-written there is removed.
+    """Lock `options.out` for this start, and remove the unfinished files that a killed run left there.
 
-    With --fresh the checkpoints are removed first. They are removed at the end too, once everything is written, unless
-    they are to be kept: run_all.sh keeps them until all its tasks are done, so that it can resume.
+    With --fresh the checkpoints are removed first. They are also removed at the end, once everything is written, except
+    with --keep-checkpoints: run_all.sh keeps them until all its tasks are done, so that it can resume.
 
     Raises:
         UserError: another run writes there.
@@ -265,7 +265,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        UserError: there is no such file, or it is not JSON.
+        UserError: the file is missing, or it is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -276,7 +276,7 @@ def read_json(path: Path) -> Any:
 
 
 def entry_point(main: Callable) -> NoReturn:
-    """Call `main` and exit with its status; an error that the user can put right becomes one line without traceback."""
+    """Call `main` and exit with its status; print an error that the user can fix as one line without traceback."""
     try:
         sys.exit(main())
     except UsageError as error:

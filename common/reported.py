@@ -1,4 +1,4 @@
-"""The two reports' own numbers, each said once. Accuracies in per cent, losses in nats."""
+"""The two reports' own numbers, in one place. Accuracies are in per cent, losses in nats."""
 
 # test accuracy after the last epoch, {task: {configuration: value}}
 ACCURACY = {

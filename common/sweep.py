@@ -337,7 +337,7 @@ def member_histories(history: dict, job: Job) -> dict[tuple[str, int], dict[str,
     return histories
 
 
-def make_learner(job: Job, train_set: data.Dataset, device: torch.device, precision: str):
+def make_learner(job: Job, train_set: data.Dataset, device: torch.device, precision: str) -> tuple:
     """Return the learner of a job and its batches of `train_set`, which is on `device`."""
     size = job.shared["batch_size"]
     batches = [data.Batches(train_set, size, seed=seed, stats=data.TUTORIAL_STATS) for seed in job.seeds]
@@ -351,7 +351,9 @@ def make_model(config: dict, seed: int, device: torch.device) -> torch.nn.Module
     return MODELS[config["model"]](dropout=config["dropout"]).to(device)
 
 
-def stacked_learner(job: Job, batches: list, device: torch.device, precision: str = "fp32"):
+def stacked_learner(
+    job: Job, batches: list[data.Batches], device: torch.device, precision: str = "fp32"
+) -> tuple[StackedLearner, StackedBatches]:
     """Return a StackedLearner of all members of a job, always in fp32, and the batches of its seeds side by side."""
     configs, size = list(job.configs.values()), job.shared["batch_size"]
     hyperparameters = {name: [config[name] for config in configs] for name in ("lr", "momentum", "weight_decay")}
@@ -361,7 +363,9 @@ def stacked_learner(job: Job, batches: list, device: torch.device, precision: st
     return learner, StackedBatches(batches)
 
 
-def single_learner(job: Job, batches: list, device: torch.device, precision: str):
+def single_learner(
+    job: Job, batches: list[data.Batches], device: torch.device, precision: str
+) -> tuple[Learner, data.Batches]:
     """Return the learner of a job's only member, and its batches. Compiling it gains nothing on a CPU."""
     config, (seed,), (batches,) = job.shared, job.seeds, batches
     model = make_model(config, seed, device).to(memory_format=torch.channels_last)

@@ -20,7 +20,7 @@ def choose_device(name: str) -> str:
     """Return the torch device type for `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
-        UsageError: a device that was asked for by name is not available.
+        UsageError: the device is requested by name and not available.
     """
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
@@ -55,8 +55,8 @@ def choose_convolutions(name: str, device: str, precision: str) -> str:
     CPUs with bf16 also have AVX-512, whose direct fp32 convolutions are as fast as Winograd's: there `auto` is direct.
 
     Raises:
-        UsageError: Winograd's is asked for on a GPU or in bf16.
-        UserError: Winograd's is asked for by name and cannot be compiled here.
+        UsageError: Winograd's algorithm is requested on a GPU or in bf16.
+        UserError: it is requested by name and cannot be compiled here.
     """
     if name == "direct" or (name == "auto" and (device != "cpu" or precision != "fp32" or cpu_has_bf16())):
         return "direct"
@@ -77,7 +77,7 @@ def choose_convolutions(name: str, device: str, precision: str) -> str:
 
 def be_deterministic() -> None:
     """Ask torch for algorithms that are bit-reproducible; where an operation has none, torch warns and names it."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which cuBLAS reads as it starts
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads this when it starts
     torch.use_deterministic_algorithms(True, warn_only=True)
 
 
