@@ -1,8 +1,8 @@
-"""What `fit` trains: a Learner, or a StackedLearner, networks of other seeds and hyperparameters trained as one.
+"""What `fit` trains: a Learner, one network, or a StackedLearner, several networks trained together.
 
-A batch of 4 through LeNet is a few microseconds of arithmetic under two hundred of overhead. A StackedLearner pays the
-overhead once for all its members, and compiles forward, backward and update into one graph; every member computes what
-it would alone.
+Of the time that a batch of 4 takes through LeNet, a few microseconds are arithmetic and two hundred are overhead. A
+StackedLearner, whose members differ in seed and hyperparameters, pays the overhead once for all of them, and compiles
+forward, backward and update into one graph. Each member gets the same result as if it were trained alone.
 """
 
 import copy
@@ -192,7 +192,7 @@ class Learner:
 
     def _track_accuracy(self, logits, y):
         prediction = logits.argmax(1)
-        # of a mixture, the share of the predicted class: 0.7 where it has 0.7 of the image
+        # for mixed labels, count the share of the predicted class: 0.7 where it has 0.7 of the image
         correct = (prediction == y) if y.dim() == 1 else y.gather(1, prediction[:, None])
         self._correct, self._total = self._correct + correct.sum(), self._total + len(y)
 
@@ -330,7 +330,7 @@ class StackedLearner:
             self._compiled = self._update
             return self.step(x, y)
         self._proven = self._proven or update == self._compiled
-        return losses.clone()  # the next launch of a graph writes to where these lie
+        return losses.clone()  # the next launch of a graph overwrites their memory
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (*shape, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
@@ -375,7 +375,7 @@ class StackedBatches:
 
 def set_up(device: torch.device) -> None:
     """Set torch and the C library up for training on this device."""
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # fp32 is to mean fp32, not TF32
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # real fp32, not TF32
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # shapes stay the same
     elif device.type == "cpu":

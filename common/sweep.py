@@ -1,7 +1,7 @@
 """Train every configuration of a task with every seed: in stacks where the network allows it, one process per CPU core.
 
 A configuration is a dict of plain values: model, epochs, batch_size, lr, momentum, weight_decay, dropout. Those that
-differ in the last four only are trained together, as one job. Each job has a checkpoint, so a killed sweep resumes.
+share model, epochs and batch size are trained together, as one job. Each job has a checkpoint, so a killed sweep resumes.
 """
 
 import multiprocessing
@@ -26,10 +26,10 @@ from common.support.errors import UserError
 from common.support.progress import Progress, epoch_reporter
 from common.training import fit
 
-FULL_STACK = 6  # members from which on a stack shares a step's overhead well
-BATCH_NORM_COST = 50  # a convolutional network with batch statistics takes about as long as so many LeNets
+FULL_STACK = 6  # a stack of this many members is efficient
+BATCH_NORM_COST = 50  # a convolutional network with batch statistics takes about as long as this many LeNets
 PER_MEMBER = ("lr", "momentum", "weight_decay", "dropout")
-# Steps. Compiling takes about 30 s and saves about a millisecond per step; on CUDA the steps left are all overhead.
+# Steps. Compiling takes about 30 s and saves about a millisecond per step; on CUDA a step is nearly pure overhead.
 COMPILE_FROM = {"cpu": 20_000, "cuda": 2_000, "mps": 20_000}
 EVALUATE_TRAIN = 10_000  # training images measured in evaluation mode: as many as test images
 QUICK_SHARE = 5  # quick scale trains one fifth of the epochs
@@ -104,14 +104,14 @@ def run(
     and returns {}.
 
     configs: {name: change from `base`}.
-    seeds: `options.seeds` where none are given.
+    seeds: by default `options.seeds`.
     validation: train on the 45,000 images of the 9:1 split and measure the other 5,000 as val_loss and val_accuracy
         after each epoch; save the indices of both as split.npz. Otherwise train on all images. Test loss and test
         accuracy are always measured, and nothing is chosen by them.
     evaluate_train: also measure clean_train_loss and clean_train_accuracy, in evaluation mode, on 10,000 training
         images.
-    stacked: false trains each run by itself, for seconds that can be compared. In a stack a run's `seconds` are its
-        share.
+    stacked: False trains runs one at a time, so that their times are comparable. In a stack, a run's `seconds` are
+        its share of the stack's.
     batches_of: the seed whose losses are saved batch by batch; None for none.
     """
     configs = configure(configs, base, options)

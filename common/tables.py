@@ -8,7 +8,7 @@ import csv
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +45,11 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez_compressed(temporary, **arrays)
 
 
-def load_histories(path: Path) -> Histories:
+def load_histories(path: Path, configs: Iterable[str] = ()) -> Histories:
     """Return what `save_histories` wrote.
 
     Raises:
-        UserError: the file is missing, damaged, or has other keys.
+        UserError: the file is missing, damaged, has other keys, or has no run of one of `configs`.
     """
     histories = {}
     for key, values in load_arrays(path).items():
@@ -61,6 +61,8 @@ def load_histories(path: Path) -> Histories:
                 f"{path} has a field {key!r}, not configuration/seed/field;"
                 " run the task without --redraw to write it again"
             ) from error
+    if missing := [name for name in configs if name not in {config for config, _ in histories}]:
+        raise UserError(f"{path} has no run of {', '.join(missing)}; run the task without --redraw to train it")
     return histories
 
 

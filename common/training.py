@@ -5,16 +5,16 @@ configurations). `fit` returns its history: a dict of numpy arrays whose first a
 other axes are that shape.
 
     batch_losses   (steps, ...)   training loss of each batch, in nats
-    batch_indices  (steps,)       counts across epochs from 1: the third batch of epoch 2 is steps per epoch + 3
+    batch_indices  (steps,)       number of each batch, starting at 1 and continuing across epochs
     epoch_losses   (epochs, ...)  mean over the epoch's examples: a short last batch counts by its size
     lr             (epochs,)      the schedule's factor on the learning rate in the epoch's last step
     seconds        (epochs,)      of training, without evaluation and compile_seconds
-    compile_seconds (epochs,)     of compiling, of a Learner that is to be compiled: 0 in epochs without
+    compile_seconds (epochs,)     of compiling, of a Learner with compiled=True: 0 in epochs without it
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
     train_accuracy (epochs,)      of a Learner: per cent correct of the augmented batches, each before its update
     kept_epoch     ()             the epoch, from 1, whose weights the learner ends with
-    diverged_step  (...)          batch index of the first loss that was not finite, 0 if all were; of a single network
-                                  also the last batch's, where it left weights that are not finite
+    diverged_step  (...)          number of the first batch whose loss was not finite, 0 if all were; of a single
+                                  network also of the last batch, if its update left weights that are not finite
     and, one value per epoch, whatever `evaluate` returns
 """
 
@@ -59,8 +59,8 @@ def warm_cosine(warmup: int) -> Schedule:
 class EarlyStopping:
     """Choose the best epoch, and stop when accuracy has not risen by more than `min_delta` for `patience` epochs.
 
-    Project 3, section 1.6. Accuracies are fractions. The best epoch is the one of the highest accuracy, by however
-    little; only patience counts rises by `min_delta`. With a patience of 0 training never stops early, and the best
+    Project 3, section 1.6. Accuracies are fractions. The best epoch has the highest accuracy, even if only slightly;
+    only patience counts rises by `min_delta`. With a patience of 0 training never stops early, and the best
     epoch is chosen all the same. A value that is not a number is never best.
     """
 
@@ -117,7 +117,7 @@ def fit(
 ) -> dict[str, np.ndarray]:
     """Train `learner` for `epochs` passes over `batches`; return its history.
 
-    schedule: evaluated before every step; 2.5 epochs done are half-way through the third.
+    schedule: evaluated before every step; 2.5 means halfway through the third epoch.
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
     early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are restored at the end,
         also with a patience of 0, which never stops.

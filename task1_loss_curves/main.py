@@ -4,7 +4,7 @@
 
 Writes to task1_loss_curves/outputs/:
     loss_history.npz        the report's batch_losses, epoch_losses and batch_indices, of the first seed
-    loss_history_seeds.npz  epoch losses and evaluations of all seeds
+    loss_history_seeds.npz  the histories of all seeds
     loss_curves.png         the loss of every batch with its moving average, and the mean loss of every epoch
     loss_table.md           epoch losses and test accuracy compared with the report's
     results.csv, summary.csv, run.json
@@ -18,7 +18,7 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli, plots, reported, sweep, tables
 
-# The report does not state its batch size; its losses are those of 4, the PyTorch tutorial's.
+# The report does not state its batch size; its losses match batch size 4, as in the PyTorch tutorial.
 BASE = dict(model="lenet", epochs=5, batch_size=4, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
 CONFIGS = {"baseline": {}}
 REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # section 3.1.2

@@ -51,7 +51,7 @@ def write_results(source, out, lang="en"):
     """Write every table and figure into `out` from the histories saved in `source`."""
     scale = cli.read_json(source / "run.json")["scale"]
     plots.setup(lang, scale)
-    histories = tables.load_histories(source / "loss_history.npz")
+    histories = tables.load_histories(source / "loss_history.npz", CONFIGS)
     tables.write_results(out, histories, scale)
     final = {field: tables.final_values(histories, field) for field in FIELDS}
     final["gap"] = {name: final["clean_train_accuracy"][name] - final["test_accuracy"][name] for name in CONFIGS}

@@ -36,7 +36,7 @@ CONFIGS = {
 TABLE2 = ("strong_regularization", "baseline", "more_epochs", "no_regularization")
 SPLIT_SEEDS = 3  # configurations differ by far more than seeds do
 TOLERANCE = 3  # points of accuracy within which a configuration counts as reproduced
-SAME = 1  # points of accuracy within which two configurations count as one
+SAME = 1  # points of accuracy within which two configurations count as equal
 ACCURACY, LOSS = reported.ACCURACY[TASK.name], reported.LOSS[TASK.name]
 
 
@@ -56,7 +56,7 @@ def write_results(source, out, lang="en"):
     run_json = cli.read_json(source / "run.json")
     scale, configs = run_json["scale"], run_json["configs"]
     plots.setup(lang, scale)
-    histories = tables.load_histories(source / "loss_history.npz")
+    histories = tables.load_histories(source / "loss_history.npz", CONFIGS)
     tables.write_results(out, histories, scale)
     accuracy = tables.final_values(histories, "test_accuracy")
     loss = tables.final_values(histories, "epoch_losses")
@@ -98,6 +98,7 @@ def table1(configs, accuracy, loss):
                 "config": name,
                 "lr": config["lr"],
                 "epochs": config["epochs"],
+                "batch size": config["batch_size"],
                 "momentum": config["momentum"],
                 "L2": config["weight_decay"],
                 "dropout": config["dropout"],
@@ -127,7 +128,7 @@ def table2(configs, accuracy, loss):
 
 
 def explanation(histories, accuracy):
-    """Return what the numbers say about configurations that differ from the report, and about two that are one."""
+    """Return what the numbers say about configurations that differ from the report, and two that are equivalent."""
     sentences = []
     for name, report in ACCURACY.items():
         difference = accuracy[name].mean() - report
@@ -192,7 +193,13 @@ def draw_comparison(path, histories, accuracy, loss):
     plots.bars(final, accuracy, "Test accuracy, %")
     final.set_title("Final test accuracy")
     for position, name in enumerate(CONFIGS):
-        related.scatter(loss[name], accuracy[name], color=f"C{position % 10}", marker=plots.MARKERS[position], s=25)
+        related.scatter(
+            loss[name],
+            accuracy[name],
+            color=f"C{position % 10}",
+            marker=plots.MARKERS[position % len(plots.MARKERS)],
+            s=25,
+        )
     related.set_title("Final loss and final accuracy, one point per run")
     related.set(xlabel="Final training loss", ylabel="Test accuracy, %")
     plots.save(figure, path)

@@ -38,7 +38,7 @@ def write_results(source, out, lang="en"):
     run_json = cli.read_json(source / "run.json")
     scale = run_json["scale"]
     plots.setup(lang, scale)
-    histories = tables.load_histories(source / "loss_history.npz")
+    histories = tables.load_histories(source / "loss_history.npz", CONFIGS)
     tables.write_results(out, histories, scale)
 
     seeds = len({seed for _, seed in histories})

@@ -1,6 +1,16 @@
 """What the figures call a configuration in English, and every label in Chinese. Any other label stays as it is."""
 
 ENGLISH = {
+    "mixup": "MixUp",
+    "cutmix": "CutMix",
+    "autoaugment": "AutoAugment",
+    "randaugment": "RandAugment",
+    "trivialaugment": "TrivialAugment",
+    "ema": "EMA",
+    "cbam": "CBAM",
+    "mirror": "mirrored test images",
+    "contrastive": "contrastive loss",
+    "bilinear": "bilinear pooling",
     "l2": "L2",
     "l2_0.0001": "L2 0.0001",
     "l2_0.001": "L2 0.001",
