@@ -1,7 +1,7 @@
 """Train every configuration of a task with every seed: in stacks where the network allows it, one process per CPU core.
 
 A configuration is a dict of plain values: model, epochs, batch_size, lr, momentum, weight_decay, dropout. Those that
-share model, epochs and batch size are trained together, as one job. Each job has a checkpoint, so a killed sweep resumes.
+share model, epochs and batch size are trained together, as one job. Each job has a checkpoint from which it resumes.
 """
 
 import multiprocessing

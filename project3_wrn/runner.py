@@ -191,6 +191,7 @@ def train_run(run, splits, test_set, options, device, report_progress, log):
     start = {**vars(options), "processes": distributed.world_size()}
     settings = run_settings(run.model, dataclasses.asdict(run.recipe), run.seed, start)
     if (result := read_finished(run.path, settings)) is not None:
+        log(f"{run}: finished earlier, at commit {str(result['git_commit'])[:7]}; --fresh trains it again")
         return result
 
     def on_epoch(epoch, history):

@@ -131,7 +131,7 @@ def draw_misclassified(path, logits, test_set):
         axes.imshow(test_set.images[index].permute(1, 2, 0).numpy())
         lines = [
             f"{role} {data.CLASSES[label]} {100 * float(probabilities[index, label]):.2f}%"
-            for role, label in (("taken for", prediction), ("is", true))
+            for role, label in (("predicted", prediction), ("true", true))
         ]
         axes.set_title("\n".join(lines), fontsize=9, color="firebrick" if index in known else "black")
     if set(chosen) & set(known):
@@ -176,7 +176,7 @@ def draw_gradcam(path, model, weights, logits, test_set, layer=None):
         grid[0, column].imshow(picture.numpy())
         grid[1, column].imshow(heat.numpy(), cmap="jet", vmin=0, vmax=1)
         grid[2, column].imshow(gradcam_overlay(picture, heat).numpy())
-        title = f"is {data.CLASSES[label]}\ntaken for {data.CLASSES[prediction]}"
+        title = f"true {data.CLASSES[label]}\npredicted {data.CLASSES[prediction]}"
         grid[0, column].set_title(title, fontsize=9, color="black" if label == prediction else "firebrick")
     plots.save(figure, path)
 

@@ -155,10 +155,7 @@ def train(model, recipe, seed, splits, backend=Backend(), *, checkpoint=None, on
                 f"epoch {epochs - 1} is kept in {checkpoint.path}; start over with --fresh and a lower learning rate, "
                 "or rerun the same command, which resumes from that epoch"
             )
-        raise UserError(
-            f"{model} with seed {seed} diverged at step {step}, in epoch {epochs}: loss or weights became NaN or "
-            f"infinite; {advice}"
-        )
+        raise UserError(f"diverged at step {step}, in epoch {epochs}: loss or weights became NaN or infinite; {advice}")
     return learner, history
 
 
