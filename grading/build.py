@@ -203,7 +203,10 @@ def format_claims(claims, verdicts):
     lines = [
         "# The claims of the two reports and what was measured",
         "",
-        "Written by `python grading/build.py` from grading/claims.csv and the outputs.",
+        "Written by `python grading/build.py` from grading/claims.csv and the outputs. "
+        "A ± is the standard deviation over seeds.",
+        "",
+        *(f"- *{kind.en}*: {meaning}" for kind, meaning in zip(strings.KINDS.values(), strings.MEANINGS)),
     ]
     for report, counts in count_verdicts(claims, verdicts).items():
         rows = []

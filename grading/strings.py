@@ -50,6 +50,14 @@ KINDS = {  # of verdicts
     "not yet run": Text("not yet run", "尚未运行"),
 }
 
+MEANINGS = (  # of the kinds of verdict
+    "our number lies within the tolerance of the report's, or on the claimed side of a bound.",
+    "it does not.",
+    "the report's other numbers, put into the calculation under *why*, give the claimed number.",
+    "another claim of the same report says something else.",
+    "no full-scale run has written the file that is needed; *why* has the command.",
+)
+
 REASONS = {  # for a verdict
     "other claim": Text("{id} says {value}", "{id} 为 {value}"),
     "one seed": Text("one seed cannot rule out chance", "单个种子无法排除偶然"),
@@ -60,7 +68,7 @@ REASONS = {  # for a verdict
 
 STATES = {  # of a folder of outputs
     "done": Text("full scale", "完整规模"),
-    "shortened": Text("shortened: not the report's epochs", "缩短：不是报告的轮次"),
+    "shortened": Text("shortened: not the report's epochs or network", "缩短：轮次或网络与报告不同"),
     "quick": Text("QUICK RUN on the embedded sample", "快速模式：仅内置小样本"),
     "damaged": Text("damaged, left out", "文件损坏，已略去"),
     "missing": Text("not yet run at full scale", "尚未以完整规模运行"),
