@@ -46,6 +46,12 @@ class Options:
     fresh: bool
     keep_checkpoints: bool
 
+    @property
+    def overrides(self) -> dict[str, int]:
+        """Return the values that replace those of every configuration: epochs and batch_size, where a flag has one."""
+        values = {"epochs": self.epochs, "batch_size": self.batch_size}
+        return {name: value for name, value in values.items() if value is not None}
+
 
 def positive(text: str) -> int:
     """Parse a positive integer, for argparse."""

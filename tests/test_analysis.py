@@ -91,7 +91,7 @@ def test_the_most_confident_errors_come_first():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """List of every text in the figures that are saved, in English."""
+    """Return a list that gets every text in the figures that are saved, in English."""
     texts = []
 
     def save(figure, path):

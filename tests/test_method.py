@@ -76,7 +76,7 @@ def test_models_and_recipes_that_do_not_fit():
         ({"crop": 40}, "--crop 40"),
         ({"tta_views": 3}, "--tta-views"),
         ({"validation_split": False}, "early stopping needs a validation set"),
-        ({"mixing": "mixup", "loss": "hardest"}, "whole labels"),
+        ({"mixing": "mixup", "loss": "ohem"}, "whole labels"),
         ({"fast": Fast(), "optimizer": "adamw"}, "SGD or Muon"),
         ({"last_epoch_fraction": 0.5}, "only the fast recipes end within a pass"),
         ({"low_res_epochs": 1.0}, "begin with small images"),

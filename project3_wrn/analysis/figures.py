@@ -69,7 +69,7 @@ def draw_confidence(path, logits, labels):
     figure, (histogram, reliability) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
     histogram.hist(
-        [confidence[correct].numpy(), confidence[~correct].numpy()], edges, label=["Right", "Wrong"], log=True
+        [confidence[correct].numpy(), confidence[~correct].numpy()], edges, label=["Correct", "Incorrect"], log=True
     )
     histogram.set(xlabel="Highest probability", ylabel="Test images")
     histogram.legend(loc="upper left")
@@ -84,7 +84,7 @@ def draw_confidence(path, logits, labels):
         markersize=4,
         label="Mean confidence of the bin",
     )
-    reliability.set(xlabel="Highest probability", ylabel="Share right", title=f"ECE {float(bins['ece']):.4f}")
+    reliability.set(xlabel="Highest probability", ylabel="Fraction correct", title=f"ECE {float(bins['ece']):.4f}")
     reliability.legend(loc="upper left")
     plots.save(figure, path)
 
