@@ -60,11 +60,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParser:
-    """Return a parser with the flags that all scripts share."""
-    parser = argparse.ArgumentParser(
+def plain_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser without flags: it prints the description as it is, and accepts no abbreviated flags."""
+    return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+
+
+def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParser:
+    """Return a parser with the flags that all scripts share."""
+    parser = plain_parser(description)
     add = parser.add_argument
     add(
         "--scale",

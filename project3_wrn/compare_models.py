@@ -40,7 +40,7 @@ CONFIGS = {
 SEEDS = {"quick": 1, "full": 1}
 CPU_EPOCHS = 2
 SPLITS = ("train", "val", "test")  # in the order of the accuracies in reported.NETWORKS
-POINT_AREA = 20  # points squared, of a network without parameters
+POINT_AREA = 20  # square points; it grows by one per PARAMETERS_PER_AREA
 PARAMETERS_PER_AREA = 1e5
 
 

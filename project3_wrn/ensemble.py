@@ -8,7 +8,6 @@ Weights and the stacking classifier are fitted on validation logits only; the te
 Writes to project3_wrn/outputs/ensemble/: ensemble.md, diversity.png, ensemble.json, members.csv, run.json
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -33,15 +32,15 @@ STUDIES = ("compare_models", "improvements")
 WITHIN = {"quick": 100.0, "full": 5.0}  # points of validation accuracy that a member may be below the best
 MEAN = "mean probability"
 SMALLEST_PROBABILITY = 1e-6  # stacking takes logarithms
-STACKING = dict(C=0.01, max_iter=2000)  # of scikit-learn's LogisticRegression
-ANNOTATED = 20  # configurations up to which the figure prints its numbers
+STACKING = dict(C=0.01, max_iter=2000)  # arguments of scikit-learn's LogisticRegression
+ANNOTATED = 20  # with more configurations the figure has no numbers
 
 
 def main():
     started, options = time.time(), parse()
     folder, run_json = find_study(options)
     out = options.out or folder.resolve().parent / "ensemble"
-    with locked(out / "checkpoints" / "lock", wait=False, busy="another run of this task is writing there"):
+    with locked(out / "checkpoints" / "lock", wait=False):
         val_labels, test_labels = result_files.load_labels(run_json["scale"], options.data)
         names, val, test = load_members(folder, run_json, val_labels)
         weights = (val.argmax(-1) == val_labels).double().mean(1)
@@ -64,9 +63,8 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    """Return the flags of this process's command line."""
+    parser = cli.plain_parser(__doc__)
     add = parser.add_argument
     add("--scale", choices=("quick", "full"), default="full", help="scale of the study (default: full)")
     add(

@@ -40,7 +40,7 @@ BASELINES = {
 SEEDS = {"quick": 1, "full": 1}
 PANELS = (5, 8)  # rows and columns of images in a figure
 LISTED = 10  # labels per table
-FIRST = 100  # as many of the most doubtful test labels are compared with the known label errors
+FIRST = 100  # number of the most doubtful test labels that are compared with the known label errors
 CONFIDENT = 0.9  # a probability
 
 

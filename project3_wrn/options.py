@@ -11,7 +11,7 @@ from project3_wrn import runner
 from project3_wrn.method.recipes import CHOICES, RECIPES, Recipe, get_recipe
 from project3_wrn.method.train import check_recipe
 
-SEEDS = {"fast94": 5, "fast95": 3}  # by these recipes at full scale; 1 by the others
+SEEDS = {"fast94": 5, "fast95": 3}  # seeds of these recipes at full scale; the others have 1
 QUICK = {**runner.QUICK, "tta_views": 1}
 # the epochs and the batch size have flags in every task, and the numbers of a fast recipe depend on each other
 FIELDS = [field for field in dataclasses.fields(Recipe) if field.name not in ("epochs", "batch_size", "fast")]
@@ -22,7 +22,7 @@ class Options(cli.Options):
     """The settings of one start of main.py."""
 
     model: str
-    recipe: Recipe  # with the changes that flags and scale make
+    recipe: Recipe  # it has the changes that flags and scale make
     recipe_name: str
     gradcam_layer: str | None  # None: the last feature maps
 
@@ -91,7 +91,7 @@ def non_negative(kind):
             raise ValueError
         return value
 
-    parse_number.__name__ = f"non-negative {kind.__name__}"  # which argparse prints where the text is not one
+    parse_number.__name__ = f"non-negative {kind.__name__}"  # argparse prints this name where the text is not one
     return parse_number
 
 

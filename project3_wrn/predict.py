@@ -6,7 +6,6 @@ PHOTO is any image that Pillow reads: its middle square is scaled to 32x32, the 
 weights are the newest that main.py has written.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from project3_wrn.method.weights import load_network
 LARGEST = 100_000_000  # an image of more pixels is not opened
 SMALLEST = 8  # pixels per side
 SHOWN = 512  # pixels per side of the Grad-CAM picture, at most
-TOP_K = 5  # as many classes are printed
+TOP_K = 5  # number of classes that are printed
 
 
 def main():
@@ -55,9 +54,7 @@ def main():
 
 def parse():
     """Return the flags of this process's command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.plain_parser(__doc__)
     add = parser.add_argument
     add("photo", type=Path, metavar="PHOTO", help="the image to classify")
     add("--weights", type=Path, metavar="FILE", help="weights as main.py writes them (default: the newest)")

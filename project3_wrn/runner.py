@@ -174,10 +174,10 @@ def train_all(runs, options, dataset, device, splits=None):
     train_set, test_set, _ = dataset
     is_main = distributed.is_main_process()
     if options.fresh and is_main:
-        # all of them before the first run, so that the same command without --fresh can resume
+        # all results are removed before the first run, so that the same command without --fresh can resume
         for path in options.out.glob("runs/*.npz"):
             path.unlink()
-    distributed.barrier()  # before any process looks for a result
+    distributed.barrier()  # no process may look for a result earlier
     results, failed = {}, []
     with Progress(sum(run.recipe.epochs for run in runs), options.out.name, quiet=not is_main) as progress:
         for run in runs:
@@ -193,7 +193,7 @@ def train_all(runs, options, dataset, device, splits=None):
                 failed.append(f"{run.config} with seed {run.seed} ({explain(error)})")
                 progress.log(f"failed, and left out: {failed[-1]}")
             report_progress(run.recipe.epochs, skipped=True)  # finished before, stopped early, or failed
-    # as the tables list them: all seeds of one configuration, then those of the next
+    # the tables list all seeds of one configuration, then those of the next
     order = list(dict.fromkeys(run.config for run in runs))
     return dict(sorted(results.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))), failed
 
@@ -227,7 +227,7 @@ def train_run(run, splits, test_set, device, report_progress, log):
         on_step=report_progress,
         on_epoch=on_epoch,
     )
-    distributed.barrier()  # before the main process writes the result, which the others must not find instead
+    distributed.barrier()  # the main process must not write the result while others still look for one
     if not distributed.is_main_process():
         return {}
     sets = evaluation_sets(splits, test_set, run.settings["scale"])

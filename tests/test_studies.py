@@ -123,6 +123,13 @@ def test_a_plan_lists_every_configuration_and_writes_nothing(script, monkeypatch
     assert len(rows) == counts[script] and not list(tmp_path.iterdir())
 
 
+def test_the_plan_of_a_fold_counts_the_images_that_it_holds_out(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["label_audit.py", "--scale", "full", "--device", "cpu"])
+    options = runner.parse("", label_audit.TASK, "label_audit", label_audit.SEEDS)
+    (row,) = runner.plan_rows({"fold_0": label_audit.BASELINES["cpu"]}, options, held_out=1 / label_audit.FOLDS)
+    assert (row["train"], row["evaluated"]) == (40_000, 10_000)
+
+
 def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
     """Without it some images would have no probabilities."""
     monkeypatch.setattr(label_audit, "BASELINES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0))})

@@ -11,7 +11,7 @@ from project3_wrn.analysis import gradcam, label_errors
 from project3_wrn.method.weights import load_network
 
 MISCLASSIFIED = 20
-CAM_SAMPLES = (6, 3)  # correct ones, wrong ones
+CAM_SAMPLES = (6, 3)  # number of correct and of wrong predictions
 FEW_EPOCHS = 20  # below this number a curve shows its points
 CONFIDENCE_BINS = 30
 LABEL_ERRORS_NOTE = "Red: people have found the label wrong (arXiv 2103.14749)"

@@ -19,7 +19,7 @@ from project3_wrn.method.distributed import DistributedLearner, broadcast_from_m
 from project3_wrn.method.hooks import EMA, Lookahead, WhiteningBias
 from project3_wrn.method.recipes import Fast
 
-EVALUATED_TRAIN_IMAGES = {"quick": 200, "full": 10_000}  # as many are evaluated after training
+EVALUATED_TRAIN_IMAGES = {"quick": 200, "full": 10_000}  # number that is evaluated after training
 # lowest and highest value of fields of Recipe; a field whose highest value is 1 must be below it
 RANGES = {"momentum": (0, 1), "ema": (0, 1), "label_smoothing": (0, 1), "crop": (0, 31), "cutout": (0, 64)}
 MIXING = {"mixup": augment.mixup, "cutmix": augment.cutmix}
@@ -148,7 +148,7 @@ def train(model, recipe, seed, splits, backend=Backend(), *, checkpoint=None, on
         on_epoch=on_epoch,
     )
     if step := int(history["diverged_step"]):
-        epochs = len(history["epoch_losses"])  # the last of which, this one, is in no checkpoint
+        epochs = len(history["epoch_losses"])  # the last one, which diverged, is in no checkpoint
         advice = "lower the learning rate"
         if checkpoint and checkpoint.exists():
             advice = (
