@@ -46,6 +46,12 @@ class Options:
     fresh: bool
     keep_checkpoints: bool
 
+    @property
+    def overrides(self) -> dict[str, int]:
+        """Return the values that replace those of every configuration: epochs and batch_size, where a flag has one."""
+        values = {"epochs": self.epochs, "batch_size": self.batch_size}
+        return {name: value for name, value in values.items() if value is not None}
+
 
 def positive(text: str) -> int:
     """Parse a positive integer, for argparse."""
@@ -54,11 +60,16 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParser:
-    """Return a parser with the flags that all scripts share."""
-    parser = argparse.ArgumentParser(
+def plain_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser without flags: it prints the description as it is, and accepts no abbreviated flags."""
+    return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+
+
+def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParser:
+    """Return a parser with the flags that all scripts share."""
+    parser = plain_parser(description)
     add = parser.add_argument
     add(
         "--scale",

@@ -13,6 +13,7 @@ from common.support.cifar_files import FILES, SAMPLE, SAMPLE_FILES, decode, read
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SAMPLE_SOURCE = "the embedded sample (common/support/sample)"
+IMAGE_SIZE = 32  # pixels per side
 
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std per channel, of pixels in 0..1
 TUTORIAL_STATS: Stats = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of the PyTorch tutorial, which the assignment follows

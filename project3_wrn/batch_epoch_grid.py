@@ -1,10 +1,10 @@
 """Project 3: how do batch size and epochs affect DLA-34? (project 3's report, table 1.4)
 
-    python project3_wrn/batch_epoch_grid.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
+    python project3_wrn/batch_epoch_grid.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 Two of the report's nine numbers look like accidents, 68.10% at batch 256 for 20 epochs and 52.11% at batch 128 for 100;
-so every cell has three seeds. The report's text says 25 epochs where its table says 20, which is taken. Without CUDA,
-full scale means a tenth of the epochs, which the table says.
+so every cell has three seeds. The report's text says 25 epochs where its table says 20; we use 20. Without CUDA, full
+scale means a tenth of the epochs, which the table says.
 Writes to project3_wrn/outputs/batch_epoch_grid/: grid.md, grid.png, results.csv, run.json, runs/ (one file per run)
 """
 
@@ -24,14 +24,17 @@ from project3_wrn.analysis import study_tables
 from project3_wrn.method.recipes import get_recipe
 
 RECIPE = get_recipe("report", "dla34")
-NAMES = {(epochs, batch): f"epochs_{epochs}_batch_{batch}" for epochs, batch in GRID}  # of the configurations
+# the configurations' names
+NAMES = {(epochs, batch): f"epochs_{epochs}_batch_{batch}" for epochs, batch in GRID}
 CONFIGS = {
     name: ("dla34", dataclasses.replace(RECIPE, epochs=epochs, batch_size=batch))
     for (epochs, batch), name in NAMES.items()
 }
 SEEDS = {"quick": 1, "full": 3}
-CPU_SHARE = 10  # a CPU trains one in so many epochs
-ACCIDENT = 5.0  # points from the mean of our seeds
+CPU_SHARE = 10  # a CPU trains for a tenth of the epochs
+ACCIDENT = 5.0  # a reported number this many points from the mean of our seeds looks like an accident
+COLOR_RANGE = (50, 95)  # per cent; a lower accuracy lowers the range
+LIGHT_BELOW = 80  # per cent: dark cells have white numbers
 
 
 def main():
@@ -50,9 +53,10 @@ def make_configs(options):
     return runner.configure(configs, options)
 
 
-def write_results(folder, options):
+def write_results(folder, lang):
+    """Write grid.md and grid.png from results.csv and run.json."""
     run_json = cli.read_json(folder / "run.json")
-    plots.setup(options.lang, run_json["scale"])
+    plots.setup(lang, run_json["scale"])
     accuracy = study_tables.values_per_config(study_tables.read_result_rows(folder), "test_accuracy")
     trained = {name: (recipe["epochs"], recipe["batch_size"]) for name, recipe in run_json["configs"].items()}
     seeds = len(run_json["seeds"])
@@ -106,13 +110,15 @@ def draw_grids(path, accuracy):
     """Draw two heat maps on one scale: the report's nine numbers and ours."""
     epochs, batches = sorted({cell[0] for cell in GRID}), sorted({cell[1] for cell in GRID})
     ours = {cell: accuracy[name].mean() if name in accuracy else np.nan for cell, name in NAMES.items()}
-    lowest = np.nanmin([*GRID.values(), *ours.values()])
+    lowest, highest = COLOR_RANGE
+    lowest = np.nanmin([lowest, *GRID.values(), *ours.values()])
     figure, panels = plots.plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for axes, values, title in zip(panels, (GRID, ours), ("The report", "Ours, mean over seeds")):
         grid = np.array([[values[e, b] for b in batches] for e in epochs])
-        image = axes.imshow(grid, vmin=min(50, lowest), vmax=95, cmap="viridis")
+        image = axes.imshow(grid, vmin=lowest, vmax=highest, cmap="viridis")
         for (row, column), value in np.ndenumerate(grid):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color="white" if value < 80 else "black")
+            color = "white" if value < LIGHT_BELOW else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
         axes.set_xticks(range(len(batches)), batches)
         axes.set_yticks(range(len(epochs)), epochs)
         axes.grid(False)

@@ -1,6 +1,6 @@
 """Project 3: which network is most accurate, and at what cost? (project 3's report, table 1.7)
 
-    python project3_wrn/compare_models.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
+    python project3_wrn/compare_models.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 All networks are trained by the report's recipe; the ViT, which fails with it, also by a recipe made for it. Without
 CUDA, full scale means the few epochs of CPU_EPOCHS, which the tables say.
@@ -20,7 +20,7 @@ from project3_wrn import runner
 from project3_wrn.analysis import study_tables
 from project3_wrn.method.recipes import Recipe, get_recipe
 
-OTHERS = ("wrn16_8", "dla34_cifar", "vgg16_bn")  # which the report does not have
+OTHERS = ("wrn16_8", "dla34_cifar", "vgg16_bn")  # the report does not have these
 # after Steiner et al., How to train your ViT? (arXiv 2106.10270): AdamW, warm-up, augmentation, more epochs
 VIT_RECIPE = Recipe(
     epochs=200,
@@ -39,7 +39,9 @@ CONFIGS = {
 }
 SEEDS = {"quick": 1, "full": 1}
 CPU_EPOCHS = 2
-SPLITS = ("train", "val", "test")  # as reported.NETWORKS has their accuracies
+SPLITS = ("train", "val", "test")  # in the order of the accuracies in reported.NETWORKS
+POINT_AREA = 20  # square points; it grows by one per PARAMETERS_PER_AREA
+PARAMETERS_PER_AREA = 1e5
 
 
 def main():
@@ -56,18 +58,19 @@ def make_configs(options):
     return runner.configure(configs, options)
 
 
-def write_results(folder, options):
+def write_results(folder, lang):
+    """Write comparison.md and accuracy_cost.png from results.csv and run.json."""
     run_json = cli.read_json(folder / "run.json")
     scale, configs = run_json["scale"], run_json["configs"]
     rows = study_tables.read_result_rows(folder)
     accuracy = study_tables.values_per_config(rows, "test_accuracy")
     sizes = {name: study_tables.model_size(configs[name]["model"]) for name in configs if name in accuracy}
-    plots.setup(options.lang, scale)
+    plots.setup(lang, scale)
 
     note = (
         f"On {run_json['device']} in {run_json['precision']}, {len(run_json['seeds'])} seed(s). Training accuracy is"
-        " that of the kept epoch's augmented batches, as the report's must be: its ViT's is below validation accuracy."
-        " FLOPs are those of one image's forward pass."
+        " that of the kept epoch's augmented batches. The report's training accuracy must be the same quantity, since"
+        " its ViT's is below the validation accuracy. FLOPs are those of one image's forward pass."
     )
     if scale == "full" and any(recipe["epochs"] < Recipe.epochs for recipe in configs.values()):
         note += (
@@ -108,7 +111,7 @@ def draw_accuracy_cost(path, accuracy, sizes):
     for position, (config, (parameters, flops)) in enumerate(sizes.items()):
         x, y, color = flops / 1e6, accuracy[config].mean(), f"C{position % 10}"
         axes.errorbar(x, y, yerr=tables.std(accuracy[config]), capsize=3, color=color)
-        axes.scatter(x, y, s=20 + parameters / 1e5, alpha=0.5, color=color)
+        axes.scatter(x, y, s=POINT_AREA + parameters / PARAMETERS_PER_AREA, alpha=0.5, color=color)
         axes.annotate(config, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="MFLOPs of a forward pass", ylabel="Test accuracy, %")
     axes.margins(0.15)

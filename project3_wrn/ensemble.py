@@ -8,7 +8,6 @@ Weights and the stacking classifier are fitted on validation logits only; the te
 Writes to project3_wrn/outputs/ensemble/: ensemble.md, diversity.png, ensemble.json, members.csv, run.json
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -26,22 +25,23 @@ from common import cli, plots, tables
 from common.data import CLASSES
 from common.support.errors import UserError
 from common.support.files import locked
-from project3_wrn import runner
+from project3_wrn import result_files
+from project3_wrn.analysis.study_tables import percent_correct
 
 STUDIES = ("compare_models", "improvements")
 WITHIN = {"quick": 100.0, "full": 5.0}  # points of validation accuracy that a member may be below the best
 MEAN = "mean probability"
 SMALLEST_PROBABILITY = 1e-6  # stacking takes logarithms
-STACKING = dict(C=0.01, max_iter=2000)  # of scikit-learn's LogisticRegression
-ANNOTATED = 20  # configurations up to which the figure prints its numbers
+STACKING = dict(C=0.01, max_iter=2000)  # arguments of scikit-learn's LogisticRegression
+ANNOTATED = 20  # with more configurations the figure has no numbers
 
 
 def main():
     started, options = time.time(), parse()
     folder, run_json = find_study(options)
     out = options.out or folder.resolve().parent / "ensemble"
-    with locked(out / "checkpoints" / "lock", wait=False, busy="another run of this task is writing there"):
-        val_labels, test_labels = runner.load_labels(run_json["scale"], options.data)
+    with locked(out / "checkpoints" / "lock", wait=False):
+        val_labels, test_labels = result_files.load_labels(run_json["scale"], options.data)
         names, val, test = load_members(folder, run_json, val_labels)
         weights = (val.argmax(-1) == val_labels).double().mean(1)
         methods = combine(val, val_labels, test, weights)
@@ -63,9 +63,8 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    """Return the flags of this process's command line."""
+    parser = cli.plain_parser(__doc__)
     add = parser.add_argument
     add("--scale", choices=("quick", "full"), default="full", help="scale of the study (default: full)")
     add(
@@ -105,14 +104,14 @@ def load_members(folder, run_json, val_labels):
         UserError: there are fewer than two, or they hold out other images than the 9:1 split.
     """
     names, members = [], {"val": [], "test": []}
-    for (config, seed), result in runner.load_results(folder, run_json).items():
+    for (config, seed), result in result_files.load_results(folder, run_json).items():
         names.append(f"{config}, seed {seed}")
         for split, probabilities in members.items():
             probabilities.append(F.softmax(torch.from_numpy(result[f"{split}_logits"]).double(), 1))
     if any(len(val) != len(val_labels) for val in members["val"]):
         raise UserError(f"the runs in {folder} hold out other images than the 9:1 split, which an ensemble needs")
     within = WITHIN[run_json["scale"]]
-    val_accuracy = [accuracy(val, val_labels) for val in members["val"]]
+    val_accuracy = [percent_correct(val, val_labels) for val in members["val"]]
     chosen = [index for index, value in enumerate(val_accuracy) if value >= max(val_accuracy, default=0.0) - within]
     if len(chosen) < 2:
         raise UserError(
@@ -164,9 +163,9 @@ def write_results(out, study, run_json, names, val_accuracy, test, test_labels, 
     val_accuracy: M values in per cent. test: (M, N, 10). methods: as `combine` returns them.
     """
     scale, groups, disagreement = run_json["scale"], group_by_config(names), pairwise_disagreement(test)
-    test_accuracy = [accuracy(member, test_labels) for member in test]
+    test_accuracy = [percent_correct(member, test_labels) for member in test]
     best = max(range(len(names)), key=val_accuracy.__getitem__)
-    reached = {method: accuracy(scores, test_labels) for method, scores in methods.items()}
+    reached = {method: percent_correct(scores, test_labels) for method, scores in methods.items()}
     mean_disagreement = float(disagreement.sum() / (len(names) * (len(names) - 1)))
     shortened = ""
     if run_json.get("shortened"):
@@ -232,11 +231,6 @@ def class_table(groups, test, mean, labels):
         cells = [f"**{value:.1f}**" if bold else f"{value:.1f}" for value, bold in zip(values, best)]
         rows.append({"config": config, **dict(zip(CLASSES, cells))})
     return [*rows, {"config": MEAN, **{name: f"{value:.1f}" for name, value in zip(CLASSES, recall[-1])}}]
-
-
-def accuracy(probabilities, labels):
-    """Return the accuracy in per cent of probabilities (N, 10)."""
-    return float((probabilities.argmax(-1) == labels).double().mean() * 100)
 
 
 def oracle(test, labels):

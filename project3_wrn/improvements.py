@@ -1,6 +1,6 @@
 """Project 3: what do the changes that the report proposes gain? (project 3's report, chapter 3)
 
-    python project3_wrn/improvements.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
+    python project3_wrn/improvements.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 Each configuration makes one change to the baseline, and its accuracy is compared with the baseline's of the same seed.
 On CUDA the baseline is ResNet-18 by the report's recipe; elsewhere it is fast_small, on the same 45,000 images, for the
@@ -21,9 +21,10 @@ TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
 from common import cli, data, evaluation, plots, tables
-from project3_wrn import runner
+from common.reported import CONFUSED_PAIRS
+from common.support import plan
+from project3_wrn import result_files, runner
 from project3_wrn.analysis import study_tables
-from project3_wrn.analysis.result_tables import CONFUSED_PAIRS
 from project3_wrn.method.recipes import SMALL, Recipe
 
 
@@ -35,7 +36,7 @@ class Change(NamedTuple):
 
 
 CPU_EPOCHS = 3
-CPU_EMA = 0.95  # over 20 of its 270 steps
+CPU_EMA = 0.95  # it averages over 20 of the 270 steps
 BASELINES = {
     "cuda": ("resnet18", Recipe()),
     "cpu": ("fast_small", dataclasses.replace(SMALL, epochs=CPU_EPOCHS)),
@@ -49,15 +50,15 @@ CHANGES = {
     "trivialaugment": Change(dict(auto_augment="trivialaugment"), "3.3"),
     "random_erasing": Change(dict(random_erasing=True), "3.3"),
     "focal_loss": Change(dict(loss="focal"), "3.1, 3.4"),
-    "hard_examples": Change(dict(loss="hardest"), "3.1"),
+    "hard_examples": Change(dict(loss="ohem"), "3.1"),
     "class_weighted": Change(dict(class_weighted_sampling=True), "3.1"),
     "targeted_augmentation": Change(dict(targeted_augmentation=True), "3.1"),
     "contrastive": Change(dict(loss="contrastive"), "3.4"),
     "no_label_smoothing": Change(dict(label_smoothing=0.0), "3.4"),
-    "ema": Change(dict(ema=0.998)),  # looks back over 500 of the report's 17,600 steps
+    "ema": Change(dict(ema=0.998)),  # it averages over 500 of the report's 17,600 steps
     "mirror": Change(dict(tta_views=2)),
 }
-# ending of the model's name, and the section
+# each has the ending of the model's name, and the section
 ARCHITECTURES = {"squeeze_excitation": ("_se", "3.1"), "cbam": ("_cbam", "3.1"), "bilinear": ("_bilinear", "3.1")}
 SECTIONS = {
     **{name: change.section for name, change in CHANGES.items()},
@@ -69,7 +70,7 @@ SEEDS = {"quick": 1, "full": 3}
 def main():
     options = runner.parse(__doc__, TASK, "improvements", SEEDS)
     configs = runner.configure(make_configs(options.device), options)
-    save = functools.partial(runner.save_study, more_columns=pair_confusions)
+    save = functools.partial(result_files.save_study, more_columns=pair_confusions)
     runner.run_study(configs, options, write_results, save=save)
 
 
@@ -92,11 +93,12 @@ def pair_confusions(logits, labels):
     return {**counts, "confusions": sum(counts.values())}
 
 
-def write_results(folder, options):
+def write_results(folder, lang):
+    """Write improvements.md and improvements.png from results.csv and run.json."""
     run_json = cli.read_json(folder / "run.json")
     scale, rows = run_json["scale"], study_tables.read_result_rows(folder)
     compared = differences(rows)
-    plots.setup(options.lang, scale)
+    plots.setup(lang, scale)
     page = [
         introduction(run_json),
         table(rows, compared),
@@ -112,7 +114,8 @@ def write_results(folder, options):
 def introduction(run_json):
     """Return the sentences on what was trained and how it is compared."""
     scale, baseline = run_json["scale"], run_json["configs"]["baseline"]
-    images = "45,000 images" if scale == "full" else "the sample"
+    train_images, _, _ = plan.image_counts(scale, baseline["validation_split"])
+    images = f"{train_images:,} images" if scale == "full" else "the sample"
     budget = ""
     if scale == "full" and run_json["shortened"]:
         budget = (

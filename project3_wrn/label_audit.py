@@ -1,6 +1,6 @@
 """Project 3: which labels of CIFAR-10 look wrong? (project 3's report, section 2.6)
 
-    python project3_wrn/label_audit.py [--scale quick|full] [--device auto|cpu|cuda|mps] [--seeds N] [--redraw]
+    python project3_wrn/label_audit.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 Every training image gets probabilities from a network that has not seen it: each of FOLDS networks is trained on the
 other folds. Confident learning (Northcutt et al., arXiv 1911.00068) counts and ranks the labels that these contradict.
@@ -11,6 +11,7 @@ test_suspects.png, probabilities.npz, results.csv, run.json, runs/ (one file per
 """
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
@@ -22,9 +23,10 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli, data, plots, tables
 from common.data import CLASSES
-from project3_wrn import runner
+from project3_wrn import result_files, runner
 from project3_wrn.analysis import label_errors, study_tables
 from project3_wrn.analysis.figures import LABEL_ERRORS_NOTE
+from project3_wrn.analysis.study_tables import percent_correct
 from project3_wrn.method.recipes import SMALL, Recipe
 
 FOLDS = 5
@@ -36,9 +38,9 @@ BASELINES = {
     "cpu": ("fast_small", dataclasses.replace(SMALL, epochs=CPU_EPOCHS, tta_views=2, **PLAIN)),
 }
 SEEDS = {"quick": 1, "full": 1}
-GRID = (5, 8)  # rows and columns of images in a figure
+PANELS = (5, 8)  # rows and columns of images in a figure
 LISTED = 10  # labels per table
-FIRST = 100  # of the most doubtful test labels
+FIRST = 100  # number of the most doubtful test labels that are compared with the known label errors
 CONFIDENT = 0.9  # a probability
 
 
@@ -46,7 +48,8 @@ def main():
     options = runner.parse(__doc__, TASK, "label_audit", SEEDS)
     baseline = BASELINES["cuda" if options.device == "cuda" else "cpu"]
     configs = runner.configure({f"fold_{fold}": baseline for fold in range(FOLDS)}, options)
-    runner.run_study(configs, options, write_results, save=save, splits=split, complete=True)
+    write = functools.partial(write_results, data_folder=options.data)
+    runner.run_study(configs, options, write, save=save, splits=split, held_out=1 / FOLDS, complete=True)
 
 
 def split(config, train_set):
@@ -86,13 +89,15 @@ def save(configs, results, options, dataset):
     tables.save_arrays(options.out / "probabilities.npz", {"train": train.numpy(), "test": test.numpy()})
     study_tables.write_result_rows(options.out, study_tables.result_rows(results, test_set.labels))
     shortened = options.device != "cuda"
-    runner.write_run_json(results, options, source, shortened=shortened, configs=runner.describe(configs))
+    described = result_files.describe(configs)
+    result_files.write_run_json(results, options, source, shortened=shortened, configs=described)
 
 
-def write_results(folder, options):
+def write_results(folder, lang, data_folder=None):
+    """Write audit.md, the lists of suspects and their figures, from probabilities.npz and run.json."""
     run_json = cli.read_json(folder / "run.json")
     scale = run_json["scale"]
-    train_set, test_set, _ = data.load(scale, options.data)
+    train_set, test_set, _ = data.load(scale, data_folder)
     saved = tables.load_arrays(folder / "probabilities.npz")
     train, test = (torch.from_numpy(saved[name]).double() for name in ("train", "test"))
     known = label_errors.known(test_set.labels) or None
@@ -101,7 +106,7 @@ def write_results(folder, options):
     train_rows = suspect_rows(suspects, train_set.labels, train)
     test_rows = suspect_rows(errors, test_set.labels, test, known)
 
-    plots.setup(options.lang, scale)
+    plots.setup(lang, scale)
     tables.write_csv(folder / "train_suspects.csv", train_rows)
     tables.write_csv(folder / "test_suspects.csv", test_rows)
     draw_suspects(folder / "train_suspects.png", suspects, train_set, train)
@@ -110,8 +115,8 @@ def write_results(folder, options):
         introduction(run_json, train, train_set.labels),
         train_note(suspects, train, train_set.labels),
         test_note(errors, test, known),
-        f"`train_suspects.png` and `test_suspects.png` show the {GRID[0] * GRID[1]} most doubtful labels; the CSV files"
-        " list all.",
+        f"`train_suspects.png` and `test_suspects.png` show the {PANELS[0] * PANELS[1]} most doubtful labels; the CSV"
+        " files list all.",
         "## Most doubtful training labels",
         train_rows[:LISTED] or "none",
         "## Most doubtful test labels",
@@ -181,13 +186,13 @@ def introduction(run_json, probabilities, labels):
     budget = " **A small budget**, not the report's network." if run_json["shortened"] else ""
     return (
         f"{recipe['model']}, {recipe['epochs']} epochs, {FOLDS} folds, on {run_json['device']}.{budget} The out-of-fold"
-        f" predictions agree with {accuracy(probabilities, labels):.2f}% of the training labels."
+        f" predictions agree with {percent_correct(probabilities, labels):.2f}% of the training labels."
     )
 
 
 def train_note(suspects, probabilities, labels):
     """Return the sentences on the training set's suspects."""
-    wrong = 100 - accuracy(probabilities, labels)
+    wrong = 100 - percent_correct(probabilities, labels)
     return (
         f"**Training set.** Confident learning flags {len(suspects):,} of {len(labels):,} labels"
         f" ({100 * len(suspects) / len(labels):.2f}%). Many of these are hard images with a correct label: the network"
@@ -214,20 +219,15 @@ def published(errors, known, count):
         return "The sample is too small to compare with the label errors that people found (arXiv 2103.14749)."
     among = [int(index) in known for index in errors]
     return (
-        f"People who looked at 275 such images found {len(known)} of the labels wrong (arXiv 2103.14749): {sum(among)}"
-        f" of these are among the networks' errors, {sum(among[:FIRST])} among the {FIRST} most doubtful ones, where"
-        f" chance would put {FIRST * len(known) / count:.1f}."
+        f"People who looked at {label_errors.EXAMINED} such images found {len(known)} of the labels wrong (arXiv"
+        f" 2103.14749): {sum(among)} of these are among the networks' errors, {sum(among[:FIRST])} among the {FIRST}"
+        f" most doubtful ones, where chance would put {FIRST * len(known) / count:.1f}."
     )
-
-
-def accuracy(probabilities, labels):
-    """Return the percentage of the labels that are the most probable class."""
-    return float((probabilities.argmax(1) == labels).double().mean() * 100)
 
 
 def draw_suspects(path, indices, dataset, probabilities, known=None):
     """Draw the most doubtful images with their label and the suggested one; known label errors have a red title."""
-    figure, grid = plots.plt.subplots(*GRID, figsize=(13, 10), layout="constrained")
+    figure, grid = plots.plt.subplots(*PANELS, figsize=(13, 10), layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, indices.tolist()):

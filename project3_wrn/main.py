@@ -1,6 +1,6 @@
 """Project 3: train one network and analyze it, from data to Grad-CAM (project 3's report, chapters 1 and 2).
 
-    python project3_wrn/main.py [--model NAME] [--recipe NAME] [--scale quick|full] [--device auto|cpu|cuda|mps]
+    python project3_wrn/main.py [--model NAME] [--recipe NAME] [--scale quick|full] [--device cpu|cuda|mps] [--plan]
     torchrun --nproc_per_node=N project3_wrn/main.py ...        data-parallel
 
 The default is the report's ResNet-18 by its recipe on CUDA, and elsewhere fast94, a network and recipe made for speed.
@@ -15,6 +15,7 @@ Writes to project3_wrn/outputs/<model>/:
     loss_history.npz, logits.npz, weights-<seed>.pt, run.json, runs/    what these are made from
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -24,18 +25,18 @@ TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
 from common import cli, data, plots, tables
-from project3_wrn import options, runner
+from project3_wrn import options, result_files, runner
 from project3_wrn.analysis import figures, result_tables
 
 
 def main():
     args = options.parse(__doc__, TASK)
-    runner.run_study(
-        {args.model: (args.model, args.recipe)}, args, write_results, save=runner.save_network, save_weights=True
-    )
+    write = functools.partial(write_results, data_folder=args.data, gradcam_layer=args.gradcam_layer)
+    configs = {args.model: (args.model, args.recipe)}
+    runner.run_study(configs, args, write, save=result_files.save_network, save_weights=True)
 
 
-def write_results(folder, args):
+def write_results(folder, lang, data_folder=None, gradcam_layer=None):
     """Write chapter 2: every table and figure, from the saved metrics, histories, logits and weights."""
     run_json, metrics = cli.read_json(folder / "run.json"), cli.read_json(folder / "metrics.json")
     model, scale, recipe = run_json["model"], run_json["scale"], run_json["recipe"]
@@ -44,7 +45,7 @@ def write_results(folder, args):
     saved = tables.load_arrays(folder / "logits.npz")
     logits, labels = torch.from_numpy(saved[f"{seed}/test"]), torch.from_numpy(saved["test_labels"])
     predictions = logits.argmax(1)
-    plots.setup(args.lang, scale)
+    plots.setup(lang, scale)
 
     # 2.1 training
     cli.write_json(folder / "training_history.json", result_tables.training_history(history, recipe["lr"]))
@@ -63,12 +64,12 @@ def write_results(folder, args):
     tables.write_csv(folder / "top_confusion_pairs.csv", result_tables.pair_rows(labels, predictions))
     figures.draw_confusion_matrix(folder / "confusion_matrix.png", labels, predictions)
     figures.draw_top_confusions(folder / "top_confusion_pairs.png", labels, predictions)
-    _, test_set, _ = data.load(scale, args.data)
+    _, test_set, _ = data.load(scale, data_folder)
     figures.draw_misclassified(folder / "misclassified_samples.png", logits, test_set)
 
     # 2.5 Grad-CAM
-    weights = runner.weights_path(folder, seed)
-    figures.draw_gradcam(folder / "gradcam_visualization.png", model, weights, logits, test_set, args.gradcam_layer)
+    weights = result_files.weights_path(folder, seed)
+    figures.draw_gradcam(folder / "gradcam_visualization.png", model, weights, logits, test_set, gradcam_layer)
 
     # 2.7 the generalization gap, and all of the above on one page
     page = result_tables.performance(metrics, labels, predictions)

@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from common import cli
 from common.support import machine
 from common.support.errors import UserError
+from project3_wrn import runner
 from project3_wrn.method.recipes import CHOICES, RECIPES, Recipe, get_recipe
 from project3_wrn.method.train import check_recipe
 
-SEEDS = {"fast94": 5, "fast95": 3}  # of recipes at full scale; 1 of the others
-QUICK = dict(epochs=1, batch_size=64, tta_views=1)
+SEEDS = {"fast94": 5, "fast95": 3}  # seeds of these recipes at full scale; the others have 1
+QUICK = {**runner.QUICK, "tta_views": 1}
 # the epochs and the batch size have flags in every task, and the numbers of a fast recipe depend on each other
 FIELDS = [field for field in dataclasses.fields(Recipe) if field.name not in ("epochs", "batch_size", "fast")]
 
 
 @dataclass(frozen=True)
 class Options(cli.Options):
-    """What one start of main.py was asked for."""
+    """The settings of one start of main.py."""
 
     model: str
-    recipe: Recipe  # with the changes that flags and scale make
+    recipe: Recipe  # it has the changes that flags and scale make
     recipe_name: str
     gradcam_layer: str | None  # None: the last feature maps
 
@@ -71,7 +72,7 @@ def make_parser(description):
 
 def field_arguments(field):
     """Return argparse's arguments for one field of a recipe."""
-    names = {"True": "yes", "False": "no", "": "none"}
+    names = {"True": "yes", "False": "no"}
     default = names.get(str(field.default), field.default)
     arguments = {"help": f"{field.metadata['help']} (report: {default})".replace("%", "%%")}
     if isinstance(field.default, bool):
@@ -90,7 +91,7 @@ def non_negative(kind):
             raise ValueError
         return value
 
-    parse_number.__name__ = f"non-negative {kind.__name__}"  # which argparse prints where the text is not one
+    parse_number.__name__ = f"non-negative {kind.__name__}"  # argparse prints this name where the text is not one
     return parse_number
 
 
@@ -113,6 +114,5 @@ def default_recipe(model):
 
 def build_recipe(model, name, options, changes):
     """Return the recipe called `name` with what quick scale, the shared flags and `changes` make of it."""
-    shared = {field: value for field in ("epochs", "batch_size") if (value := getattr(options, field))}
     quick = QUICK if options.scale == "quick" else {}
-    return dataclasses.replace(get_recipe(name, model), **{**quick, **changes, **shared})
+    return dataclasses.replace(get_recipe(name, model), **{**quick, **changes, **options.overrides})

@@ -6,7 +6,6 @@ PHOTO is any image that Pillow reads: its middle square is scaled to 32x32, the 
 weights are the newest that main.py has written.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -24,11 +23,10 @@ from common.support.files import atomic
 from project3_wrn.analysis import figures, gradcam
 from project3_wrn.method.weights import load_network
 
-LARGEST = 100_000_000  # pixels of an image that is still opened
+LARGEST = 100_000_000  # an image of more pixels is not opened
 SMALLEST = 8  # pixels per side
 SHOWN = 512  # pixels per side of the Grad-CAM picture, at most
-IMAGE_SIZE = 32  # pixels per side of the network's images
-LIKELY = 5  # classes that are printed
+TOP_K = 5  # number of classes that are printed
 
 
 def main():
@@ -42,7 +40,7 @@ def main():
     with torch.no_grad():
         probabilities = network(images).softmax(-1)[0]
     print(f"{options.photo} by {model} ({weights})")
-    for probability, label in zip(*(values.tolist() for values in probabilities.topk(LIKELY))):
+    for probability, label in zip(*(values.tolist() for values in probabilities.topk(TOP_K))):
         print(f"{100 * probability:6.2f}%  {data.CLASSES[label]}")
 
     out = options.out or options.photo.with_name(options.photo.stem + "-gradcam.png")
@@ -55,11 +53,10 @@ def main():
 
 
 def parse():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    """Return the flags of this process's command line."""
+    parser = cli.plain_parser(__doc__)
     add = parser.add_argument
-    add("photo", type=Path, metavar="PHOTO")
+    add("photo", type=Path, metavar="PHOTO", help="the image to classify")
     add("--weights", type=Path, metavar="FILE", help="weights as main.py writes them (default: the newest)")
     add("--model", metavar="NAME", help="the weights' network (default: the name of the folder that they are in)")
     add("--gradcam-layer", metavar="NAME", help="module to explain (default: the last feature maps)")
@@ -96,7 +93,7 @@ def middle_square(picture):
 
 def shrink(picture):
     """Return the middle square at 32x32, uint8 (3, 32, 32), every pixel the mean of those that it covers."""
-    small = ImageOps.fit(picture, (IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
+    small = ImageOps.fit(picture, (data.IMAGE_SIZE, data.IMAGE_SIZE), Image.Resampling.BOX)
     return np.array(small).transpose(2, 0, 1).copy()
 
 

@@ -17,7 +17,7 @@ from project3_wrn.analysis import figures, label_errors, result_tables
 from tests.conftest import ROOT
 
 OUTPUTS = ROOT / "project3_wrn" / "outputs"
-NAMES = {"ECE", "arXiv", *MODELS, "vit_own_recipe"}  # which are the same in Chinese
+NAMES = {"ECE", "arXiv", *MODELS, "vit_own_recipe"}  # these are the same in Chinese
 
 
 @pytest.mark.parametrize("name", ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"])
@@ -48,7 +48,7 @@ def test_committed_tables_are_those_of_the_committed_logits(name, tmp_path):
 
 def test_what_the_outputs_say_about_early_stopping():
     entry = {"seed": 0, "epochs": 100}
-    assert result_tables.stopping_note([entry]) == []  # of a training without validation
+    assert result_tables.stopping_note([entry]) == []  # this training has no validation
     entries = [entry | {"early_stopping_epoch": 53}, entry | {"early_stopping_epoch": None}]
     (note,) = result_tables.stopping_note(entries)
     assert "seed 0 after epoch 53; seed 0 not within its 100 epochs" in note and "patience 15, min_delta 0.001" in note
@@ -91,7 +91,7 @@ def test_the_most_confident_errors_come_first():
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """List of every text in the figures that are saved, in English."""
+    """Return a list that gets every text in the figures that are saved, in English."""
     texts = []
 
     def save(figure, path):

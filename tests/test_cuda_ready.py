@@ -82,7 +82,7 @@ def stack(images, **options):
                 {"mixing": "mixup"},
                 {"mixing": "cutmix"},
                 {"loss": "focal"},
-                {"loss": "hardest"},
+                {"loss": "ohem"},
                 {"loss": "contrastive"},
                 {"targeted_augmentation": True},
                 {"class_weighted_sampling": True},

@@ -153,7 +153,7 @@ def test_newton_and_schulz_by_the_formula(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape).double()
     numbers = (3.4576, -4.7391, 2.0843)
-    for scale, eps in ((1, 1e-5), (1e-3, 1e-8)):  # of a sum over 1000 images, and of their mean
+    for scale, eps in ((1, 1e-5), (1e-3, 1e-8)):  # gradients of a sum over 1000 images, and of their mean
         x = matrix / (matrix.norm() + 1e-5)
         for _ in range(3):
             product = x @ x.T

@@ -76,7 +76,7 @@ def test_models_and_recipes_that_do_not_fit():
         ({"crop": 40}, "--crop 40"),
         ({"tta_views": 3}, "--tta-views"),
         ({"validation_split": False}, "early stopping needs a validation set"),
-        ({"mixing": "mixup", "loss": "hardest"}, "whole labels"),
+        ({"mixing": "mixup", "loss": "ohem"}, "whole labels"),
         ({"fast": Fast(), "optimizer": "adamw"}, "SGD or Muon"),
         ({"last_epoch_fraction": 0.5}, "only the fast recipes end within a pass"),
         ({"low_res_epochs": 1.0}, "begin with small images"),
@@ -119,7 +119,7 @@ def test_a_training_that_diverges_fails(sample, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("step", [2 * 20 + 7, 3 * 20])  # in epoch 3, and its last: no loss of that epoch shows it
+@pytest.mark.parametrize("step", [2 * 20 + 7, 3 * 20])  # both are in epoch 3; after its last no loss shows it
 def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypatch, step):
     """Checkpoint and best weights of epoch 2 stay; the same command resumes and ends as if nothing had happened."""
     splits, recipe = train.make_splits(Recipe(), sample[0]), Recipe(lr=0.05, epochs=5, batch_size=64)
@@ -239,7 +239,10 @@ def test_muon_moves_filters_as_torch_does_and_the_rest_by_sgd():
             theirs.copy_(filters.flatten(1) * 8**0.5 / filters.norm())
         for weight in model.parameters():
             weight.grad = torch.randn_like(weight)
-        theirs.grad, head.grad = filters.grad.flatten(1).clone(), 100 * model.fc.weight.grad  # of a sum over the batch
+        theirs.grad, head.grad = (
+            filters.grad.flatten(1).clone(),
+            100 * model.fc.weight.grad,
+        )  # the loss is a sum over the batch
         ours.step(), muon.step(), sums.step()
         assert torch.allclose(filters.flatten(1), theirs, atol=0.02 * recipe.lr)
         assert torch.allclose(model.fc.weight, head, rtol=1e-4)

@@ -50,7 +50,7 @@ def test_every_field_is_a_flag_that_changes_it(parse):
             value = changed.get(name, {int: 1, float: 0.5}[type(field.default)])
             value = {"low_res_size": 16, "tta_views": 2}.get(name, value)
             flags = [flag, str(value)]
-        if name in ("last_epoch_fraction", "low_res_epochs"):  # of the fast recipes only
+        if name in ("last_epoch_fraction", "low_res_epochs"):  # the fast recipes alone have these
             continue
         if name == "validation_split":
             flags += ["--patience", "0"]

@@ -18,7 +18,7 @@ from tests.conftest import assert_single_error_line
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """File of LeNet's weights, in a folder of its name."""
+    """Return a file of LeNet's weights, in a folder of its name."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("outputs") / "lenet" / "weights-0.pt"
     checkpoints.save(path, MODELS["lenet"]().state_dict())

@@ -131,7 +131,7 @@ def test_focal_is_cross_entropy_at_gamma_zero_and_torchvisions_for_two_classes()
     assert torch.allclose(losses.focal(torch.stack((torch.zeros(50), z), 1), y), theirs)
 
 
-def test_hardest_is_the_mean_of_the_highest_losses():
+def test_ohem_is_the_mean_of_the_highest_losses():
     logits, y = torch.randn(10, 10), torch.randint(10, (10,))
     each = sorted((F.cross_entropy(logits[i : i + 1], y[i : i + 1]).item() for i in range(10)), reverse=True)
     assert losses.ohem(logits, y, share=0.3).item() == pytest.approx(sum(each[:3]) / 3, rel=1e-5)

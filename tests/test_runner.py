@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score
 from common import cli, data, evaluation, plots, tables
 from common.learners import Learner
 from common.support.errors import UserError
-from project3_wrn import main, runner
+from project3_wrn import main, result_files
 from project3_wrn.method.weights import load_network
 from tests.conftest import ROOT, assert_single_error_line, run_python
 
@@ -31,7 +31,7 @@ WRITES = {
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """Folder of a quick run of LeNet by the report's recipe, started by torchrun in two processes."""
+    """Return the folder of a quick run of LeNet by the report's recipe, started by torchrun in two processes."""
     out = tmp_path_factory.mktemp("project3")
     flags = (*LENET, "--lr", "0.02", "--epochs", "3", "--out", out)
     process = run_python(*TORCHRUN, MAIN, *flags, OMP_NUM_THREADS="1")
@@ -41,7 +41,7 @@ def quick(tmp_path_factory):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """List of the training steps that are taken, one item each."""
+    """Return a list that gets one item per training step."""
     steps, step = [], Learner.step
     monkeypatch.setattr(Learner, "step", lambda self, x, y: steps.append(1) or step(self, x, y))
     return steps
@@ -74,7 +74,7 @@ def test_writes_everything_consistently(quick, sample):
     assert "**QUICK**" in (quick / "performance.md").read_text(encoding="utf-8")
     run_json = cli.read_json(quick / "run.json")
     assert run_json["recipe"]["lr"] == 0.02 and run_json["model"] == "lenet" and run_json["processes"] == 2
-    assert metrics["early_stopping_epoch"] is None  # of three epochs
+    assert metrics["early_stopping_epoch"] is None  # three epochs are fewer than the patience
     assert "seed 0 not within its 3 epochs" in (quick / "performance.md").read_text(encoding="utf-8")
     rates = json.loads((quick / "training_history.json").read_text())["lr"]
     assert rates == pytest.approx([0.02, 0.015, 0.005])  # 0.02 (1 + cos(pi e / 3)) / 2 in epoch e + 1
@@ -88,7 +88,7 @@ def test_the_saved_weights_give_the_saved_logits(quick, sample):
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_redraw_makes_all_of_it_again(quick, tmp_path, lang):
-    """As in a clone, which has neither runs/ nor checkpoints/; the weights are run_in_process, for Grad-CAM."""
+    """As in a clone, which has neither runs/ nor checkpoints/; the weights are kept, for Grad-CAM."""
     if lang == "zh" and not plots.chinese_font():
         pytest.skip("no font with Chinese glyphs is installed")
     out = tmp_path / "lenet"
@@ -135,7 +135,7 @@ def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch,
     """The same command then neither trains nor evaluates again, and writes everything."""
     flags, write_results = (*LENET, "--out", tmp_path), main.write_results
 
-    def stopped(folder, options):
+    def stopped(folder, lang, **settings):
         (folder / "performance.md").write_text("half", encoding="utf-8")
         raise stop
 
@@ -207,7 +207,7 @@ def test_a_damaged_run_is_one_line_and_removed(quick, tmp_path, capsys, damage):
     flipped[len(whole) // 2] ^= 1
     path = tmp_path / "lenet-0.npz"
     path.write_bytes({"empty": b"", "text": b"text", "cut": whole[:-30], "flipped": bytes(flipped)}[damage])
-    assert runner.read_finished(path, {}) is None
+    assert result_files.read_finished(path, {}) is None
     (line,) = capsys.readouterr().out.splitlines()
     assert "lenet-0.npz" in line and line.startswith("trained again: ") and not path.exists()
 
@@ -217,7 +217,7 @@ def test_arrays_of_another_kind_are_not_taken_for_a_run(tmp_path):
     for settings in ({}, {"settings": np.array("{'model': 'lenet'}")}):
         tables.save_arrays(tmp_path / "lenet-0.npz", {"test_logits": np.zeros(3), **settings})
         with pytest.raises(UserError, match="another version"):
-            runner.read_finished(tmp_path / "lenet-0.npz", {"model": "lenet"})
+            result_files.read_finished(tmp_path / "lenet-0.npz", {"model": "lenet"})
         assert (tmp_path / "lenet-0.npz").exists()
 
 

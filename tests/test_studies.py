@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from common import cli, data, tables
 from common.reported import GRID
 from common.support.errors import UserError
-from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, runner
+from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, result_files, runner
 from project3_wrn.analysis.label_errors import LABEL_ERRORS
 from project3_wrn.method.recipes import Recipe
 
@@ -106,10 +106,10 @@ def test_compare_models_and_ensemble(monkeypatch, folder):
     ensemble.main()
     page = (folder / "ensemble" / "ensemble.md").read_text(encoding="utf-8")
     assert "6 members" in page and "stacking" in page
-    _, test_labels = runner.load_labels("quick", None)
+    _, test_labels = result_files.load_labels("quick", None)
     mean = sum(
-        F.softmax(torch.from_numpy(run["test_logits"]).double(), 1)
-        for run in runner.load_results(out, cli.read_json(out / "run.json")).values()
+        F.softmax(torch.from_numpy(result["test_logits"]).double(), 1)
+        for result in result_files.load_results(out, cli.read_json(out / "run.json")).values()
     )
     assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
 
@@ -121,6 +121,13 @@ def test_a_plan_lists_every_configuration_and_writes_nothing(script, monkeypatch
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
     counts = {compare_models: 10, batch_epoch_grid: 9, improvements: 18, label_audit: 5}
     assert len(rows) == counts[script] and not list(tmp_path.iterdir())
+
+
+def test_the_plan_of_a_fold_counts_the_images_that_it_holds_out(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["label_audit.py", "--scale", "full", "--device", "cpu"])
+    options = runner.parse("", label_audit.TASK, "label_audit", label_audit.SEEDS)
+    (row,) = runner.plan_rows({"fold_0": label_audit.BASELINES["cpu"]}, options, held_out=1 / label_audit.FOLDS)
+    assert (row["train"], row["evaluated"]) == (40_000, 10_000)
 
 
 def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
@@ -251,15 +258,19 @@ def test_no_method_of_combining_sees_a_test_label(monkeypatch, tmp_path):
     torch.manual_seed(0)
     for seed in range(3):
         result = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
-        settings = runner.run_settings("lenet", {}, seed, {"scale": "quick", "precision": "fp32"})
+        settings = result_files.run_settings("lenet", {}, seed, {"scale": "quick", "precision": "fp32"})
         result["settings"] = np.array(json.dumps(settings))
         tables.save_arrays(tmp_path / "study" / "runs" / f"lenet-{seed}.npz", result)
     run_json = {"configs": {"lenet": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
     cli.write_json(tmp_path / "study" / "run.json", run_json)
     val_labels = torch.arange(140) % 10
-    monkeypatch.setattr(runner, "load_labels", lambda scale, folder: (val_labels, Untouched()))
-    real = ensemble.accuracy
-    monkeypatch.setattr(ensemble, "accuracy", lambda p, labels: real(p, labels) if labels is val_labels else 50.0)
+    monkeypatch.setattr(result_files, "load_labels", lambda scale, folder: (val_labels, Untouched()))
+    real = ensemble.percent_correct
+
+    def percent_correct(scores, labels):
+        return real(scores, labels) if labels is val_labels else 50.0
+
+    monkeypatch.setattr(ensemble, "percent_correct", percent_correct)
     monkeypatch.setattr(ensemble, "oracle", lambda test, labels: 50.0)
     monkeypatch.setattr(ensemble, "class_table", lambda *arguments: "none")
     flags = ["--scale", "quick", "--members", str(tmp_path / "study"), "--out", str(tmp_path / "out")]

@@ -11,7 +11,7 @@ from project3_wrn.analysis import gradcam, label_errors
 from project3_wrn.method.weights import load_network
 
 MISCLASSIFIED = 20
-CAM_SAMPLES = (6, 3)  # correct ones, wrong ones
+CAM_SAMPLES = (6, 3)  # number of correct and of wrong predictions
 FEW_EPOCHS = 20  # below this number a curve shows its points
 CONFIDENCE_BINS = 30
 LABEL_ERRORS_NOTE = "Red: people have found the label wrong (arXiv 2103.14749)"
@@ -69,7 +69,7 @@ def draw_confidence(path, logits, labels):
     figure, (histogram, reliability) = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained")
     edges = np.linspace(0, 1, CONFIDENCE_BINS + 1)
     histogram.hist(
-        [confidence[correct].numpy(), confidence[~correct].numpy()], edges, label=["Right", "Wrong"], log=True
+        [confidence[correct].numpy(), confidence[~correct].numpy()], edges, label=["Correct", "Incorrect"], log=True
     )
     histogram.set(xlabel="Highest probability", ylabel="Test images")
     histogram.legend(loc="upper left")
@@ -84,7 +84,7 @@ def draw_confidence(path, logits, labels):
         markersize=4,
         label="Mean confidence of the bin",
     )
-    reliability.set(xlabel="Highest probability", ylabel="Share right", title=f"ECE {float(bins['ece']):.4f}")
+    reliability.set(xlabel="Highest probability", ylabel="Fraction correct", title=f"ECE {float(bins['ece']):.4f}")
     reliability.legend(loc="upper left")
     plots.save(figure, path)
 

@@ -8,6 +8,7 @@ alone; for 17 of the 54, three or more people saw the given class.
 
 import torch
 
+EXAMINED = 275  # test images that people were shown
 LABEL_ERRORS = (
     *(165, 792, 882, 1227, 1300, 1684, 1718, 1969, 2010, 2128, 2232, 2405, 2532, 2592, 2804, 2840, 2940, 3113),
     *(3168, 3183, 3192, 3490, 3600, 3753, 3977, 4055, 4198, 4614, 4643, 4794, 4910, 4965, 5166, 5191, 5211, 5468),

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from sklearn.metrics import classification_report
 
-from common import data, evaluation, tables, training
+from common import data, evaluation, reported, tables, training
 from project3_wrn.analysis import label_errors
 
-CONFUSED_PAIRS = (("cat", "dog"), ("automobile", "truck"), ("bird", "deer"))  # the report's section 3.1
 OVERALL = {  # quantity: field of metrics.json, decimals
     "test accuracy, %": ("test_accuracy", 2),
     "test loss, nats": ("test_loss", 4),
@@ -231,11 +230,13 @@ def gap_rows(metrics):
 
 
 def gap_note(metrics):
+    """Return the sentences on how far training accuracy is above test accuracy, here and in the report."""
+    train, test = reported.CHAPTER_2["train"], reported.CHAPTER_2["test"]
     gap = np.mean([entry["train_accuracy"] - entry["test_accuracy"] for entry in metrics])
     return (
         "All values are in evaluation mode: plain cross-entropy, no augmentation."
-        f" Training accuracy is {gap:.2f} points above test accuracy. The report's gap is 96.8 - 95.39 = 1.4, but its"
-        " 96.8 is a running mean over augmented batches."
+        f" Training accuracy is {gap:.2f} points above test accuracy. The report's gap is {train} - {test} ="
+        f" {train - test:.1f}, but its {train} is a running mean over augmented batches."
     )
 
 
@@ -244,7 +245,7 @@ def pair_note(labels, predictions):
     matrix = evaluation.confusion_matrix(labels, predictions)
     index = {name: position for position, name in enumerate(data.CLASSES)}
     pairs = []
-    for one, other in CONFUSED_PAIRS:
+    for one, other in reported.CONFUSED_PAIRS:
         forth, back = int(matrix[index[one], index[other]]), int(matrix[index[other], index[one]])
         pairs.append(f"{one} as {other} {forth}, {other} as {one} {back}")
     return f"The report's pairs, as true and predicted class: {'; '.join(pairs)}."

@@ -51,6 +51,11 @@ def read_result_rows(folder):
     return [{name: value if name == "config" else float(value) for name, value in row.items() if value} for row in rows]
 
 
+def percent_correct(scores, labels):
+    """Return the percentage of images whose label has the highest of the scores (N, classes), in double precision."""
+    return float((scores.argmax(-1) == labels).double().mean() * 100)
+
+
 def values_per_config(rows, field):
     """Return {config: float array over its seeds} of a column."""
     values = {}

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from common.data import Batches
 from common.models.fast import LOGITS_SCALE, RECORD_SCALE
 
-BIAS_LR = 64  # times the others' learning rate, with SGD
-LR_FOR = 1024  # examples per step, with SGD: of a summed loss, a batch of twice as many makes steps twice as large
+BIAS_LR = 64  # with SGD, the biases have this many times the others' learning rate
+# with SGD, the learning rate is for this many examples per step: the step of a summed loss grows with the batch
+LR_FOR = 1024
 # The published heads of Muon's networks begin with a standard deviation of 1 and divide their logits by 256, ours by 9:
 # the same logits come from weights that are smaller by this factor, with gradients that are as much larger.
 HEAD = LOGITS_SCALE / RECORD_SCALE

@@ -43,7 +43,8 @@ class Lookahead(Hook):
     """
 
     EVERY = 5  # steps
-    DECAY = 0.95  # of the slow average per step; it is multiplied by the cube of the share of the steps that are done
+    # the slow average keeps this share of itself per step, times the cube of the share of the steps that are done
+    DECAY = 0.95
 
     def __init__(self, steps):
         self.steps = steps
@@ -75,17 +76,17 @@ class Lookahead(Hook):
 class WhiteningBias(Hook):
     """Train the whitening's bias, which is alone in the optimizer's last group, in the first `steps` steps only.
 
-    decays: its learning rate decays linearly to 0 in these steps; otherwise it follows the schedule.
+    whitening_decays: its learning rate decays linearly to 0 in these steps; otherwise it follows the schedule.
     """
 
-    def __init__(self, steps, decays=False):
-        self.steps, self.decays = steps, decays
+    def __init__(self, steps, whitening_decays=False):
+        self.steps, self.whitening_decays = steps, whitening_decays
 
     def before_step(self, learner, step):
         group = learner.optimizer.param_groups[-1]
         if step >= self.steps:
             group["lr"] = 0.0
-        elif self.decays:
+        elif self.whitening_decays:
             group["lr"] = group["initial_lr"] * (1 - step / self.steps)
 
 

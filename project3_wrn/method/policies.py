@@ -1,15 +1,17 @@
 """Augmentations that chapter 3 of the report proposes: torchvision's policies, and one for confusable classes."""
 
 import functools
+import itertools
 
 import torch
 import torch.nn.functional as F
 from torchvision import transforms
 
 from common.data import CLASSES
+from common.reported import CONFUSED_PAIRS
 
-CONFUSED = ("cat", "dog", "automobile", "truck", "bird", "deer")  # section 3.1
-GROUP_SIZE = 8  # images that share a draw; one call per image takes five times as long
+CONFUSED = tuple(itertools.chain(*CONFUSED_PAIRS))
+GROUP_SIZE = 8  # this many images share a draw; one call per image takes five times as long
 POLICIES = {
     "autoaugment": transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10),  # arXiv 1805.09501
     "randaugment": transforms.RandAugment(),  # arXiv 1909.13719
@@ -51,9 +53,9 @@ def targeted_augmentation(x, y, generator, degrees=15.0, scale=0.1, color=0.2, c
 
     chance: of an image of the classes in CONFUSED. others: the share of that chance which the other classes have.
 
-    Section 3.1 proposes it for the confused classes only. But then the traces of the augmentation tell the class in
-    training, and the network takes every test image, which has no traces, for one of the other classes. So some images
-    of all classes are changed, and some of all classes are not.
+    The report proposes it for the confused classes only (section 3.1). But then the traces of the augmentation tell the
+    class in training, and the network predicts every test image, which has no traces, as one of the other classes. So
+    some images of all classes are changed, and some of all classes are not.
     """
     chances = torch.where(torch.isin(y, _confused(x.device)), chance, chance * others)
     picked, turn, size, contrast, light = torch.rand(5, len(x), generator=generator, device=x.device)

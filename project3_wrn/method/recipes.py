@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 
+from common.training import EarlyStopping
+
 FAST_MOMENTUM = 0.85
 
 
@@ -18,14 +20,14 @@ class Fast:
     """
 
     whitening_images: int = 5000  # images whose patches are whitened
-    whitening_epochs: float = 3  # in which the whitening's bias is trained
-    whitening_falls: bool = False  # its learning rate falls to 0 in these epochs; otherwise it follows the schedule
+    whitening_epochs: float = 3  # the whitening's bias is trained in these first epochs
+    whitening_decays: bool = False  # its learning rate decays to 0 in these epochs; otherwise it follows the schedule
     drop_last: bool = False  # leave the last, short batch of a pass out
-    # learning rates, with Muon, of what SGD trains: the biases of whitening and batch norms, and the other weights
+    # with Muon, SGD trains the biases of whitening and batch norms, and the head, whose logits are divided by 256
     bias_lr: float = 0.053
-    head_lr: float = 0.67  # of a head whose logits are divided by 256
+    head_lr: float = 0.67
     sgd_momentum: float = 0.85
-    # how Muon trains the filters
+    # Muon trains the filters by these
     linear: float = 3.4445  # coefficients of Newton and Schulz's iteration
     cubic: float = -4.7750
     quintic: float = 2.0315
@@ -56,11 +58,15 @@ class Recipe:
     brightness: float = option(0.0, "largest random change of brightness, in the pixels' standard deviations")
     contrast: float = option(0.0, "largest random change of contrast: a factor of 1 plus or minus this")
     validation_split: bool = option(True, "hold 5,000 training images out to select the best epoch by")
-    patience: int = option(15, "epochs without a rise of validation accuracy until training stops; 0 to never stop")
-    min_delta: float = option(0.001, "smallest rise of validation accuracy, as a fraction, that resets the patience")
-    # what chapter 3 proposes and improvements.py tries, one at a time
-    auto_augment: str = option("", "torchvision's augmentation policy to apply")
-    mixing: str = option("", "mix pairs of images and their labels")
+    patience: int = option(
+        EarlyStopping.patience, "epochs without a rise of validation accuracy until training stops; 0 to never stop"
+    )
+    min_delta: float = option(
+        EarlyStopping.min_delta, "smallest rise of validation accuracy, as a fraction, that resets the patience"
+    )
+    # chapter 3 proposes these, and improvements.py tries them one at a time
+    auto_augment: str = option("none", "torchvision's augmentation policy to apply")
+    mixing: str = option("none", "mix pairs of images and their labels")
     random_erasing: bool = option(False, "fill a random rectangle of half of the images")
     targeted_augmentation: bool = option(False, "rotate, scale and jitter images of the confusable classes more often")
     class_weighted_sampling: bool = option(False, "draw images of the confusable classes more often")
@@ -70,16 +76,16 @@ class Recipe:
     tta_fraction: float = option(1.0, "fraction of the images, the least certain ones, that get all these views")
     low_res_epochs: float = option(0.0, "first epochs, with smaller images (fast recipes)")
     low_res_size: int = option(24, "pixels per side of the smaller images")
-    fast: Fast | None = None  # trained by project3_wrn/method/fast.py; not a flag
+    fast: Fast | None = None  # if given, project3_wrn/method/fast.py trains the network; this is not a flag
     peak_fraction: float = option(0.23, "fraction of the steps at which the learning rate peaks (fast recipes)")
     final_lr_fraction: float = option(0.07, "fraction of the peak learning rate that is left at the end (fast recipes)")
 
 
-CHOICES = {  # of the fields that are text
+CHOICES = {  # values of the fields that are text
     "optimizer": ("sgd", "adamw", "muon"),
-    "auto_augment": ("", "autoaugment", "randaugment", "trivialaugment"),
-    "mixing": ("", "mixup", "cutmix"),
-    "loss": ("cross_entropy", "focal", "hardest", "contrastive"),
+    "auto_augment": ("none", "autoaugment", "randaugment", "trivialaugment"),
+    "mixing": ("none", "mixup", "cutmix"),
+    "loss": ("cross_entropy", "focal", "ohem", "contrastive"),
 }
 
 
@@ -133,7 +139,7 @@ RECORD = Recipe(
     fast=Fast(
         whitening_images=960,
         whitening_epochs=0.19,
-        whitening_falls=True,
+        whitening_decays=True,
         drop_last=True,
         bias_lr=0.0573,
         head_lr=0.5415,

@@ -19,11 +19,11 @@ from project3_wrn.method.distributed import DistributedLearner, broadcast_from_m
 from project3_wrn.method.hooks import EMA, Lookahead, WhiteningBias
 from project3_wrn.method.recipes import Fast
 
-EVALUATE_TRAIN = {"quick": 200, "full": 10_000}  # training images that are evaluated after training
-# of Recipe's fields: (lowest, highest value); a field whose highest value is 1 must be below it
+EVALUATED_TRAIN_IMAGES = {"quick": 200, "full": 10_000}  # number that is evaluated after training
+# lowest and highest value of fields of Recipe; a field whose highest value is 1 must be below it
 RANGES = {"momentum": (0, 1), "ema": (0, 1), "label_smoothing": (0, 1), "crop": (0, 31), "cutout": (0, 64)}
 MIXING = {"mixup": augment.mixup, "cutmix": augment.cutmix}
-LOW_RES_SIZES = (9, 32)  # of 8 pixels nothing is left after whitening and three halvings
+LOW_RES_SIZES = (9, data.IMAGE_SIZE)  # of 8 pixels nothing is left after whitening and three halvings
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def make_splits(recipe, train_set):
 
 
 def evaluation_sets(splits, test_set, scale):
-    """Return what is evaluated after training: `splits`, of "train" only EVALUATE_TRAIN images, and "test"."""
-    return {**splits, "test": test_set, "train": splits["train"][slice(EVALUATE_TRAIN[scale])]}
+    """Return what is evaluated after training: `splits`, with EVALUATED_TRAIN_IMAGES of "train" only, and "test"."""
+    return {**splits, "test": test_set, "train": splits["train"][slice(EVALUATED_TRAIN_IMAGES[scale])]}
 
 
 def predict_logits(learner, recipe, sets, device):
@@ -98,7 +98,7 @@ def check_recipe(model, recipe):
         raise UserError(f"--tta-views must be 1, 2 or 6, not {recipe.tta_views}")
     if recipe.patience and not recipe.validation_split:
         raise UserError("early stopping needs a validation set; give --patience 0, or --validation-split")
-    if recipe.mixing and recipe.loss in ("hardest", "contrastive"):
+    if recipe.mixing != "none" and recipe.loss in ("ohem", "contrastive"):
         raise UserError(f"--loss {recipe.loss} needs whole labels, and --mixing {recipe.mixing} mixes them; drop one")
 
 
@@ -148,7 +148,7 @@ def train(model, recipe, seed, splits, backend=Backend(), *, checkpoint=None, on
         on_epoch=on_epoch,
     )
     if step := int(history["diverged_step"]):
-        epochs = len(history["epoch_losses"])  # the last of which, this one, is in no checkpoint
+        epochs = len(history["epoch_losses"])  # the last one, which diverged, is in no checkpoint
         advice = "lower the learning rate"
         if checkpoint and checkpoint.exists():
             advice = (
@@ -220,7 +220,7 @@ def build_learner(network, optimizer, recipe, batches, backend):
     hooks = []
     if recipe.fast:
         whitening_steps = math.ceil(recipe.fast.whitening_epochs * len(batches))
-        hooks.append(WhiteningBias(whitening_steps, recipe.fast.whitening_falls))
+        hooks.append(WhiteningBias(whitening_steps, recipe.fast.whitening_decays))
     if recipe.ema:
         hooks.append(EMA(recipe.ema))
     if recipe.fast and recipe.optimizer == "sgd":
@@ -239,10 +239,10 @@ def preparation(recipe, train_set):
         steps += [functools.partial(augment.jitter_color, brightness=recipe.brightness, contrast=recipe.contrast)]
     steps += [policies.random_erasing] if recipe.random_erasing else []
     mix = [policies.targeted_augmentation] if recipe.targeted_augmentation else []
-    mix += [MIXING[recipe.mixing]] if recipe.mixing else []
+    mix += [MIXING[recipe.mixing]] if recipe.mixing != "none" else []
     return {
         "stats": data.CIFAR10_STATS,
-        "policy": policies.auto_augment(recipe.auto_augment) if recipe.auto_augment else None,
+        "policy": policies.auto_augment(recipe.auto_augment) if recipe.auto_augment != "none" else None,
         "augment": tuple(steps),
         "mix": tuple(mix),
         "weights": policies.class_weights(train_set.labels) if recipe.class_weighted_sampling else None,
@@ -262,6 +262,6 @@ def build_loss(recipe):
     cross_entropy = functools.partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
     if recipe.loss == "focal":
         return functools.partial(losses.focal, label_smoothing=recipe.label_smoothing)
-    if recipe.loss == "hardest":
+    if recipe.loss == "ohem":
         return functools.partial(losses.ohem, label_smoothing=recipe.label_smoothing)
     return losses.Contrastive(cross_entropy) if recipe.loss == "contrastive" else cross_entropy

@@ -109,7 +109,7 @@ def fast_network(train, recipe):
         train, BATCH_SIZE, seed=0, stats=data.CIFAR10_STATS, augment=augmentation, **lengths
     )
     optimizer = fast.optimizer(model, recipe)
-    hooks = [WhiteningBias(24, decays=muon)]  # it stops in epoch 2
+    hooks = [WhiteningBias(24, whitening_decays=muon)]  # it stops in epoch 2
     if not muon:
         hooks += [EMA(0.9), Lookahead(EPOCHS * len(batches))]
     return Learner(model, optimizer, hooks=hooks), batches

@@ -1,0 +1,139 @@
+"""The files of a study: one per run, and what its tables and figures are made from."""
+
+import dataclasses
+import json
+
+from common import cli, data, tables
+from common.support import checkpoints
+from common.support.errors import UserError
+from project3_wrn.analysis import result_tables, study_tables
+from project3_wrn.method import distributed
+
+# all runs of one start share these settings; run.json has them too
+SHARED_SETTINGS = ("scale", "precision", "convolutions", "processes")
+# a result has these next to its history
+NOT_HISTORY = ("test_logits", "val_logits", "clean_train_accuracy", "clean_train_loss", "settings", "git_commit")
+
+
+def result_path(folder, config, seed):
+    """Return where a run's result is."""
+    return folder / "runs" / f"{config}-{seed}.npz"
+
+
+def weights_path(folder, seed):
+    """Return where main.py saves the weights of a network."""
+    return folder / f"weights-{seed}.pt"
+
+
+# --- the file of a run ---
+
+
+def read_finished(path, settings):
+    """Return the result of a finished run; None where it has no file, or a damaged one, which is removed.
+
+    Raises:
+        UserError: it has other settings.
+    """
+    if not path.exists():
+        return None
+    try:
+        result = tables.load_arrays(path)
+    except UserError as problem:
+        if distributed.is_main_process():
+            print(f"trained again: {problem}", flush=True)
+            path.unlink()
+        return None
+    if changes := result_changes(result, settings):
+        raise UserError(
+            f"{path} has other settings ({changes}); remove it, start over with --fresh, or choose another folder"
+            " with --out"
+        )
+    return result
+
+
+def run_settings(model, recipe, seed, start):
+    """Return the settings that a file or checkpoint must have to belong to this run.
+
+    recipe: its fields. start: a dict with SHARED_SETTINGS, such as run.json.
+    """
+    return {"model": model, **recipe, "seed": seed, **{name: start.get(name) for name in SHARED_SETTINGS}}
+
+
+def result_changes(result, settings):
+    """Name the settings that a result was not made with, as `checkpoints.setting_changes` does; empty if none."""
+    try:
+        return checkpoints.setting_changes(json.loads(str(result["settings"])), settings)
+    except (KeyError, ValueError):
+        return "it was written by another version"
+
+
+# --- the files of a study ---
+
+
+def write_run_json(results, options, source, **facts):
+    """Write run.json, with the commit of every run: a study that was resumed may have several."""
+    commits = sorted({str(result["git_commit"]) for result in results.values()})
+    cli.write_run_json(options, source, processes=distributed.world_size(), trained_by=commits, **facts)
+
+
+def describe(configs):
+    """Return {config: {"model": ..., every field of its recipe}}, as run.json has it."""
+    return {config: {"model": model, **dataclasses.asdict(recipe)} for config, (model, recipe) in configs.items()}
+
+
+def save_study(configs, results, options, dataset, more_columns=None):
+    """Write a study's run.json and results.csv. Without CUDA a study is a shortened one, which run.json says.
+
+    more_columns: (test logits, test labels) -> {column: value}.
+    """
+    train_set, test_set, source = dataset
+    shortened = options.device != "cuda"
+    write_run_json(results, options, source, shortened=shortened, configs=describe(configs))
+    val_labels = train_set.labels[data.train_val_split(train_set.labels)[1]]
+    rows = study_tables.result_rows(results, test_set.labels, val_labels, more_columns)
+    study_tables.write_result_rows(options.out, rows)
+
+
+def save_network(configs, results, options, dataset):
+    """Write what main.py makes its tables and figures from: metrics.json, loss_history.npz, logits.npz, run.json.
+
+    configs: one configuration.
+    """
+    train_set, test_set, source = dataset
+    ((model, recipe),) = configs.values()
+    labels, arrays = {"test": test_set.labels}, {}
+    if recipe.validation_split:
+        train_indices, val_indices = data.train_val_split(train_set.labels)
+        labels["val"] = train_set.labels[val_indices]
+        arrays = {"train_indices": train_indices.numpy(), "val_indices": val_indices.numpy()}
+    arrays.update({f"{name}_labels": values.numpy() for name, values in labels.items()})
+    parameters, flops = study_tables.model_size(model)
+    histories, metrics = {}, []
+    for (config, seed), result in results.items():
+        arrays.update({f"{seed}/{name}": result[f"{name}_logits"] for name in labels})
+        histories[config, seed] = {name: values for name, values in result.items() if name not in NOT_HISTORY}
+        entry = result_tables.metrics_entry(seed, result, labels)
+        metrics.append({**entry, "parameters": parameters, "flops": flops})
+    cli.write_json(options.out / "metrics.json", metrics)
+    tables.save_histories(options.out / "loss_history.npz", histories)
+    tables.save_arrays(options.out / "logits.npz", arrays)
+    write_run_json(results, options, source, model=model, recipe=dataclasses.asdict(recipe))
+
+
+def load_results(folder, run_json):
+    """Return {(config, seed): result} of the finished runs among the configurations and seeds in run.json."""
+    results = {}
+    for config, fields in run_json["configs"].items():
+        recipe = {name: value for name, value in fields.items() if name != "model"}
+        for seed in run_json["seeds"]:
+            path = result_path(folder, config, seed)
+            settings = run_settings(fields["model"], recipe, seed, run_json)
+            if path.exists() and not result_changes(result := tables.load_arrays(path), settings):
+                results[config, seed] = result
+    return results
+
+
+def load_labels(scale, folder):
+    """Return (validation labels, test labels) of this scale."""
+    train_set, test_set, _ = data.load(scale, folder)
+    return train_set.labels[data.train_val_split(train_set.labels)[1]], test_set.labels
