@@ -20,7 +20,7 @@ from common.support.progress import Progress, epoch_reporter
 from project3_wrn import result_files
 from project3_wrn.method import distributed
 from project3_wrn.method.recipes import Recipe
-from project3_wrn.method.train import Backend, evaluation_sets, make_splits, predict_logits, train
+from project3_wrn.method.train import Backend, check_recipe, evaluation_sets, make_splits, predict_logits, train
 
 QUICK = dict(epochs=1, batch_size=64)
 
@@ -65,8 +65,11 @@ def run_study(
     complete: save nothing where a run failed.
 
     Raises:
-        UserError: runs failed. The tables have the others.
+        UserError: a configuration cannot be trained; or runs failed, and the tables have the others.
     """
+    if not options.redraw:
+        for model, recipe in configs.values():
+            check_recipe(model, recipe)
     if options.plan:
         plan.show(options.command.split()[1], plan_rows(configs, options, held_out), options)
         return

@@ -10,6 +10,7 @@ from common import cli
 from common.support.errors import UserError
 from project3_wrn import main, options
 from project3_wrn.method.recipes import CHOICES, Recipe, get_recipe
+from project3_wrn.method.train import FAST_ONLY
 from tests.conftest import assert_single_error_line
 
 
@@ -50,7 +51,9 @@ def test_every_field_is_a_flag_that_changes_it(parse):
             value = changed.get(name, {int: 1, float: 0.5}[type(field.default)])
             value = {"low_res_size": 16, "tta_views": 2}.get(name, value)
             flags = [flag, str(value)]
-        if name in ("last_epoch_fraction", "low_res_epochs"):  # the fast recipes alone have these
+        if name in FAST_ONLY:
+            with pytest.raises(UserError, match=f"{flag} is for the fast recipes"):
+                parse("--device", "cpu", "--scale", "full", "--model", "lenet", *flags)
             continue
         if name == "validation_split":
             flags += ["--patience", "0"]

@@ -16,6 +16,7 @@ from common.support.errors import UserError
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, result_files, runner
 from project3_wrn.analysis.label_errors import LABEL_ERRORS
 from project3_wrn.method.recipes import Recipe
+from project3_wrn.method.train import FAST_ONLY
 
 LENET = ("lenet", Recipe(lr=0.02, cutout=0))
 
@@ -43,17 +44,18 @@ def assert_redrawn_without_runs(script, monkeypatch, out):
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
 
 
+REPORT_SCHEDULE = {name: getattr(Recipe(), name) for name in FAST_ONLY}
+
+
 def with_lenet(configs):
-    return {
-        config: ("lenet", dataclasses.replace(recipe, fast=None, tta_views=1, optimizer="sgd", lr=0.02))
-        for config, (_, recipe) in configs.items()
-    }
+    changes = dict(fast=None, tta_views=1, optimizer="sgd", lr=0.02, **REPORT_SCHEDULE)
+    return {config: ("lenet", dataclasses.replace(recipe, **changes)) for config, (_, recipe) in configs.items()}
 
 
 def test_runs_are_kept_resumed_and_named_when_they_fail(monkeypatch, folder, capsys):
-    configs = {"good": LENET, "other": LENET, "bad": ("resnet19", Recipe())}
+    configs = {"good": LENET, "other": LENET, "bad": ("lenet", Recipe(lr=1e9))}
     monkeypatch.setattr(compare_models, "CONFIGS", configs)
-    with pytest.raises(UserError, match=r"1 failed: bad with seed 0 \(there is no model resnet19"):
+    with pytest.raises(UserError, match=r"1 failed: bad with seed 0 \(diverged at step"):
         start(compare_models, monkeypatch, folder / "failing")
     out = folder / "failing" / "compare_models"
     assert "| good |" in (out / "comparison.md").read_text(encoding="utf-8")
@@ -88,9 +90,19 @@ def test_a_damaged_run_is_trained_again(monkeypatch, folder, capsys):
 
 
 def test_a_study_of_which_nothing_ran_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(compare_models, "CONFIGS", {"bad": ("resnet19", Recipe())})
+    monkeypatch.setattr(compare_models, "CONFIGS", {"bad": ("lenet", Recipe(lr=1e9))})
     with pytest.raises(UserError, match="1 failed: bad with seed 0"):
         start(compare_models, monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("flags", [(), ("--plan",)])
+def test_what_cannot_be_trained_is_refused_before_anything_is(monkeypatch, tmp_path, flags):
+    misspelt = ((("resnet19", Recipe()), "no model resnet19"), (("lenet", Recipe(loss="focl")), "--loss focl"))
+    for bad, message in misspelt:
+        monkeypatch.setattr(compare_models, "CONFIGS", {"good": LENET, "bad": bad})
+        with pytest.raises(UserError, match=message):
+            start(compare_models, monkeypatch, tmp_path / "none", *flags)
+    assert not (tmp_path / "none").exists()
 
 
 def test_compare_models_and_ensemble(monkeypatch, folder):
@@ -119,7 +131,12 @@ def test_a_plan_lists_every_configuration_and_writes_nothing(script, monkeypatch
     monkeypatch.setattr(sys, "argv", ["study.py", "--plan", "--device", "cuda", "--out", str(tmp_path)])
     script.main()
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    counts = {compare_models: 10, batch_epoch_grid: 9, improvements: 18, label_audit: 5}
+    counts = {
+        compare_models: 10,
+        batch_epoch_grid: 9,
+        improvements: len(improvements.make_configs("cpu")),
+        label_audit: 5,
+    }
     assert len(rows) == counts[script] and not list(tmp_path.iterdir())
 
 

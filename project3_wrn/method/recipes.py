@@ -183,6 +183,7 @@ RECIPES = {
     "fast96": fast_recipe(
         epochs=37, lr=9.0, weight_decay=0.012, crop=4, cutout=12, peak_fraction=0.1, final_lr_fraction=0.0
     ),
+    "fast_small": SMALL,
 }
 
 

@@ -17,13 +17,19 @@ from common.training import EarlyStopping, cosine, fit, warm_cosine
 from project3_wrn.method import fast, losses, policies
 from project3_wrn.method.distributed import DistributedLearner, broadcast_from_main, is_main_process
 from project3_wrn.method.hooks import EMA, Lookahead, WhiteningBias
-from project3_wrn.method.recipes import Fast
+from project3_wrn.method.recipes import CHOICES, Fast, Recipe
 
 EVALUATED_TRAIN_IMAGES = {"quick": 200, "full": 10_000}  # number that is evaluated after training
-# lowest and highest value of fields of Recipe; a field whose highest value is 1 must be below it
-RANGES = {"momentum": (0, 1), "ema": (0, 1), "label_smoothing": (0, 1), "crop": (0, 31), "cutout": (0, 64)}
+# limits of the recipe's fields
+FROM_0_BELOW_1 = ("momentum", "ema", "label_smoothing")
+ABOVE_0_UP_TO_1 = ("last_epoch_fraction", "tta_fraction")
+LIMITS = {
+    "crop": (0, data.IMAGE_SIZE - 1),
+    "cutout": (0, 2 * data.IMAGE_SIZE),
+    "low_res_size": (9, data.IMAGE_SIZE),  # of 8 pixels nothing is left after whitening and three halvings
+}
+FAST_ONLY = ("last_epoch_fraction", "low_res_epochs", "low_res_size", "peak_fraction", "final_lr_fraction")
 MIXING = {"mixup": augment.mixup, "cutmix": augment.cutmix}
-LOW_RES_SIZES = (9, data.IMAGE_SIZE)  # of 8 pixels nothing is left after whitening and three halvings
 
 
 @dataclass(frozen=True)
@@ -69,37 +75,46 @@ def check_recipe(model, recipe):
     """
     if model not in MODELS:
         raise UserError(f"there is no model {model}; choose one of {', '.join(MODELS)}")
-    if recipe.fast and not model.startswith("fast"):
-        raise UserError(f"the fast recipes train fast94, fast95 and fast96, not {model}; use --recipe report for it")
-    for name, (low, high) in RANGES.items():
-        value = getattr(recipe, name)
-        if not low <= value < high + (high > 1):
-            limit = "up to" if high > 1 else "below"
-            raise UserError(f"{_flag(name)} {value} is out of range: from {low}, {limit} {high}")
-    if recipe.fast and (recipe.optimizer == "adamw" or recipe.warmup or not recipe.momentum):
-        raise UserError(
-            "the fast recipes have their own schedule and SGD or Muon with momentum; leave out --optimizer, --warmup "
-            "and --momentum"
-        )
-    if recipe.optimizer == "muon" and not recipe.fast:
-        raise UserError("Muon is for the fast recipes; use --optimizer sgd or adamw")
-    if not recipe.fast and (recipe.last_epoch_fraction != 1 or recipe.low_res_epochs):
-        raise UserError(
-            "only the fast recipes end within a pass and begin with small images; leave out --last-epoch-fraction and "
-            "--low-res-epochs"
-        )
-    smallest, largest = LOW_RES_SIZES
-    if not smallest <= recipe.low_res_size <= largest:
-        raise UserError(f"--low-res-size {recipe.low_res_size} is out of range: from {smallest}, up to {largest}")
-    for name in ("last_epoch_fraction", "tta_fraction"):
-        if not 0 < getattr(recipe, name) <= 1:
-            raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: above 0, up to 1")
-    if recipe.tta_views not in evaluation.TTA:
-        raise UserError(f"--tta-views must be 1, 2 or 6, not {recipe.tta_views}")
+    _check_values(recipe)
+    if recipe.fast:
+        with torch.device("meta"):
+            trainable = hasattr(MODELS[model](), "whitening")
+        if not trainable:
+            raise UserError(f"the fast recipes train fast94 and its like, not {model}; use --recipe report for it")
+        if recipe.optimizer == "adamw" or recipe.warmup or not recipe.momentum:
+            raise UserError(
+                "the fast recipes have their own schedule and SGD or Muon with momentum; leave out --optimizer, "
+                "--warmup and --momentum"
+            )
+    else:
+        if recipe.optimizer == "muon":
+            raise UserError("Muon is for the fast recipes; use --optimizer sgd or adamw")
+        if ignored := [name for name in FAST_ONLY if getattr(recipe, name) != getattr(Recipe(), name)]:
+            raise UserError(f"{_flag(ignored[0])} is for the fast recipes; leave it out")
     if recipe.patience and not recipe.validation_split:
         raise UserError("early stopping needs a validation set; give --patience 0, or --validation-split")
     if recipe.mixing != "none" and recipe.loss in ("ohem", "contrastive"):
         raise UserError(f"--loss {recipe.loss} needs whole labels, and --mixing {recipe.mixing} mixes them; drop one")
+
+
+def _check_values(recipe):
+    for name, choices in CHOICES.items():
+        if (value := getattr(recipe, name)) not in choices:
+            raise UserError(f"{_flag(name)} {value} is not one of {', '.join(choices)}")
+    if recipe.tta_views not in evaluation.TTA:
+        raise UserError(f"--tta-views must be 1, 2 or 6, not {recipe.tta_views}")
+    for name in ("epochs", "batch_size"):
+        if getattr(recipe, name) < 1:
+            raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: from 1")
+    for name in FROM_0_BELOW_1:
+        if not 0 <= getattr(recipe, name) < 1:
+            raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: from 0, below 1")
+    for name in ABOVE_0_UP_TO_1:
+        if not 0 < getattr(recipe, name) <= 1:
+            raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: above 0, up to 1")
+    for name, (low, high) in LIMITS.items():
+        if not low <= getattr(recipe, name) <= high:
+            raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: from {low}, up to {high}")
 
 
 def _flag(field):
