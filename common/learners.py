@@ -209,7 +209,7 @@ class Learner:
 
     @property
     def evaluated_model(self) -> torch.nn.Module:
-        """The network that is evaluated and saved: a hook's average where one has any, else the trained network."""
+        """Return the network that is evaluated and saved: a hook's average where one has any, else the trained network."""
         averages = [hook.average for hook in self.hooks if hook.average is not None]
         return averages[-1] if averages else self.model
 

@@ -61,7 +61,7 @@ def run_study(configs, options, write_results, *, save=None, splits=None, save_w
         UserError: runs failed. The tables have the others.
     """
     if options.plan:
-        plan.show(options.command.split()[1], plan_rows(configs, options), options)
+        plan.show(options.command.split()[1], plan_rows(configs, options), options.scale, options.device)
         return
     with distributed.process_group(options.device) as device:
         is_main = distributed.is_main_process()

@@ -48,7 +48,7 @@ def train(options):
     """Train every configuration on all training images, then on the 9:1 split."""
     sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz")
     seeds = options.seeds[:SPLIT_SEEDS]
-    sweep.run(CONFIGS, BASE, options, save_to="split_history.npz", seeds=seeds, validation=True, batches_of=None)
+    sweep.run(CONFIGS, BASE, options, save_to="split_history.npz", seeds=seeds, validation=True, batch_losses_seed=None)
 
 
 def write_results(source, out, lang="en"):

@@ -258,9 +258,9 @@ def test_npm_package_rebuilds_the_files(official):
 
 
 def test_labels_out_of_range_and_cut_records():
-    record = bytearray(cifar_files.RECORD)
+    record = bytearray(cifar_files.RECORD_BYTES)
     record[0] = 10
     with pytest.raises(UserError, match="label 10"):
         cifar_files.decode(bytes(record))
     with pytest.raises(UserError, match="whole number"):
-        cifar_files.decode(bytes(cifar_files.RECORD - 1))
+        cifar_files.decode(bytes(cifar_files.RECORD_BYTES - 1))

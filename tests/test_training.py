@@ -611,7 +611,7 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
         assert sorted(name.name for name in path.parent.iterdir()) == ["lock", "run.previous.pt"]
         history = training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     assert np.array_equal(history["batch_losses"], training.fit(network(), batches(sample), 4)["batch_losses"])
-    files.clear_checkpoints(path.parent)
+    checkpoints.discard_all(path.parent)
     assert [name.name for name in path.parent.iterdir()] == ["lock"]
 
 
@@ -636,7 +636,7 @@ def test_only_what_a_kill_left_is_removed(tmp_path):
         left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*keep, "checkpoints/lock", "new.png"}
     (tmp_path / "checkpoints" / "folder.pt").mkdir()
-    files.clear_checkpoints(tmp_path / "checkpoints")
+    checkpoints.discard_all(tmp_path / "checkpoints")
     assert {path.name for path in (tmp_path / "checkpoints").rglob("*")} == {"lock", "folder.pt", "runs"}
 
 

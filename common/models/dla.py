@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 CHANNELS = (16, 32, 64, 128, 256, 512)
-DEPTHS = (1, 2, 2, 1)  # of the trees of stages 2 to 5
+DEPTHS = (1, 2, 2, 1)  # the depths of the trees of stages 2 to 5
 
 
 def conv_bn(channels_in, channels, kernel_size, stride=1):
