@@ -27,7 +27,7 @@ def seeded(seed, **numbers):
 
 
 def batches(sample, seed=0, batch_size=20, count=100):
-    return data.Batches(sample[0][slice(count)], batch_size, seed=seed, stats=data.TUTORIAL_STATS)
+    return data.Batches(sample[0][:count], batch_size, seed=seed, stats=data.TUTORIAL_STATS)
 
 
 def network(**numbers):
@@ -333,7 +333,7 @@ def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
         stack = StackedLearner(
             [[seeded(0)] * 2], lr=[1e30] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20
         )
-        stack.step = stack.step if not path.exists() else None  # which would raise
+        stack.step = stack.step if not path.exists() else None  # a call would raise
         return training.fit(stack, StackedBatches([batches(sample)]), 4, checkpoint=Checkpoint(path))
 
     first, again = fit(), fit()
@@ -552,7 +552,7 @@ def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys,
     elif fault == "crafted":
         torch.save({"epoch": 3}, path)
     elif fault == "missing":
-        path.unlink()  # as after a kill between the renames
+        path.unlink()  # a kill between the renames leaves it so
     else:
         path.write_bytes(whole[:5000] if fault == "cut" else b"")
     capsys.readouterr()
@@ -589,7 +589,7 @@ def test_both_generations_damaged_is_one_line(sample, tmp_path):
         training.fit(network(), batches(sample), 3, checkpoint=Checkpoint(path))
 
 
-def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, capsys):
+def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch):
     """In that moment only there is no newest checkpoint. The unfinished file is not one; the next start removes it."""
     path, renames, real = tmp_path / "checkpoints" / "run.pt", [], os.replace
 
@@ -600,7 +600,7 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
         real(source, target)
 
     monkeypatch.setattr(os, "replace", killed)
-    monkeypatch.setattr(os, "unlink", lambda path: None)  # which SIGKILL would leave no time for
+    monkeypatch.setattr(os, "unlink", lambda path: None)  # SIGKILL would leave no time for it
     with pytest.raises(KeyboardInterrupt):
         training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     monkeypatch.undo()

@@ -20,6 +20,8 @@ def conv_bn(channels_in, channels, kernel_size, stride=1):
 
 
 class Block(nn.Module):
+    """Two convolutions, whose result is added to a shortcut that the caller passes."""
+
     def __init__(self, channels_in, channels, stride):
         super().__init__()
         self.conv1 = conv_bn(channels_in, channels, 3, stride)

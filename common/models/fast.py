@@ -140,6 +140,8 @@ def fast_small_cbam(classes: int = 10) -> nn.Module:
 
 
 class BilinearFastNet(FastNet):
+    """FastNet with bilinear pooling before its last layer."""
+
     def __init__(self, widths, depth, classes):
         super().__init__(widths, depth, classes)
         self.fc = BilinearHead(widths[-1], classes)

@@ -63,7 +63,8 @@ def decode(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
     """
     if not raw or len(raw) % RECORD_BYTES:
         raise UserError(
-            f"{len(raw)} bytes are not a whole number of CIFAR-10 records of {RECORD_BYTES} bytes; download the file again"
+            f"{len(raw)} bytes are not a whole number of CIFAR-10 records of {RECORD_BYTES} bytes;"
+            " download the file again"
         )
     records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD_BYTES)
     labels = records[:, 0].astype(np.int64)
