@@ -118,7 +118,7 @@ def test_the_reports_three_keys(quick):
     assert np.allclose(history["epoch_losses"], means, rtol=1e-5)
 
 
-def test_configurations_that_differ_only_in_length_are_one_training(quick):
+def test_configurations_that_differ_only_in_epochs_are_one_training(quick):
     """Without dropout, same seed and batches: the longer run's first epochs are the shorter run's."""
     histories = tables.load_histories(quick(TASK3) / "loss_history.npz")
     longer, shorter = histories["no_regularization_more_epochs", 0], histories["no_regularization", 0]
