@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Run every task from a bare clone: set up the environment, download the data, train, write tables, figures and page. See README.md.
+# Run every task from a bare clone: set up the environment, download the data, train, write tables, figures and page.
+# README.md describes it.
 set -u
 
 ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
-usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh] [--plan] [--fresh] [TASK ...]
+usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh]
+                       [--plan] [--fresh] [TASK ...]
 --fresh: start over instead of resuming from checkpoints
 --plan: print every run with its estimated time and memory, and train nothing
 tasks: ${ALL[*]}"
@@ -47,8 +49,14 @@ exec </dev/null # nothing here reads input, and a closed stdin makes some subpro
 . common/support/environment.sh
 make_environment
 
+choose_device='
+import sys
+from common import cli
+from common.support import machine
+cli.entry_point(lambda: print(machine.choose_device(sys.argv[1])))
+'
 if [ -z "$plan" ] || [ "$device" != cuda ]; then # --plan works without the GPU
-    device=$("$PYTHON" -c 'import sys; from common import cli; from common.support import machine; cli.entry_point(lambda: print(machine.choose_device(sys.argv[1])))' "$device") || exit $?
+    device=$("$PYTHON" -c "$choose_device" "$device") || exit $?
 fi
 if [ -n "$scale" ]; then
     echo "scale: $scale; device: $device"
@@ -64,7 +72,8 @@ starts() { # starts TASK: the script and flags of each start, one per line
     local flags="--scale $scale --device $device --keep-checkpoints"
     case $1-$scale-$device in
         project3_wrn-full-cuda)
-            printf -- "$1/main.py $flags %s\n" '--model resnet18' '--model wrn28_10' '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
+            printf -- "$1/main.py $flags %s\n" '--model resnet18' '--model wrn28_10' \
+                '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
             ;;
         project3_wrn-full-*) printf -- "$1/main.py $flags %s\n" '--recipe fast94' '--recipe fast96' ;;
         task4_architectures-*) printf -- "$1/%s $flags\n" main.py batch_size.py ;;
@@ -110,7 +119,10 @@ for candidate in "$PYTHON" .venv/bin/python; do
         break
     fi
 done
-[ -n "$page" ] || echo "the page was not built: $PYTHON lacks jinja2 or markdown (pip install jinja2 markdown, then: python grading/build.py)"
+if [ -z "$page" ]; then
+    echo "the page was not built: $PYTHON lacks jinja2 or markdown"
+    echo "(pip install jinja2 markdown, then: python grading/build.py)"
+fi
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "failed: ${failed[*]} (see the messages above); the other tasks are done" >&2
@@ -119,12 +131,13 @@ fi
 # Everything is done, so no task needs its checkpoints. A quick run leaves those of an unfinished full one alone.
 [ "$scale" = quick ] && folder=outputs_quick || folder=outputs
 for task in "${tasks[@]}"; do
-    # of project 3 only what was started here: one of its studies may be unfinished
+    # Of project 3, only what was started here is removed: one of its studies may be unfinished.
     for run in "$task/$folder" "$task/$folder"/{batch_size,resnet18,wrn28_10,fast94,fast95,fast96}; do
         [ ! -d "$run/checkpoints" ] || find "$run/checkpoints" -type f -name '*.pt' -delete
     done
 done
 if [ "$scale" = quick ]; then
-    echo "to train on all of CIFAR-10: bash run_all.sh --scale full (it resumes after an interruption; add --plan to see how long it takes)"
+    echo "to train on all of CIFAR-10: bash run_all.sh --scale full"
+    echo "(it resumes after an interruption; add --plan to see how long it takes)"
 fi
 echo "done: ${tasks[*]}"

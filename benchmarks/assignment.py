@@ -8,7 +8,6 @@ turns, so that a machine that slows down slows both. Writes benchmarks/assignmen
 alone, assignment.md.
 """
 
-import argparse
 import multiprocessing
 import sys
 import time
@@ -20,20 +19,21 @@ sys.path.insert(0, str(HERE.parent))
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision import datasets, transforms
+from torchvision import transforms
 
-from benchmarks.measuring import describe_machine, repeat
+from benchmarks.measuring import InMemoryCifar, describe_machine, make_parser, repeat
 from common import cli, data, sweep, tables
 from common.support import machine
 from task3_hparams import main as task3
 from task4_architectures import main as task4
 
-EPOCHS = 5  # of every configuration: the number of epochs does not change images per second
+EPOCHS = 5  # the epochs of every LeNet: their number does not change images per second
+# the report's seven configurations of task 3, and the residual network of task 4
 LENETS = {name: {**task3.BASE, **change, "epochs": EPOCHS} for name, change in list(task3.CONFIGS.items())[:7]}
 RESNET = {"lightweight_resnet": {**task4.BASE, **task4.CONFIGS["lightweight_resnet"]}}
 GROUPS = {"task 3, seven runs of LeNet, batch 4": LENETS, "task 4, LightweightResNet, batch 64": RESNET}
 HYPERPARAMETERS = ("lr", "momentum", "weight_decay")
-WARM_UP = 3  # steps, which compile
+WARM_UP = 3  # steps that are not measured: they compile
 COMPARED_STEPS = 200
 
 
@@ -57,22 +57,13 @@ class TutorialNet(nn.Module):
         return self.fc3(F.relu(self.fc2(x)))
 
 
-class TutorialCifar(datasets.CIFAR10):
-    """torchvision's dataset with its own code for each item, on images that are in memory already."""
-
-    def __init__(self, dataset):
-        self.data = dataset.images.permute(0, 2, 3, 1).numpy()
-        self.targets = dataset.labels.tolist()
-        self.transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)])
-        self.target_transform = None
-
-
 class Student:
     """Configurations trained one after another; each gets an equal share of the seconds of a turn."""
 
     def __init__(self, configs, train_set, device):
         self.device, self.trainings = device, []
-        dataset = TutorialCifar(train_set)
+        transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)])
+        dataset = InMemoryCifar(train_set, transform)
         for config in configs.values():
             torch.manual_seed(0)
             lenet = config["model"] == "lenet"
@@ -178,12 +169,9 @@ def largest_loss_difference(train_set):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)")
-    parser.add_argument("--rounds", type=cli.positive, default=3, help="turns of each way (default: 3)")
-    parser.add_argument("--seconds", type=cli.positive, default=20, help="length of a turn (default: 20)")
-    parser.add_argument("--device", choices=machine.DEVICES, default="auto", help="default: auto")
-    parser.add_argument("--redraw", action="store_true", help="write assignment.md from assignment.json")
+    """Measure both ways, unless --redraw, and write the page."""
+    parser = make_parser(__doc__, "data", "rounds", "device", "redraw")
+    parser.add_argument("--seconds", type=cli.positive, default=20, metavar="S", help="length of a turn (default: 20)")
     args = parser.parse_args()
     if not args.redraw:
         cli.write_json(HERE / "assignment.json", measure(args))

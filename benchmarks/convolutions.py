@@ -5,7 +5,6 @@
 Writes benchmarks/convolutions.md, from which common/winograd.py takes its threshold.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -18,9 +17,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks.measuring import AVX2, BACKWARD, describe_machine, restrict_instructions, run_in_process
+from benchmarks.measuring import AVX2, describe_machine, make_parser, restrict_instructions, run_in_new_process
 from common import cli, learners, tables, winograd
 from common.support import machine
+from common.support.plan import BACKWARD
 
 SHAPES = (  # batch, channels in, channels out, pixels
     *((256, channels, channels, 32) for channels in (16, 32, 64)),
@@ -86,15 +86,15 @@ def table_row(shape, result):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=cli.positive, default=5, help="default: 5")
-    parser.add_argument("--instructions", choices=("native", "avx2"), default="native", help="default: native")
+    """Measure every shape and write the page."""
+    parser = make_parser(__doc__, "rounds", "instructions")
+    parser.set_defaults(rounds=5)
     args = parser.parse_args()
     if args.instructions == "avx2":
         os.environ.update(AVX2)
     facts, rows = describe_machine("cpu", "fp32"), []
     for shape in SHAPES:
-        rows.append(table_row(shape, run_in_process(measure, shape, args.rounds, args.instructions)))
+        rows.append(table_row(shape, run_in_new_process(measure, shape, args.rounds, args.instructions)))
         print(tables.markdown(rows[-1:]).splitlines()[-1], flush=True)
     limit = ", kept to AVX2" if args.instructions == "avx2" else ""
     note = (

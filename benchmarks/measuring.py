@@ -1,16 +1,48 @@
-"""What all benchmarks share: a description of the machine, its practical ceiling, and how to wait for the device."""
+"""What all benchmarks share: flags, the student's dataset, facts about the machine, and how to wait for the device."""
 
+import argparse
 import multiprocessing
+from pathlib import Path
 
 import torch
+from torchvision import datasets
 
 from common import cli
 from common.models import MODELS, forward_flops
 from common.support import machine, native
+from common.support.plan import BACKWARD
 
-BACKWARD = 2  # FLOPs compared with the forward pass
+FLAGS = {
+    "data": dict(type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)"),
+    "device": dict(choices=machine.DEVICES, default="auto", help="where to train (default: auto)"),
+    "rounds": dict(type=cli.positive, default=3, metavar="N", help="turns of each way (default: %(default)s)"),
+    "instructions": dict(
+        choices=("native", "avx2"),
+        default="native",
+        help="CPU instructions to use: all that this CPU has, or AVX2 at most, as on most laptops (default: native)",
+    ),
+    "redraw": dict(action="store_true", help="write the page again from the saved measurements, without measuring"),
+}
 # These keep PyTorch's libraries to AVX2, as most laptops have it; a process reads them as it starts.
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+
+
+class InMemoryCifar(datasets.CIFAR10):
+    """torchvision's dataset with its own code for each item, on images that are in memory already."""
+
+    def __init__(self, dataset, transform):
+        self.data = dataset.images.permute(0, 2, 3, 1).numpy()
+        self.targets = dataset.labels.tolist()
+        self.transform = transform
+        self.target_transform = None
+
+
+def make_parser(description, *flags):
+    """Return a parser with these of the FLAGS that benchmarks share."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in flags:
+        parser.add_argument(f"--{name}", **FLAGS[name])
+    return parser
 
 
 def describe_machine(device, precision):
@@ -36,7 +68,7 @@ def synchronize(device):
 
 
 def repeat(batches):
-    """Yield batches for ever, one pass after another."""
+    """Yield batches without end, one pass after another."""
     while True:
         yield from batches
 
@@ -47,7 +79,7 @@ def restrict_instructions(instructions):
         native.FLAGS = tuple("-march=x86-64-v3" if flag == "-march=native" else flag for flag in native.FLAGS)
 
 
-def run_in_process(function, *arguments):
+def run_in_new_process(function, *arguments):
     """Return what a module's function returns, called in a new process, which starts with the current environment."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)

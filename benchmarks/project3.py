@@ -13,7 +13,6 @@ steps of ResNet-18 are also trained with direct and with Winograd's convolutions
 benchmarks/project3.json and, with --redraw from that file alone, project3.md.
 """
 
-import argparse
 import contextlib
 import dataclasses
 import multiprocessing
@@ -28,21 +27,24 @@ sys.path.insert(0, str(HERE.parent))
 import numpy as np
 import torch
 from torch import nn
-from torchvision import datasets, transforms
+from torchvision import transforms
 
 from benchmarks.measuring import (
     AVX2,
+    InMemoryCifar,
     describe_machine,
+    make_parser,
     repeat,
     restrict_instructions,
-    run_in_process,
+    run_in_new_process,
     synchronize,
     training_flops,
 )
 from common import cli, data, learners, tables, winograd
 from common.models import MODELS
 from common.models.fast import FastNet
-from common.support import machine, native
+from common.support import machine, native, plan
+from common.support.cifar_files import TRAIN_IMAGES
 from project3_wrn.method import fast
 from project3_wrn.method.hooks import WhiteningBias
 from project3_wrn.method.recipes import RECIPES, SMALL, Recipe, get_recipe
@@ -61,8 +63,8 @@ GROUPS = {
     "cuda": {"resnet18": ("student", "direct"), "fast94": ("airbench94", "direct", "direct, small images")},
 }
 BATCH_SIZES = {"wrn16_8": 128}  # instead of the report's 256, whose step takes a CPU half a minute
-STEPS = {"cpu": 4, "cuda": 50}  # of each turn, by default
-WARM_UP = 2  # steps, which compile
+STEPS = {"cpu": 4, "cuda": 50}  # the default number of steps of each turn
+WARM_UP = 2  # steps that are not measured: they compile
 LOSS_STEPS = 200
 LOSS_RECIPE = dataclasses.replace(REPORT, batch_size=64, lr=0.01)  # at 0.1, early steps amplify any rounding
 AUGMENTED_BATCHES, AUGMENTED_IMAGES = 60, 2000  # by ours, and by the student's transforms
@@ -81,22 +83,18 @@ class StudentCutout:
         return image * torch.from_numpy(mask).expand_as(image)
 
 
-class StudentCifar(datasets.CIFAR10):
-    """torchvision's dataset with its own code for each item, on images that are in memory already."""
-
-    def __init__(self, dataset):
-        self.data = dataset.images.permute(0, 2, 3, 1).numpy()
-        self.targets = dataset.labels.tolist()
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(*data.CIFAR10_STATS),
-                StudentCutout(),
-            ]
-        )
-        self.target_transform = None
+def student_dataset(dataset):
+    """Return a dataset with the student's transforms."""
+    transform = transforms.Compose(
+        [
+            transforms.RandomCrop(32, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(*data.CIFAR10_STATS),
+            StudentCutout(),
+        ]
+    )
+    return InMemoryCifar(dataset, transform)
 
 
 class Student:
@@ -108,7 +106,7 @@ class Student:
         hyperparameters = {name: getattr(REPORT, name) for name in ("lr", "momentum", "weight_decay")}
         self.optimizer = torch.optim.SGD(self.model.parameters(), **hyperparameters)
         self.criterion = nn.CrossEntropyLoss(label_smoothing=REPORT.label_smoothing)
-        dataset = StudentCifar(train_set)
+        dataset = student_dataset(train_set)
         self.loader = torch.utils.data.DataLoader(dataset, REPORT.batch_size, shuffle=True, num_workers=2)
 
     def step(self, x, y):
@@ -192,7 +190,7 @@ def take_turns(model, names, rounds, steps, start):
     with contextlib.ExitStack() as stack:
         for name in names:
             pipes[name], theirs = context.Pipe()
-            stack.callback(pipes[name].close)  # which ends its process
+            stack.callback(pipes[name].close)  # this ends its process
             # not a daemon: the student's DataLoader has processes too
             context.Process(target=_serve, args=(theirs, model, name, *start)).start()
             theirs.close()  # so that the end of a process that fails is seen here
@@ -237,7 +235,7 @@ def augmentation_rates(folder, device):
     images = sum(len(y) for (_, y), _ in zip(batches, range(AUGMENTED_BATCHES)))
     synchronize(device)
     ours = images / (time.perf_counter() - started)
-    student = StudentCifar(train_set)
+    student = student_dataset(train_set)
     started = time.perf_counter()
     for index in range(AUGMENTED_IMAGES):
         student[index]
@@ -245,13 +243,10 @@ def augmentation_rates(folder, device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)")
-    parser.add_argument("--rounds", type=cli.positive, default=3, help="turns of each way (default: 3)")
-    parser.add_argument("--steps", type=cli.positive, help="of each turn (default: on a CPU 4, else 50)")
-    parser.add_argument("--device", choices=machine.DEVICES, default="auto", help="default: auto")
-    parser.add_argument("--instructions", choices=("native", "avx2"), default="native", help="default: native")
-    parser.add_argument("--redraw", action="store_true", help="write project3.md from project3.json")
+    """Measure every way, unless --redraw, and write the page."""
+    parser = make_parser(__doc__, "data", "rounds", "device", "instructions", "redraw")
+    steps_help = "steps of each turn (default: 4 on a CPU, 50 on CUDA)"
+    parser.add_argument("--steps", type=cli.positive, metavar="N", help=steps_help)
     args = parser.parse_args()
     if not args.redraw:
         cli.write_json(HERE / "project3.json", measure(args))
@@ -265,7 +260,7 @@ def measure(args):
     kind = "cpu" if device == "cpu" else "cuda"
     steps = args.steps or STEPS[kind]
     if args.instructions == "avx2":
-        os.environ.update(AVX2)  # which the processes below start with
+        os.environ.update(AVX2)  # the processes below start with it
     data.load("full", args.data)  # downloads it, before several processes read it
     start = (args.data, device, precision, args.instructions)
     with_winograd = device == "cpu" and precision == "fp32"
@@ -275,8 +270,8 @@ def measure(args):
         **describe_machine(device, precision),
         "instructions": args.instructions,
         "steps": steps,
-        "matmul_flops": run_in_process(machine.matmul_flops, device, precision),
-        "augmentation": run_in_process(augmentation_rates, args.data, device),
+        "matmul_flops": run_in_new_process(machine.matmul_flops, device, precision),
+        "augmentation": run_in_new_process(augmentation_rates, args.data, device),
         "ways": {},
     }
     for model, names in GROUPS[kind].items():
@@ -284,7 +279,8 @@ def measure(args):
         document["ways"][model] = take_turns(model, names, args.rounds, steps, start)
     if with_winograd:
         document["losses"] = {
-            name: run_in_process(train_losses, args.data, name, args.instructions) for name in ("direct", "winograd")
+            name: run_in_new_process(train_losses, args.data, name, args.instructions)
+            for name in ("direct", "winograd")
         }
     return document
 
@@ -342,9 +338,11 @@ def resnet_sentence(document):
     """Return the sentences that compare ResNet-18 with the student's."""
     ways, augmentation = document["ways"]["resnet18"], document["augmentation"]
     student, ours = median(ways["student"]), median(ways.get("winograd", ways["direct"]))
+    images, *_ = plan.image_counts("full", validation=True)
     return (
         f"ResNet-18's step by the report's recipe is {ours / student:.2f} times as fast as the student's:"
-        f" an epoch of 45,000 images takes {45_000 / ours:.0f} s, the student's {45_000 / student:.0f} s."
+        f" an epoch of {images:,} images takes {images / ours:.0f} s,"
+        f" the student's {images / student:.0f} s."
         f" Augmentation alone runs at {augmentation['ours']:.0f} images/s,"
         f" the student's at {augmentation['student']:.0f}."
     )
@@ -353,7 +351,7 @@ def resnet_sentence(document):
 def airbench_sentence(document):
     """Return the sentences that compare fast94 with airbench94."""
     ways = document["ways"]["fast94"]
-    images = AIRBENCH94.epochs * 50_000
+    images = AIRBENCH94.epochs * TRAIN_IMAGES
     published = images / median(ways["airbench94"])
     convolutions = "winograd" if "winograd" in ways else "direct"
     large, small = ways[convolutions], ways[f"{convolutions}, small images"]

@@ -6,7 +6,6 @@ The networks are those of task 2, each trained alone in one thread; they take tu
 task2_regularization/outputs/cost.json, from which `python task2_regularization/main.py --redraw` takes them.
 """
 
-import argparse
 import statistics
 import sys
 import time
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
+from benchmarks.measuring import make_parser
 from common import cli, data, sweep
 from common.support import machine
 from task2_regularization.main import BASE, COMPARED, CONFIGS, TASK
@@ -44,9 +44,9 @@ def step_costs(device, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=machine.DEVICES, default="auto", help="where to train (default: auto)")
-    parser.add_argument("--steps", type=cli.positive, default=300, metavar="N", help="per round (default: 300)")
+    """Measure and write cost.json."""
+    parser = make_parser(__doc__, "device")
+    parser.add_argument("--steps", type=cli.positive, default=300, metavar="N", help="steps per round (default: 300)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     costs = step_costs(torch.device(machine.choose_device(args.device)), args.steps)

@@ -7,7 +7,6 @@ also as a share of what a large matrix product reaches here, and what a step's t
 Writes benchmarks/utilization.json and, with --redraw from that file alone, utilization.md.
 """
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -20,22 +19,19 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measuring import describe_machine, repeat, synchronize, training_flops
+from benchmarks.assignment import LENETS, RESNET
+from benchmarks.measuring import describe_machine, make_parser, repeat, synchronize, training_flops
 from common import cli, data, sweep, tables
 from common.support import machine
 from project3_wrn.method import train as project3
 from project3_wrn.method.recipes import RECIPES, get_recipe
-from task3_hparams import main as task3
-from task4_architectures import main as task4
 
-LENETS = {name: {**task3.BASE, **change, "epochs": 5} for name, change in list(task3.CONFIGS.items())[:7]}
-RESNET = {"lightweight_resnet": {**task4.BASE, **task4.CONFIGS["lightweight_resnet"]}}
 JOBS = {"lenet": sweep.Job(LENETS, list(range(5))), "lightweight_resnet": sweep.Job(RESNET, [0])}
 NETWORKS = (*JOBS, "resnet18", "wrn28_10", "fast94", "fast95", "fast96")
 ON_A_CPU = (*JOBS, "resnet18", "fast94")  # the others take minutes per step
-WARM_UP = 3  # steps, which compile
-STEPS = {"slow": 5, "fast": 200}  # measured by default: of a convolutional network on a CPU, and of all others
-PROFILED = 5  # one step of so many is profiled
+WARM_UP = 3  # steps that are not measured: they compile
+STEPS = {"slow": 5, "fast": 200}  # the default: for a convolutional network on a CPU, and for all others
+PROFILED = 5  # a fifth as many steps as are measured are profiled afterwards
 OTHER = "everything else"
 KINDS = {  # a profiler's event counts as the first kind of which a part of its name is listed
     "fused by the compiler": ("triton", "compiled", "inductor", "graph_", "cpp_fused"),
@@ -104,14 +100,12 @@ def time_shares(profiler, device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)")
-    parser.add_argument("--device", choices=machine.DEVICES, default="auto", help="default: auto")
-    parser.add_argument(
-        "--steps", type=cli.positive, help="of each network (default: 200; on a CPU 5, LeNet 200)", metavar="N"
-    )
-    parser.add_argument("--models", nargs="+", choices=NETWORKS, metavar="NAME", help=f"of {', '.join(NETWORKS)}")
-    parser.add_argument("--redraw", action="store_true", help="write utilization.md from utilization.json")
+    """Measure the networks, unless --redraw, and write the page."""
+    parser = make_parser(__doc__, "data", "device", "redraw")
+    steps_help = "steps of each network (default: 200; on a CPU 5, of LeNet 200)"
+    parser.add_argument("--steps", type=cli.positive, metavar="N", help=steps_help)
+    models_help = f"networks to train, of {', '.join(NETWORKS)} (default: all; on a CPU {', '.join(ON_A_CPU)})"
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, metavar="NAME", help=models_help)
     args = parser.parse_args()
     if not args.redraw:
         cli.write_json(HERE / "utilization.json", measure_all(args))

@@ -7,6 +7,8 @@ and return the labels too, and go into `mix`.
 import torch
 import torch.nn.functional as F
 
+from common.support.cifar_files import LABELS
+
 
 def random_crop(
     x: torch.Tensor,
@@ -93,7 +95,7 @@ def cutmix(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tupl
     become probabilities (N, 10): the shares of the areas after clipping.
     """
     n, _, height, width = x.shape
-    side = torch.rand(n, generator=generator, device=x.device).sqrt()  # as 1 - share is uniform like share
+    side = torch.rand(n, generator=generator, device=x.device).sqrt()  # 1 - share is uniform, as share is
     other = torch.randperm(n, generator=generator, device=x.device)
     inside = torch.ones(n, 1, height, width, dtype=torch.bool, device=x.device)
     for size, view in ((height, (n, 1, -1, 1)), (width, (n, 1, 1, -1))):
@@ -105,7 +107,7 @@ def cutmix(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tupl
     return torch.where(inside, x[other], x), shared_labels(y, y[other], share)
 
 
-def shared_labels(y: torch.Tensor, other: torch.Tensor, share: torch.Tensor, classes: int = 10) -> torch.Tensor:
-    """Return probabilities (N, classes): `share` (N,) of each label in `y`, the rest of the one in `other`."""
-    one_hot = torch.eye(classes, device=y.device)
+def shared_labels(y: torch.Tensor, other: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Return probabilities (N, 10): `share` (N,) of each label in `y`, the rest of the one in `other`."""
+    one_hot = torch.eye(LABELS, device=y.device)
     return torch.lerp(one_hot[other], one_hot[y], share[:, None])

@@ -14,9 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.support import machine
-from common.support.errors import UsageError, UserError, out_of_memory
-from common.support.files import atomic, clear_checkpoints, locked, remove_stale
+from common.support import checkpoints, machine
+from common.support.errors import UsageError, UserError, out_of_memory, unreadable
+from common.support.files import atomic, locked, remove_stale
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = {"quick": 2, "full": 5}
@@ -30,7 +30,7 @@ class Options:
 
     command: str
     started: float  # seconds since 1970
-    git_commit: str | None  # of the code that runs, whatever is committed meanwhile
+    git_commit: str | None  # the commit of the code that runs, whatever is committed meanwhile
     scale: str
     device: str
     precision: str
@@ -90,8 +90,9 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
         metavar="N",
         help=f"train each configuration with seeds 0 to N-1 (default: quick {seeds['quick']}, full {seeds['full']})",
     )
-    add("--epochs", type=positive, metavar="N", help="override the epochs of every configuration")
-    add("--batch-size", type=positive, metavar="N", help="override the batch size of every configuration")
+    own = "(default: each configuration's own)"
+    add("--epochs", type=positive, metavar="N", help=f"train every configuration for N epochs {own}")
+    add("--batch-size", type=positive, metavar="N", help=f"train every configuration in batches of N images {own}")
     add(
         "--precision",
         choices=machine.PRECISIONS,
@@ -207,14 +208,14 @@ def output_folder(options: Options) -> Iterator[None]:
     Raises:
         UserError: another run writes there.
     """
-    checkpoints = options.out / "checkpoints"
-    with locked(checkpoints / "lock", wait=False, busy="another run of this task is writing there"):
+    folder = options.out / "checkpoints"
+    with locked(folder / "lock", wait=False, busy="another run of this task is writing there"):
         remove_stale(options.out)
         if options.fresh and not options.redraw:
-            clear_checkpoints(checkpoints)
+            checkpoints.discard_all(folder)
         yield
         if not (options.redraw or options.keep_checkpoints):
-            clear_checkpoints(checkpoints)
+            checkpoints.discard_all(folder)
 
 
 def write_run_json(options: Options, source: str, **facts) -> None:
@@ -280,10 +281,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; run the task without --redraw first") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
 
 
 def entry_point(main: Callable) -> NoReturn:

@@ -1,4 +1,4 @@
-"""CIFAR-10 as uint8 tensors, its 9:1 split, and batches that are normalized and augmented where the network is."""
+"""CIFAR-10 as uint8 tensors, its 9:1 split, and batches normalized and augmented on the network's device."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -12,12 +12,14 @@ from common.support import download
 from common.support.cifar_files import FILES, SAMPLE, SAMPLE_FILES, decode, read
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+VALIDATION_SHARE = 0.1  # the share of the training images that is held out for validation
 SAMPLE_SOURCE = "the embedded sample (common/support/sample)"
 IMAGE_SIZE = 32  # pixels per side
 
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std per channel, of pixels in 0..1
-TUTORIAL_STATS: Stats = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # of the PyTorch tutorial, which the assignment follows
-# of the training pixels, for project 3
+# the PyTorch tutorial's, which the assignment follows
+TUTORIAL_STATS: Stats = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+# those of the training pixels, for project 3
 CIFAR10_STATS: Stats = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 
@@ -32,6 +34,7 @@ class Dataset:
         return Dataset(self.images[indices], self.labels[indices])
 
     def to(self, device: torch.device | str) -> "Dataset":
+        """Return the same images and labels on `device`."""
         return Dataset(self.images.to(device), self.labels.to(device))
 
     def __len__(self) -> int:
@@ -61,7 +64,9 @@ def _join(parts):
     return Dataset(torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(labels)))
 
 
-def train_val_split(labels: torch.Tensor, seed: int = 0, validation: float = 0.1) -> tuple[torch.Tensor, torch.Tensor]:
+def train_val_split(
+    labels: torch.Tensor, seed: int = 0, validation: float = VALIDATION_SHARE
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Split at random, class by class, into training and validation indices: 45,000 and 5,000 (project 3, section 1.1).
 
     Returns two sorted int64 tensors, disjoint, covering all; the same for the same seed.
@@ -157,7 +162,9 @@ class Batches:
         return self.policy(images) if self.policy else images
 
     def state_dict(self) -> dict:
+        """Return the state of the random numbers, between two passes."""
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
+        """Set the random numbers to what `state_dict` returned."""
         self.generator.set_state(state["generator"])

@@ -70,7 +70,7 @@ def tta_mirror_translate(forward: Forward) -> Forward:
     return averaged
 
 
-TTA = {1: tta_none, 2: tta_mirror, 6: tta_mirror_translate}  # by the number of views
+TTA = {1: tta_none, 2: tta_mirror, 6: tta_mirror_translate}  # {number of views: function}
 
 
 def accuracy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -69,10 +69,11 @@ class Hook:
         """Act after an update; step: the number of updates so far, this one included."""
 
     def state_dict(self) -> dict:
+        """Return what a resumed training needs of this hook."""
         return {}
 
     def load_state_dict(self, state: dict) -> None:
-        pass
+        """Take what `state_dict` returned."""
 
 
 class Learner:
@@ -186,6 +187,7 @@ class Learner:
             return model(x.contiguous(memory_format=torch.channels_last)).float()
 
     def backward_and_step(self, loss: torch.Tensor) -> None:
+        """Update the weights by the gradients of `loss`."""
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -209,7 +211,7 @@ class Learner:
 
     @property
     def evaluated_model(self) -> torch.nn.Module:
-        """The network that is evaluated and saved: a hook's average where one has any, else the trained network."""
+        """Return the network that is evaluated and saved: a hook's average where there is one, else the trained one."""
         averages = [hook.average for hook in self.hooks if hook.average is not None]
         return averages[-1] if averages else self.model
 
@@ -226,6 +228,7 @@ class Learner:
         return {name: value.detach().clone() for name, value in self.evaluated_model.state_dict().items()}
 
     def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Set the evaluated network to what `weights` returned."""
         self.evaluated_model.load_state_dict(weights)
 
     def state_dict(self) -> dict:

@@ -30,7 +30,7 @@ LIKELY = (
     *("hiragino", "stheiti", "simsun", "uming", "ukai", "droid"),
 )
 QUICK = "QUICK RUN on the embedded sample; not comparable with the report"
-# of the figures that follow; `setup` sets it as it sets matplotlib's rcParams
+# The look of the figures that follow. `setup` sets it, as it sets matplotlib's rcParams.
 _look = {"quick": False, "labels": ENGLISH}
 
 

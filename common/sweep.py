@@ -31,7 +31,7 @@ BATCH_NORM_COST = 50  # a convolutional network with batch statistics takes abou
 PER_MEMBER = ("lr", "momentum", "weight_decay", "dropout")
 # Steps. Compiling takes about 30 s and saves about a millisecond per step; on CUDA a step is nearly pure overhead.
 COMPILE_FROM = {"cpu": 20_000, "cuda": 2_000, "mps": 20_000}
-EVALUATE_TRAIN = 10_000  # training images measured in evaluation mode: as many as test images
+CLEAN_TRAIN_IMAGES = 10_000  # training images measured in evaluation mode: as many as test images
 QUICK_SHARE = 5  # quick scale trains one fifth of the epochs
 
 # How a worker process reports progress to the process that started it; set once in each worker.
@@ -47,15 +47,17 @@ class Job:
 
     @property
     def shared(self) -> dict:
-        """The first configuration, for the values that all have in common."""
+        """Return the first configuration, for the values that all have in common."""
         return next(iter(self.configs.values()))
 
     @property
     def members(self) -> int:
+        """Return the number of trainings."""
         return len(self.configs) * len(self.seeds)
 
     @property
     def label(self) -> str:
+        """Return what the job is called in messages."""
         first, *others = self.configs
         return f"{first} and {len(others)} more" if others else first
 
@@ -79,8 +81,7 @@ def configure(configs: dict, base: dict, options: cli.Options) -> dict[str, dict
 
     Quick scale takes a fifth of the epochs.
     """
-    flags = {name: value for name in ("epochs", "batch_size") if (value := getattr(options, name))}
-    complete = {name: {**base, **change, **flags} for name, change in configs.items()}
+    complete = {name: {**base, **change, **options.overrides} for name, change in configs.items()}
     if options.scale == "full" or options.epochs:
         return complete
     return {name: {**config, "epochs": max(1, config["epochs"] // QUICK_SHARE)} for name, config in complete.items()}
@@ -96,7 +97,7 @@ def run(
     validation: bool = False,
     evaluate_train: bool = False,
     stacked: bool = True,
-    batches_of: int | None = 0,
+    batch_losses_seed: int | None = 0,
 ) -> dict[tuple[str, int], dict[str, np.ndarray]]:
     """Train every configuration with every seed; return {(configuration, seed): history} as in common/training.py.
 
@@ -112,14 +113,14 @@ def run(
         images.
     stacked: False trains runs one at a time, so that their times are comparable. In a stack, a run's `seconds` are
         its share of the stack's.
-    batches_of: the seed whose losses are saved batch by batch; None for none.
+    batch_losses_seed: the seed whose losses are saved batch by batch; None for none.
     """
     configs = configure(configs, base, options)
     seeds = list(options.seeds if seeds is None else seeds)
     if options.plan:
         jobs = make_jobs(configs, seeds, 1, stacked)
         rows = [plan_row(job, options.scale, validation, evaluate_train) for job in jobs]
-        plan.show(options.command.split()[1], rows, options)
+        plan.show(options.command.split()[1], rows, options.scale, options.device)
         return {}
 
     train_set, _, source = data.load(options.scale, options.data)  # downloads it, before several processes read it
@@ -142,7 +143,7 @@ def run(
             trained |= histories
     histories = {(name, seed): trained[name, seed] for name in configs for seed in seeds}
 
-    tables.save_histories(options.out / save_to, histories, batches_of)
+    tables.save_histories(options.out / save_to, histories, batch_losses_seed)
     if validation:
         train_indices, val_indices = data.train_val_split(train_set.labels)
         split = {"train": train_indices.numpy(), "validation": val_indices.numpy()}
@@ -161,7 +162,7 @@ def plan_row(job: Job, scale: str, validation: bool, evaluate_train: bool) -> di
         "members": job.members,
         "stacked": stackable(job.shared["model"]),
         "train": train,
-        "evaluated": held_out + test + (min(train, EVALUATE_TRAIN) if evaluate_train else 0),
+        "evaluated": held_out + test + (min(train, CLEAN_TRAIN_IMAGES) if evaluate_train else 0),
     }
 
 
@@ -189,8 +190,8 @@ def make_jobs(configs: dict[str, dict], seeds: list[int], processes: int, stacke
     groups = {}
     for name, config in configs.items():
         key = tuple((key, value) for key, value in sorted(config.items()) if key not in PER_MEMBER)
-        alone = not (stacked and stackable(config["model"]))
-        groups.setdefault((*key, name) if alone else key, []).append(name)
+        in_stack = stacked and stackable(config["model"])
+        groups.setdefault(key if in_stack else (*key, name), []).append(name)
     jobs = []
     for names in groups.values():
         seeds_at_once = 1
@@ -284,7 +285,7 @@ def train_job(job: Job, setup: Setup, advance: Callable) -> dict[tuple[str, int]
         train_set, evaluated["val"] = train_set[train_indices], train_set[val_indices]
     train_set = train_set.to(device)
     if setup.evaluate_train:
-        evaluated["clean_train"] = train_set[slice(EVALUATE_TRAIN)]
+        evaluated["clean_train"] = train_set[:CLEAN_TRAIN_IMAGES]
     evaluated = {name: dataset.to(device) for name, dataset in evaluated.items()}
     learner, batches = make_learner(job, train_set, device, setup.precision)
 
@@ -341,8 +342,9 @@ def make_learner(job: Job, train_set: data.Dataset, device: torch.device, precis
     """Return the learner of a job and its batches of `train_set`, which is on `device`."""
     size = job.shared["batch_size"]
     batches = [data.Batches(train_set, size, seed=seed, stats=data.TUTORIAL_STATS) for seed in job.seeds]
-    build = stacked_learner if stackable(job.shared["model"]) else single_learner
-    return build(job, batches, device, precision)
+    if stackable(job.shared["model"]):
+        return stacked_learner(job, batches, device)
+    return single_learner(job, batches, device, precision)
 
 
 def make_model(config: dict, seed: int, device: torch.device) -> torch.nn.Module:
@@ -352,7 +354,7 @@ def make_model(config: dict, seed: int, device: torch.device) -> torch.nn.Module
 
 
 def stacked_learner(
-    job: Job, batches: list[data.Batches], device: torch.device, precision: str = "fp32"
+    job: Job, batches: list[data.Batches], device: torch.device
 ) -> tuple[StackedLearner, StackedBatches]:
     """Return a StackedLearner of all members of a job, always in fp32, and the batches of its seeds side by side."""
     configs, size = list(job.configs.values()), job.shared["batch_size"]

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats  # scikit-learn depends on it
 
-from common.support.errors import UserError
+from common.support.errors import UserError, unreadable
 from common.support.files import atomic
 
 Histories = dict[tuple[str, int], dict[str, np.ndarray]]
-# what results.csv has of a run where its history has it, and what summary.csv averages over seeds: {column: field}
+# columns that results.csv has where a history has such a field; what summary.csv averages over seeds, {column: field}
 OPTIONAL = ("weight_norm", "clean_train_loss", "clean_train_accuracy", "val_loss", "val_accuracy")
 AVERAGED = {
     "test_accuracy": "test_accuracy",
@@ -29,12 +29,12 @@ AVERAGED = {
 QUICK = "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's."
 
 
-def save_histories(path: Path, histories: Histories, batches_of: int | None = 0) -> None:
-    """Write histories: the arrays per epoch of every seed, those per batch of the seed `batches_of` only."""
+def save_histories(path: Path, histories: Histories, batch_losses_seed: int | None = 0) -> None:
+    """Write histories: the arrays per epoch of every seed, those per batch of the seed `batch_losses_seed` only."""
     arrays = {}
     for (config, seed), history in histories.items():
         for field, values in history.items():
-            if seed == batches_of or not field.startswith("batch_"):
+            if seed == batch_losses_seed or not field.startswith("batch_"):
                 arrays[f"{config}/{seed}/{field}"] = values
     save_arrays(path, arrays)
 
@@ -57,10 +57,7 @@ def load_histories(path: Path, configs: Iterable[str] = ()) -> Histories:
             config, seed, field = key.rsplit("/", 2)
             histories.setdefault((config, int(seed)), {})[field] = values
         except ValueError as error:
-            raise UserError(
-                f"{path} has a field {key!r}, not configuration/seed/field;"
-                " run the task without --redraw to write it again"
-            ) from error
+            raise unreadable(path, f"a field {key!r} is not configuration/seed/field") from error
     if missing := [name for name in configs if name not in {config for config, _ in histories}]:
         raise UserError(f"{path} has no run of {', '.join(missing)}; run the task without --redraw to train it")
     return histories
@@ -75,10 +72,8 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; run the task without --redraw first") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error}); run the task without --redraw to write it again") from error
+        raise unreadable(path, error) from error
 
 
 def last(history: dict[str, np.ndarray], field: str) -> float:
@@ -126,12 +121,17 @@ def summary_rows(histories: Histories, scale: str) -> list[dict]:
     return list(rows.values())
 
 
+def group_by_config(pairs: Iterable[tuple[str, float]]) -> dict[str, np.ndarray]:
+    """Return {configuration: float array of its values, in their order} from pairs (configuration, value)."""
+    values = {}
+    for config, value in pairs:
+        values.setdefault(config, []).append(float(value))
+    return {config: np.array(numbers) for config, numbers in values.items()}
+
+
 def map_histories(histories: Histories, value: Callable) -> dict[str, np.ndarray]:
     """Apply `value` to every history; return {configuration: float array over its seeds}."""
-    values = {}
-    for (config, _), history in histories.items():
-        values.setdefault(config, []).append(float(value(history)))
-    return {config: np.array(numbers) for config, numbers in values.items()}
+    return group_by_config((config, value(history)) for (config, _), history in histories.items())
 
 
 def final_values(histories: Histories, field: str) -> dict[str, np.ndarray]:
@@ -164,23 +164,20 @@ def mean_std(values: Sequence[float], digits: int = 2) -> str:
 
 def accuracies(path: Path) -> dict[str, np.ndarray]:
     """Return the test accuracies of a results.csv, {configuration: float array over its seeds}."""
-    values = {}
-    for row in read_csv(path):
-        values.setdefault(row["config"], []).append(float(row["test_accuracy"]))
-    return {config: np.array(numbers) for config, numbers in values.items()}
+    return group_by_config((row["config"], float(row["test_accuracy"])) for row in read_csv(path))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return a table as one dict of text per row.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file cannot be read.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; run the task without --redraw first") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:

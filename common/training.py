@@ -39,7 +39,7 @@ def constant(epoch: float, epochs: int) -> float:
 
 
 def cosine(epoch: float, epochs: int) -> float:
-    """Fall from 1 in epoch 0 towards 0 (Loshchilov & Hutter, arXiv 1608.03983): the period is `epochs`.
+    """Return the factor that falls from 1 in epoch 0 towards 0 after `epochs` (Loshchilov & Hutter, arXiv 1608.03983).
 
     There is one value per epoch, as in torch's CosineAnnealingLR.
     """
@@ -83,6 +83,7 @@ class EarlyStopping:
 
     @property
     def stop(self) -> bool:
+        """Return whether accuracy has not risen for `patience` epochs."""
         return 0 < self.patience <= self.waited
 
 

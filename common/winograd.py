@@ -28,7 +28,7 @@ from common.support import native
 
 SOURCE = Path(__file__).with_suffix(".c")
 SMALLEST = 4  # pixels per side: smaller images do not fill a tile
-# From so many channels in plus channels out it is faster than a direct convolution: benchmarks/convolutions.md.
+# the least sum of channels in and out with which it is faster than a direct convolution: benchmarks/convolutions.md
 PAYS_FROM = 80
 G = torch.tensor(
     [

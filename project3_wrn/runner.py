@@ -71,7 +71,8 @@ def run_study(
         for model, recipe in configs.values():
             check_recipe(model, recipe)
     if options.plan:
-        plan.show(options.command.split()[1], plan_rows(configs, options, held_out), options)
+        title, rows = options.command.split()[1], plan_rows(configs, options, held_out)
+        plan.show(title, rows, options.scale, options.device)
         return
     with distributed.process_group(options.device) as device:
         is_main = distributed.is_main_process()

@@ -160,8 +160,8 @@ def comparison(final, cost):
 
 def by_strength(hyperparameter):
     """Return {strength: configuration} of the configurations that change nothing else, the weakest first."""
-    alone = {name: change for name, change in CONFIGS.items() if change.keys() <= {hyperparameter}}
-    return dict(sorted((change.get(hyperparameter, 0.0), name) for name, change in alone.items()))
+    changes = {name: change for name, change in CONFIGS.items() if change.keys() <= {hyperparameter}}
+    return dict(sorted((change.get(hyperparameter, 0.0), name) for name, change in changes.items()))
 
 
 def table2(final):

@@ -1,4 +1,6 @@
-"""Task 3. How do learning rate, length, momentum and regularization affect LeNet? (assignment, sections 3.3 and 4.2)
+"""Task 3. How do learning rate, number of epochs, momentum and regularization affect LeNet?
+
+Assignment, sections 3.3 and 4.2.
 
     python task3_hparams/main.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
@@ -13,6 +15,7 @@ Writes to task3_hparams/outputs/:
     results.csv, summary.csv, split_results.csv, run.json
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -48,7 +51,7 @@ def train(options):
     """Train every configuration on all training images, then on the 9:1 split."""
     sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz")
     seeds = options.seeds[:SPLIT_SEEDS]
-    sweep.run(CONFIGS, BASE, options, save_to="split_history.npz", seeds=seeds, validation=True, batches_of=None)
+    sweep.run(CONFIGS, BASE, options, save_to="split_history.npz", seeds=seeds, validation=True, batch_losses_seed=None)
 
 
 def write_results(source, out, lang="en"):
@@ -142,13 +145,17 @@ def explanation(histories, accuracy):
                 f"Over all epochs and seeds its accuracy ranges from {lowest:.2f}% to {highest:.2f}%, "
                 f"and the report's number lies {inside} that range."
             )
-    difference = (accuracy["low_lr"] - accuracy["no_momentum"]).mean()
-    report = ACCURACY["low_lr"] - ACCURACY["no_momentum"]
-    same = ": in effect they are one training with two random draws." if abs(difference) < SAME else "."
+    low_lr, no_momentum = accuracy["low_lr"], accuracy["no_momentum"]
+    config = {**BASE, **CONFIGS["low_lr"]}
+    difference = (low_lr - no_momentum).mean()
+    spread = math.hypot(tables.std(low_lr), tables.std(no_momentum))
+    same = ": in effect they are one training" if abs(difference) < SAME else ""
     sentences.append(
-        "The steps of `low_lr` and `no_momentum` have the same long-run size, lr / (1 - momentum) = 0.001: "
-        f"seed by seed their accuracies differ by {difference:+.2f} points on average, "
-        f"the report's two numbers by {report:+.2f}{same}"
+        "The steps of `low_lr` and `no_momentum` have the same long-run size, "
+        f"lr / (1 - momentum) = {config['lr'] / (1 - config['momentum']):g}. "
+        f"Seed by seed their accuracies differ by {difference:+.2f} points on average{same}. "
+        f"The report's two numbers differ by {ACCURACY['low_lr'] - ACCURACY['no_momentum']:+.2f} points; "
+        f"between two runs with different seeds, the difference has a standard deviation of {spread:.2f} points."
     )
     return " ".join(sentences)
 

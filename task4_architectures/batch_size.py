@@ -33,7 +33,7 @@ RESNETS = {f"resnet_batch_{n}": {"model": "lightweight_resnet", "batch_size": n,
 SEEDS = {"quick": 2, "full": 3}
 TASK3 = reported.ACCURACY["task3_hparams"]["more_epochs"]
 TASK4 = reported.ACCURACY[TASK.name]["lenet"]
-# what the report states, {column: (network, index of the epoch, test accuracy)}
+# the numbers that the report states, {column: (network, index of the epoch, test accuracy)}
 REPORTED = {
     "LeNet, epoch 1": ("lenet", 0, reported.TASK4_FIRST_EPOCH["lenet"]),
     "LeNet, last epoch": ("lenet", -1, TASK4),
@@ -49,8 +49,8 @@ def train(options):
     """Train LeNet at every batch size, and LightweightResNet at those that main.py does not train it with."""
     if options.batch_size:
         raise UsageError("--batch-size: the configurations of this script differ in batch size only; leave it out")
-    sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz", batches_of=None)
-    sweep.run(RESNETS, BASE, options, save_to="resnet_history.npz", seeds=options.seeds[:1], batches_of=None)
+    sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz", batch_losses_seed=None)
+    sweep.run(RESNETS, BASE, options, save_to="resnet_history.npz", seeds=options.seeds[:1], batch_losses_seed=None)
 
 
 def write_results(source, out, lang="en"):

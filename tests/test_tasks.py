@@ -40,7 +40,7 @@ OUTPUTS = {
 ALWAYS = {"results.csv", "summary.csv", "run.json"}
 SHORTER = {TASK4: ("--epochs", "1"), BATCH_SIZE: ("--epochs", "1")}
 QUICK = ("--scale", "quick", "--device", "cpu")
-NAMES = {"LeNet", "ResNet", "Dropout"}  # what Chinese figures call as English ones do
+NAMES = {"LeNet", "ResNet", "Dropout"}  # the names that Chinese figures leave in English
 
 
 def load_script(script):
@@ -67,7 +67,7 @@ def lock(folder):
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
-    """quick(script): folder of results at quick scale, started in another working directory.
+    """Return quick(script), which returns the folder of its results at quick scale, run from another working directory.
 
     Task 1 trains in one process per core; the others have one core, so one process, as starting more takes longer than
     they train. batch_size.py writes below the results of task 4's main.py, which it reads.
@@ -103,7 +103,7 @@ def test_quick_writes_everything_finite_and_stamped(quick, script):
         assert page.read_text(encoding="utf-8").splitlines()[2].startswith("**QUICK**")
     run_json = cli.read_json(out / "run.json")
     assert run_json["scale"] == "quick" and run_json["seeds"] == [0, 1] and run_json["versions"]["torch"]
-    assert list(run_json["configs"]) == configs_of(script)  # of all sweeps
+    assert list(run_json["configs"]) == configs_of(script)  # the configurations of all sweeps
     assert "sample" in run_json["data"]
     assert not list(out.rglob("*.pt"))  # finished: nothing to resume
 
@@ -118,7 +118,7 @@ def test_the_reports_three_keys(quick):
     assert np.allclose(history["epoch_losses"], means, rtol=1e-5)
 
 
-def test_configurations_that_differ_only_in_length_are_one_training(quick):
+def test_configurations_that_differ_only_in_epochs_are_one_training(quick):
     """Without dropout, same seed and batches: the longer run's first epochs are the shorter run's."""
     histories = tables.load_histories(quick(TASK3) / "loss_history.npz")
     longer, shorter = histories["no_regularization_more_epochs", 0], histories["no_regularization", 0]
@@ -130,7 +130,7 @@ def test_the_split_is_saved_and_is_the_one_trained_on(quick):
     assert sorted([*saved["train"], *saved["validation"]]) == list(range(1400))
     histories = tables.load_histories(quick(TASK3) / "split_history.npz")
     assert all("val_accuracy" in history for history in histories.values())
-    correct = histories["baseline", 0]["val_accuracy"] * 140 / 100  # of the 140 held-out images
+    correct = histories["baseline", 0]["val_accuracy"] * 140 / 100  # a number of images
     assert np.allclose(correct, correct.round(), atol=1e-3)
 
 
@@ -150,11 +150,11 @@ def test_tables_and_figures_are_drawn_from_the_saved_history(quick, script, lang
 
 @pytest.fixture
 def figure_texts(monkeypatch):
-    """Every text of the figures that are saved, as drawn; no figure is written. Works without a Chinese font."""
+    """Collect every text of the figures that are saved, as drawn; write none. No Chinese font is needed."""
     texts = []
 
     def collect(figure, *arguments, **options):
-        figure.canvas.draw()  # which makes the labels of ticks
+        figure.canvas.draw()  # this makes the labels of ticks
         texts.extend(text.get_text() for text in figure.findobj(Text) if text.get_visible())
 
     monkeypatch.setattr(Figure, "savefig", collect)
@@ -295,7 +295,7 @@ def test_a_stopped_task_resumes_where_it_stopped(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell's background jobs ignore
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     checkpoint = tmp_path / "checkpoints" / "loss_history_seeds" / "baseline-0.pt"
     while child.poll() is None and not checkpoint.exists():

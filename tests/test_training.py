@@ -27,7 +27,7 @@ def seeded(seed, **numbers):
 
 
 def batches(sample, seed=0, batch_size=20, count=100):
-    return data.Batches(sample[0][slice(count)], batch_size, seed=seed, stats=data.TUTORIAL_STATS)
+    return data.Batches(sample[0][:count], batch_size, seed=seed, stats=data.TUTORIAL_STATS)
 
 
 def network(**numbers):
@@ -333,7 +333,7 @@ def test_a_stack_of_which_all_members_diverged_is_a_result(sample, tmp_path):
         stack = StackedLearner(
             [[seeded(0)] * 2], lr=[1e30] * 2, momentum=[0.9] * 2, weight_decay=[0.0] * 2, batch_size=20
         )
-        stack.step = stack.step if not path.exists() else None  # which would raise
+        stack.step = stack.step if not path.exists() else None  # a call would raise
         return training.fit(stack, StackedBatches([batches(sample)]), 4, checkpoint=Checkpoint(path))
 
     first, again = fit(), fit()
@@ -552,7 +552,7 @@ def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys,
     elif fault == "crafted":
         torch.save({"epoch": 3}, path)
     elif fault == "missing":
-        path.unlink()  # as after a kill between the renames
+        path.unlink()  # a kill between the renames leaves it so
     else:
         path.write_bytes(whole[:5000] if fault == "cut" else b"")
     capsys.readouterr()
@@ -589,7 +589,7 @@ def test_both_generations_damaged_is_one_line(sample, tmp_path):
         training.fit(network(), batches(sample), 3, checkpoint=Checkpoint(path))
 
 
-def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, capsys):
+def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch):
     """In that moment only there is no newest checkpoint. The unfinished file is not one; the next start removes it."""
     path, renames, real = tmp_path / "checkpoints" / "run.pt", [], os.replace
 
@@ -600,7 +600,7 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
         real(source, target)
 
     monkeypatch.setattr(os, "replace", killed)
-    monkeypatch.setattr(os, "unlink", lambda path: None)  # which SIGKILL would leave no time for
+    monkeypatch.setattr(os, "unlink", lambda path: None)  # SIGKILL would leave no time for it
     with pytest.raises(KeyboardInterrupt):
         training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     monkeypatch.undo()
@@ -611,7 +611,7 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
         assert sorted(name.name for name in path.parent.iterdir()) == ["lock", "run.previous.pt"]
         history = training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     assert np.array_equal(history["batch_losses"], training.fit(network(), batches(sample), 4)["batch_losses"])
-    files.clear_checkpoints(path.parent)
+    checkpoints.discard_all(path.parent)
     assert [name.name for name in path.parent.iterdir()] == ["lock"]
 
 
@@ -636,7 +636,7 @@ def test_only_what_a_kill_left_is_removed(tmp_path):
         left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*keep, "checkpoints/lock", "new.png"}
     (tmp_path / "checkpoints" / "folder.pt").mkdir()
-    files.clear_checkpoints(tmp_path / "checkpoints")
+    checkpoints.discard_all(tmp_path / "checkpoints")
     assert {path.name for path in (tmp_path / "checkpoints").rglob("*")} == {"lock", "folder.pt", "runs"}
 
 

@@ -149,7 +149,7 @@ def test_it_replaces_the_matching_convolutions_and_nothing_else():
 
 
 def test_a_training_agrees_with_direct_convolutions(sample):
-    images = sample[0][slice(96)]
+    images = sample[0][:96]
     recipe = RECIPES["report"]
     losses = {}
     for how in ("direct", "winograd"):
@@ -162,7 +162,7 @@ def test_a_training_agrees_with_direct_convolutions(sample):
 
 
 def test_stopped_and_resumed_is_never_stopped(sample, tmp_path):
-    parts = {"train": sample[0][slice(60)]}
+    parts = {"train": sample[0][:60]}
     recipe = dataclasses.replace(RECIPES["report"], epochs=2, batch_size=30, validation_split=False, patience=0)
 
     def trained(name, **options):
@@ -187,7 +187,7 @@ def test_stopped_and_resumed_is_never_stopped(sample, tmp_path):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """An empty cache whose path has a space and Chinese in it."""
+    """Return an empty cache folder whose path has a space and Chinese in it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "课程 作业"))
     return native.cache_folder()
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 CHANNELS = (16, 32, 64, 128, 256, 512)
-DEPTHS = (1, 2, 2, 1)  # of the trees of stages 2 to 5
+DEPTHS = (1, 2, 2, 1)  # the depths of the trees of stages 2 to 5
 
 
 def conv_bn(channels_in, channels, kernel_size, stride=1):
@@ -20,6 +20,8 @@ def conv_bn(channels_in, channels, kernel_size, stride=1):
 
 
 class Block(nn.Module):
+    """Two convolutions, whose result is added to a shortcut that the caller passes."""
+
     def __init__(self, channels_in, channels, stride):
         super().__init__()
         self.conv1 = conv_bn(channels_in, channels, 3, stride)

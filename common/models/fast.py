@@ -13,7 +13,7 @@ from common.models.attention import CBAM, BilinearHead, squeeze_excitation
 SMALL = (32, 64, 128)  # widths of fast_small
 LOGITS_SCALE = 9  # the logits are divided by it
 RECORD_SCALE = 256  # and by this in the record that fast94 follows
-FILTERS = 24  # of the whitening: each of the 3 x 2 x 2 = 12 principal directions with both signs
+FILTERS = 24  # filters of the whitening: each of the 3 x 2 x 2 = 12 principal directions with both signs
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -107,7 +107,7 @@ def fast94(classes: int = 10) -> nn.Module:
     """
     network = FastNet((64, 256, 256), depth=2, classes=classes, momentum=1 - 0.5566, activation=F.silu)
     with torch.no_grad():
-        # as torch initializes the bias of a convolution with 12 inputs per output
+        # torch initializes the bias of a convolution with 12 inputs per output like this
         nn.init.uniform_(network.whitening.bias, -(12**-0.5), 12**-0.5)
         # the record has a standard deviation of 1 and divides its logits by another number
         network.fc.weight.mul_(LOGITS_SCALE / RECORD_SCALE / network.fc.weight.std())
@@ -140,6 +140,8 @@ def fast_small_cbam(classes: int = 10) -> nn.Module:
 
 
 class BilinearFastNet(FastNet):
+    """FastNet with bilinear pooling before its last layer."""
+
     def __init__(self, widths, depth, classes):
         super().__init__(widths, depth, classes)
         self.fc = BilinearHead(widths[-1], classes)

@@ -11,6 +11,8 @@ from common.models.dropout import Dropout
 
 
 class LeNet(nn.Module):
+    """Two convolutions and three linear layers, with dropout before the second linear layer."""
+
     def __init__(self, dropout, classes):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 6, 5)

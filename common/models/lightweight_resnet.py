@@ -12,6 +12,8 @@ from common.models.dropout import Dropout
 
 
 class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+
     def __init__(self, channels_in, channels, stride):
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, padding=1, bias=False)
@@ -31,6 +33,8 @@ class ResidualBlock(nn.Module):
 
 
 class LightweightResNet(nn.Module):
+    """A stem, three residual blocks, dropout and a linear layer."""
+
     def __init__(self, dropout, classes):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())

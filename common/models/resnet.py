@@ -13,6 +13,8 @@ from common.models.attention import CBAM, BilinearHead, squeeze_excitation
 
 
 class ResNet(resnet.ResNet):
+    """torchvision's ResNet with a stem for images of 32x32 pixels."""
+
     def __init__(self, block, layers, classes):
         super().__init__(block, layers, num_classes=classes)
         self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -67,6 +69,8 @@ def resnet18_cbam(classes: int = 10) -> nn.Module:
 
 
 class BilinearResNet(ResNet):
+    """ResNet with bilinear pooling before its last layer."""
+
     def __init__(self, block, layers, classes):
         super().__init__(block, layers, classes)
         self.fc = BilinearHead(self.fc.in_features, classes)

@@ -17,7 +17,7 @@ from common.support.errors import UserError, first_line, out_of_memory
 from common.support.files import atomic
 
 FRESH = "start over with --fresh"
-KINDS = {  # of what a checkpoint holds
+KINDS = {  # the type of each value that a checkpoint holds
     "epoch": int,
     "history": dict,
     "best_weights": dict | None,
@@ -103,6 +103,13 @@ def discard(path: Path) -> None:
         generation.unlink(missing_ok=True)
 
 
+def discard_all(folder: Path) -> None:
+    """Delete all .pt files in `folder` and below: checkpoints of both generations, and unfinished ones a kill left."""
+    for path in folder.rglob("*.pt"):
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
 def setting_changes(saved: dict, settings: dict) -> str:
     """Name each setting that is not as it was saved, with both values; empty where all are the same."""
     changed = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
@@ -122,6 +129,7 @@ class Checkpoint:
     read_only: bool = False
 
     def exists(self) -> bool:
+        """Return whether either generation exists to resume from."""
         return exists(self.path)
 
     def write(self, state, learner, batches, early_stopping) -> None:

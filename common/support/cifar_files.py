@@ -25,7 +25,10 @@ SAMPLE_FILES = {  # written by common/support/sample/make.py
     "train.bin": "1bde375ab64ecf105bad882f1372b1f0",
     "test.bin": "cde13d4fda8b222417a25a4728b716b0",
 }
-RECORD = 1 + 3 * 32 * 32  # bytes
+IMAGES_PER_FILE = 10_000
+TEST_IMAGES = IMAGES_PER_FILE
+TRAIN_IMAGES = (len(FILES) - 1) * IMAGES_PER_FILE
+RECORD_BYTES = 1 + 3 * 32 * 32
 LABELS = 10
 
 
@@ -58,11 +61,12 @@ def decode(raw: bytes) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: the bytes are not a whole number of records, or a label is not 0-9.
     """
-    if not raw or len(raw) % RECORD:
+    if not raw or len(raw) % RECORD_BYTES:
         raise UserError(
-            f"{len(raw)} bytes are not a whole number of CIFAR-10 records of {RECORD} bytes; download the file again"
+            f"{len(raw)} bytes are not a whole number of CIFAR-10 records of {RECORD_BYTES} bytes;"
+            " download the file again"
         )
-    records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD)
+    records = np.frombuffer(raw, np.uint8).reshape(-1, RECORD_BYTES)
     labels = records[:, 0].astype(np.int64)
     if labels.max() >= LABELS:
         raise UserError(f"label {labels.max()} in record {labels.argmax()} is out of range 0-9; this is not CIFAR-10")

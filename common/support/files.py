@@ -61,13 +61,6 @@ def is_temporary(path: str | Path) -> bool:
     return bool(match) and Path(match[1]).suffix == match[2]
 
 
-def clear_checkpoints(folder: str | Path) -> None:
-    """Delete all .pt files in `folder` and below: checkpoints of both generations, and what a kill left of one."""
-    for path in Path(folder).rglob("*.pt"):
-        if not path.is_dir():
-            path.unlink(missing_ok=True)
-
-
 @contextlib.contextmanager
 def locked(path: str | Path, wait: bool = True, busy: str = "another run is using it") -> Iterator[None]:
     """Hold an exclusive lock on the file `path` for the block.

@@ -16,13 +16,18 @@ CONVOLUTIONS = ("auto", "direct", "winograd")
 MATRIX = 4096
 
 
+def available_devices() -> dict[str, bool]:
+    """Return whether each torch device type is available here."""
+    return {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+
 def choose_device(name: str) -> str:
     """Return the torch device type for `auto`, `cpu`, `cuda` or `mps`.
 
     Raises:
         UsageError: the device is requested by name and not available.
     """
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    available = available_devices()
     if name == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if available[device])
     if not available[name]:

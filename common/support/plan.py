@@ -1,7 +1,7 @@
 """Estimate how long and in how much memory trainings run, from parameters and FLOPs: what --plan prints.
 
 These are orders of magnitude, for deciding what to start: expect a factor of two. The rate of the device is that of a
-large matrix product, measured here; a GPU that is not available is taken for an H100-class one.
+large matrix product, measured here; for a GPU that is not available it is that of an H100.
 
     python -m common.support.plan < PLANS    print the plans of several scripts and their total, as run_all.sh does
 """
@@ -13,25 +13,29 @@ import sys
 import torch
 
 from common import cli, tables
+from common.data import VALIDATION_SHARE
 from common.models import MODELS, forward_flops, parameter_count
 from common.support import machine
+from common.support.cifar_files import TEST_IMAGES, TRAIN_IMAGES
 
-IMAGES = {"quick": (1400, 500), "full": (50_000, 10_000)}  # for training and for testing
-HELD_OUT = 10  # one image of so many is held out for validation
-# FLOP/s of a large bf16 matrix product; its 3.35 TB/s of memory are why training reaches a third of it at best
+IMAGES = {"quick": (1400, 500), "full": (TRAIN_IMAGES, TEST_IMAGES)}  # (training images, test images)
+# FLOP/s of a large bf16 matrix product. Training reaches a third of it at best: memory has 3.35 TB/s only.
 H100 = 650e12
-SHARE = {"cpu": 0.85, "cuda": 0.3, "mps": 0.3}  # of that rate in a training step
-# seconds that a step takes at least: on a CPU for each member of a stack
+SHARE = {"cpu": 0.85, "cuda": 0.3, "mps": 0.3}  # the share of that rate that a training step reaches
+# the least seconds that a step takes: on a CPU for each member of a stack
 STEP = {"cpu": 1.2e-3, "cuda": 1e-3, "mps": 3e-3}
 WINOGRAD = 1.8  # speed of a whole step compared with direct convolutions: benchmarks/project3.md
-BACKWARD = 2  # FLOPs compared with the forward pass
+BACKWARD = 2  # the FLOPs of a backward pass, compared with the forward pass
 STATE = 12  # bytes per parameter: weight, gradient and momentum
 KEPT = 1.5  # some activations are kept in two forms
 BASE_MEMORY = {"cpu": 0.4e9, "cuda": 0.6e9, "mps": 0.4e9}  # bytes of libraries, CIFAR-10 and a CUDA context
 CPU_MATRIX = 2048  # large enough for a CPU to reach its rate
+# The last line of a plan, and how `main` finds the seconds in it
+TOTAL = "about {time} ({seconds:.0f} s; {source})"
+TOTAL_SECONDS = re.compile(r"about .+ \((\d+) s; ")
 
 
-def show(title: str, rows: list[dict], options: cli.Options) -> None:
+def show(title: str, rows: list[dict], scale: str, device: str) -> None:
     """Print a table of `rows` with their estimated time and memory, and their total. Nothing is trained.
 
     title: what is planned, such as the script. rows: one dict per job, with
@@ -46,8 +50,8 @@ def show(title: str, rows: list[dict], options: cli.Options) -> None:
         passes      optional: passes over the training images, where they are not the epochs (fewer pixels, part of one)
         speed       optional: speed compared with direct convolutions, such as WINOGRAD
     """
-    peak, source = rate(options.device)
-    costs = [cost(row, options.device, peak) for row in rows]
+    peak, source = rate(device)
+    costs = [cost(row, device, peak) for row in rows]
     table = [
         {
             "config": row["name"],
@@ -59,14 +63,14 @@ def show(title: str, rows: list[dict], options: cli.Options) -> None:
         for row, (seconds, memory) in zip(rows, costs)
     ]
     total = sum(seconds for seconds, _ in costs)
-    print(f"{title} at {options.scale} scale on {options.device}:\n\n{tables.markdown(table)}")
-    print(f"about {duration(total)} ({total:.0f} s; {source})\n", flush=True)
+    print(f"{title} at {scale} scale on {device}:\n\n{tables.markdown(table)}")
+    print(TOTAL.format(time=duration(total), seconds=total, source=source) + "\n", flush=True)
 
 
 def image_counts(scale: str, validation: bool) -> tuple[int, int, int]:
     """Return how many images a scale has for training, held out for validation, and for testing."""
     train, test = IMAGES[scale]
-    held_out = train // HELD_OUT if validation else 0
+    held_out = round(train * VALIDATION_SHARE) if validation else 0
     return train - held_out, held_out, test
 
 
@@ -105,8 +109,7 @@ def activation_count(network: torch.nn.Module) -> int:
 @functools.cache
 def rate(device: str) -> tuple[float, str]:
     """Return the FLOP/s of a large matrix product, and where that number is from."""
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not available[device]:
+    if not machine.available_devices()[device]:
         return H100, f"{device} is not available here: assuming an H100-class card with {H100 / 1e12:.0f} TFLOP/s"
     precision = machine.choose_precision("auto", device)
     flops = machine.matmul_flops(device, precision, *([CPU_MATRIX] if device == "cpu" else []))
@@ -125,7 +128,7 @@ def main() -> None:
     total = 0.0
     for line in sys.stdin:
         print(line, end="", flush=True)
-        if match := re.match(r"about .* \((\d+) s; ", line):
+        if match := TOTAL_SECONDS.match(line):
             total += float(match[1])
     print(f"total: about {duration(total)}")
 

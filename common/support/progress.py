@@ -33,14 +33,14 @@ class Progress:
             unit=unit,
             unit_scale=unit_scale,
             bar_format=None if unit_scale else BAR,
-            smoothing=0.3 if unit_scale else 0,  # of epochs the mean: resumed ones must not count as speed
+            smoothing=0.3 if unit_scale else 0,  # 0 averages over all epochs of this start
             miniters=0,
             dynamic_ncols=True,
             disable=self.plain or quiet,
         )
 
     def advance(self, count: float = 1, text: str = "", before: bool = False) -> None:
-        """Count on. before: this was done by an earlier start, so it does not count as speed."""
+        """Advance by `count`. before: an earlier start has done this, so it does not count as speed."""
         if not count or self.quiet:
             return
         self.done += count

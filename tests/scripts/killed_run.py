@@ -33,7 +33,7 @@ EPOCHS, BATCH_SIZE = 3, 10
 def main(folder, kill_at):
     torch.set_num_threads(1)
     train, test, _ = data.load("quick")
-    train, test = train[slice(135)], test[slice(50)]  # 14 steps an epoch, the last batch short
+    train, test = train[:135], test[:50]  # 14 steps an epoch, the last batch short
     digest = hashlib.sha256()
     steps = 0
     trainings = {

@@ -21,6 +21,7 @@ PER_CLASS = {"train.bin": 140, "test.bin": 50}
 
 
 def main():
+    """Write both files of the sample, and print their MD5s for SAMPLE_FILES."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 in any official form")
     train, test, _ = data.load("full", parser.parse_args().data)
