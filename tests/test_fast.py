@@ -121,7 +121,7 @@ def test_training_is_the_published_one_in_double_precision(sample, scaled, steps
     The scaling of gradients, which ours leaves out, changes a step by 2e-5 of it.
     """
     torch.manual_seed(0)
-    images = sample[0][slice(245)]  # 12 batches of 20, the short one left out
+    images = sample[0][:245]  # 12 batches of 20, the short one left out
     learner, batches, schedule = train.build("fast94", dataclasses.replace(RECORD, batch_size=20), 0, images)
     learner.model.double()
     learner._forward = lambda x, model: model(x.double())
@@ -174,7 +174,7 @@ def test_as_many_steps_as_published(count, length, steps):
 
 def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
     """`fit` takes these steps, sizes and learning rates, and no image comes twice in a pass."""
-    images = sample[0][slice(110)]
+    images = sample[0][:110]
     images = data.Dataset(images.images, torch.arange(110))  # a label names its image
     learner, batches, schedule = train.build("fast_small", dataclasses.replace(RECORD, batch_size=20), 0, images)
     seen, rates = [], []
@@ -196,7 +196,7 @@ def test_every_pass_is_shuffled_anew_and_the_last_ends_early(sample):
 
 def test_too_few_images_for_a_batch_are_refused(sample):
     with pytest.raises(UserError, match="60 images are fewer than a batch of 64"):
-        train.train("fast94", dataclasses.replace(RECORD, batch_size=64), 0, {"train": sample[0][slice(60)]})
+        train.train("fast94", dataclasses.replace(RECORD, batch_size=64), 0, {"train": sample[0][:60]})
 
 
 def test_jitter_color_is_a_loop_over_images():
@@ -212,7 +212,7 @@ def test_jitter_color_is_a_loop_over_images():
 def test_the_least_certain_fifth_gets_six_views(sample):
     """Its logits are exactly those of six views, all others exactly those of one."""
     torch.manual_seed(0)
-    model, images = MODELS["fast_small"]().eval(), sample[1][slice(250)]
+    model, images = MODELS["fast_small"]().eval(), sample[1][:250]
     plain = evaluation.predict(model, images, data.CIFAR10_STATS)
     six = evaluation.predict(evaluation.tta_mirror_translate(model), images, data.CIFAR10_STATS)
     uncertain = F.softmax(plain, 1).max(1).values.argsort()[:50]
@@ -226,7 +226,7 @@ def test_the_least_certain_fifth_gets_six_views(sample):
 
 def test_the_first_passes_have_small_images(sample):
     """So has half of the third pass, and nothing else changes; a resized image is Pillow's."""
-    recipe, images = dataclasses.replace(RECORD, batch_size=20), sample[0][slice(100)]
+    recipe, images = dataclasses.replace(RECORD, batch_size=20), sample[0][:100]
     batches, small = (
         train.build("fast_small", dataclasses.replace(recipe, low_res_epochs=passes), 0, images)[1]
         for passes in (0.0, 2.5)

@@ -158,7 +158,7 @@ def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypat
 
 
 def test_a_last_batch_of_one_image_is_refused(sample):
-    splits = {"train": sample[0][slice(41)]}
+    splits = {"train": sample[0][:41]}
     with pytest.raises(UserError, match="a last batch of one image"):
         train.train("dla34", Recipe(validation_split=False, patience=0, batch_size=20), 0, splits)
 
@@ -168,7 +168,7 @@ def test_a_last_batch_of_one_image_is_refused(sample):
 
 def test_alternating_flips(sample):
     """Every example comes once per pass; an image and its mirror image alternate."""
-    images = sample[0][slice(90)]
+    images = sample[0][:90]
     batches = fast.AlternatingFlips(images, 20, seed=3, stats=data.TUTORIAL_STATS)
     originals = data.normalize(images.images, data.TUTORIAL_STATS)
     keys = {image.numpy().tobytes(): (i, False) for i, image in enumerate(originals)}
@@ -191,7 +191,7 @@ def test_lookahead_is_its_definition(sample):
         return FastNet((8, 8, 8), depth=2, classes=10)
 
     def batches():
-        return data.Batches(sample[0][slice(240)], 20, seed=0, stats=data.CIFAR10_STATS)  # 12 steps
+        return data.Batches(sample[0][:240], 20, seed=0, stats=data.CIFAR10_STATS)  # 12 steps
 
     model, plain = network(), network().train()
     ours = Learner(model, fast.optimizer(model, recipe), hooks=[Lookahead(12)])

@@ -67,7 +67,7 @@ def test_accuracy_on_mixed_labels_counts_the_share():
 
 
 def test_labels_reach_the_loop_mixed_and_the_order_is_weighted(sample):
-    images = sample[0][slice(200)]
+    images = sample[0][:200]
     weights = policies.class_weights(images.labels)
     weights[images.labels == 0] = 0
     batches = data.Batches(images, 50, seed=0, stats=data.CIFAR10_STATS, mix=(augment.mixup,), weights=weights)
@@ -201,7 +201,7 @@ def test_the_mirror_view_is_averaged():
 
 
 def test_a_recipe_has_the_hooks_that_it_asks_for(sample):
-    images = sample[0][slice(100)]
+    images = sample[0][:100]
 
     def hooks(model, recipe):
         return build(model, dataclasses.replace(recipe, batch_size=20), 0, images)[0].hooks
@@ -216,7 +216,7 @@ def test_a_recipe_has_the_hooks_that_it_asks_for(sample):
 def test_the_average_is_taken_before_lookahead_pulls(sample):
     """As both act after a step, their order counts."""
     recipe = dataclasses.replace(RECIPES["fast95"], batch_size=20, ema=0.9)
-    learner, batches, _ = build("fast_small", recipe, 0, sample[0][slice(100)])
+    learner, batches, _ = build("fast_small", recipe, 0, sample[0][:100])
     lookahead = learner.hooks[-1]
     lookahead.slow = [torch.zeros_like(value) for value in lookahead.slow]
     lookahead.steps = len(batches)  # 5: the network is pulled towards zero after the last one
@@ -227,12 +227,12 @@ def test_the_average_is_taken_before_lookahead_pulls(sample):
 
 def test_a_contrastive_step_is_the_sum_of_both_losses(sample):
     recipe = Recipe(batch_size=20, loss="contrastive")
-    learner, batches, _ = build("lenet", recipe, 0, sample[0][slice(20)], Backend(compiled=True))
+    learner, batches, _ = build("lenet", recipe, 0, sample[0][:20], Backend(compiled=True))
     assert not learner.compiled
     ((x, y),) = batches
     state = torch.get_rng_state()
     loss = learner.step(x, y)
-    again = build("lenet", recipe, 0, sample[0][slice(20)])[0].model
+    again = build("lenet", recipe, 0, sample[0][:20])[0].model
     torch.set_rng_state(state)
     features = again.forward_features(x)
     cross_entropy = F.cross_entropy(again.forward_head(features), y, label_smoothing=0.1)

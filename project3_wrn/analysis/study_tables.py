@@ -1,6 +1,5 @@
 """The table that all studies share, results.csv: one row per run."""
 
-import numpy as np
 import torch
 
 from common import evaluation, tables
@@ -58,11 +57,7 @@ def percent_correct(scores, labels):
 
 def values_per_config(rows, field):
     """Return {config: float array over its seeds} of a column."""
-    values = {}
-    for row in rows:
-        if field in row:
-            values.setdefault(row["config"], []).append(row[field])
-    return {config: np.array(numbers) for config, numbers in values.items()}
+    return tables.group_by_config((row["config"], row[field]) for row in rows if field in row)
 
 
 def model_size(model):

@@ -54,7 +54,7 @@ def make_splits(recipe, train_set):
 
 def evaluation_sets(splits, test_set, scale):
     """Return what is evaluated after training: `splits`, with EVALUATED_TRAIN_IMAGES of "train" only, and "test"."""
-    return {**splits, "test": test_set, "train": splits["train"][slice(EVALUATED_TRAIN_IMAGES[scale])]}
+    return {**splits, "test": test_set, "train": splits["train"][: EVALUATED_TRAIN_IMAGES[scale]]}
 
 
 def predict_logits(learner, recipe, sets, device):
