@@ -9,7 +9,6 @@ from common.support import machine
 from common.support.errors import UserError
 from project3_wrn import runner
 from project3_wrn.method.recipes import CHOICES, RECIPES, Recipe, get_recipe
-from project3_wrn.method.train import check_recipe
 
 SEEDS = {"fast94": 5, "fast95": 3}  # seeds of these recipes at full scale; the others have 1
 QUICK = {**runner.QUICK, "tta_views": 1}
@@ -31,7 +30,8 @@ def parse(description, folder):
     """Return the Options of this process's command line.
 
     Raises:
-        UserError: the device is not available, or the model cannot be trained by the recipe.
+        UserError: the device is not available, or --optimizer does not fit the recipe. Whether the model can be trained
+            by the recipe is checked where it is planned or trained (runner.run_study).
     """
     args = make_parser(description).parse_args()
     model, recipe_name = choose_model(args)
@@ -42,8 +42,6 @@ def parse(description, folder):
     seeds = {"quick": 1, "full": SEEDS.get(recipe_name, 1)}
     shared = cli.resolve_options(args, folder, seeds, altered=altered, name=model)
     recipe = build_recipe(model, recipe_name, shared, changes)
-    if not args.redraw:
-        check_recipe(model, recipe)
     return Options(
         **vars(shared), model=model, recipe=recipe, recipe_name=recipe_name, gradcam_layer=args.gradcam_layer
     )
