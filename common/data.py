@@ -107,7 +107,7 @@ class Batches:
 
     Iterating yields (images float32 (B, 3, 32, 32), labels (B,)) on the dataset's device; the last batch may be short.
 
-    policy: a function of uint8 images (n, 3, 32, 32), applied before normalization.
+    policy: a function (uint8 images (n, 3, 32, 32), generator) -> images, applied before normalization.
     augment: a tuple of functions (images, generator) -> images, applied to normalized images.
     mix: a tuple of functions (images, labels, generator) -> (images, labels), applied to each batch; they may turn
         labels into probabilities (B, 10).
@@ -159,7 +159,7 @@ class Batches:
     def prepare(self, indices: torch.Tensor) -> torch.Tensor:
         """Return the uint8 images of these indices, ready to be normalized."""
         images = self.dataset.images[indices]
-        return self.policy(images) if self.policy else images
+        return self.policy(images, self.generator) if self.policy else images
 
     def state_dict(self) -> dict:
         """Return the state of the random numbers, between two passes."""

@@ -94,29 +94,6 @@ def test_the_confused_classes_are_moved_most(sample):
     assert torch.allclose(still, x, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", policies.POLICIES)
-def test_policies_draw_anew_for_every_few_images(sample, name):
-    one = sample[0].images[:1].expand(30 * policies.GROUP_SIZE, -1, -1, -1)
-    torch.manual_seed(0)
-    images = policies.auto_augment(name)(one)
-    assert images.shape == one.shape and images.dtype == torch.uint8
-    groups = images.view(30, policies.GROUP_SIZE, -1)
-    assert torch.equal(groups, groups[:, :1].expand_as(groups)) and len(groups[:, 0].unique(dim=0)) > 10
-    torch.manual_seed(0)
-    assert torch.equal(policies.auto_augment(name)(one), images)
-
-
-def test_random_erasing_fills_rectangles_of_half_of_the_images():
-    x = torch.ones(400 * policies.GROUP_SIZE, 3, 32, 32)
-    torch.manual_seed(0)
-    erased = policies.random_erasing(x, None) == 0
-    assert torch.equal(erased, erased[:, :1].expand_as(erased))  # the same in all channels
-    hit = erased[:, 0].flatten(1).any(1)
-    assert 0.4 < hit.float().mean() < 0.6
-    rows, columns = erased[hit, 0].any(2).sum(1), erased[hit, 0].any(1).sum(1)
-    assert torch.equal(erased[hit, 0].sum((1, 2)), rows * columns)
-
-
 # --- losses ---
 
 

@@ -1,51 +1,165 @@
-"""Augmentations that chapter 3 of the report proposes: torchvision's policies, and one for confusable classes."""
+"""Augmentations that chapter 3 of the report proposes, drawn for each image: policies, erasing, confused classes."""
 
 import functools
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
 from torchvision import transforms
 
-from common.data import CLASSES
+from common.data import CLASSES, IMAGE_SIZE
 from common.reported import CONFUSED_PAIRS
+from project3_wrn.method import image_operations
+from project3_wrn.method.image_operations import BLENDED, OPERATIONS
 
 CONFUSED = tuple(itertools.chain(*CONFUSED_PAIRS))
-GROUP_SIZE = 8  # this many images share a draw; one call per image takes five times as long
-POLICIES = {
-    "autoaugment": transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10),  # arXiv 1805.09501
-    "randaugment": transforms.RandAugment(),  # arXiv 1909.13719
-    "trivialaugment": transforms.TrivialAugmentWide(),  # arXiv 2103.10158
+SIGNED = OPERATIONS[1:10]  # their magnitudes are negative half of the time
+# random erasing: how often, shares of the area, height / width, and draws until the rectangle fits (arXiv 1708.04896)
+ERASED, AREAS, RATIOS, ATTEMPTS = 0.5, (0.02, 0.33), (0.3, 3.3), 10
+
+
+# --- policies: what they draw from ---
+
+
+def magnitudes(name, bins, wide=False):
+    """Return the magnitudes of an operation, as torchvision's policies have them; (0,) of one without.
+
+    wide: those of TrivialAugment, otherwise those of AutoAugment and RandAugment.
+    """
+    if name == "Posterize":
+        return [8 - round(step / ((bins - 1) / (6 if wide else 4))) for step in range(bins)]
+    if name == "Solarize":
+        return torch.linspace(255.0, 0.0, bins).tolist()
+    if name in ("ShearX", "ShearY"):
+        highest = 0.99 if wide else 0.3
+    elif name in ("TranslateX", "TranslateY"):
+        highest = 32.0 if wide else 150.0 / 331.0 * IMAGE_SIZE
+    elif name == "Rotate":
+        highest = 135.0 if wide else 30.0
+    elif name in BLENDED:
+        highest = 0.99 if wide else 0.9
+    else:
+        return [0.0]
+    return torch.linspace(0.0, highest, bins).tolist()
+
+
+def with_signs(name, magnitude):
+    """Return the two moves of an operation, of which either is drawn half of the time."""
+    return [(name, -magnitude if name in SIGNED else magnitude), (name, magnitude)]
+
+
+def randaugment_moves(magnitude=9, bins=31):
+    """Return the moves of RandAugment (arXiv 1909.13719), all equally probable: each operation at one magnitude."""
+    moves = []
+    for name in OPERATIONS[:-1]:  # without Invert
+        values = magnitudes(name, bins)
+        moves += with_signs(name, values[magnitude] if len(values) > 1 else values[0])
+    return moves
+
+
+def trivialaugment_moves(bins=31):
+    """Return the moves of TrivialAugment (arXiv 2103.10158), all equally probable: each operation at any magnitude."""
+    moves = []
+    for name in OPERATIONS[:-1]:
+        values = magnitudes(name, bins, wide=True)
+        for value in values if len(values) > 1 else values * bins:
+            moves += with_signs(name, value)
+    return moves
+
+
+def autoaugment_moves(bins=10):
+    """Return AutoAugment's moves for CIFAR-10 (arXiv 1805.09501) and their probabilities, two after another per policy.
+
+    The moves of step s of sub-policy i are the rows 4 i + 2 s and 4 i + 2 s + 1.
+    """
+    policies = transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10).policies
+    moves, chances = [], []
+    for name, chance, magnitude in itertools.chain(*policies):
+        values = magnitudes(name, bins)
+        moves += with_signs(name, values[magnitude] if magnitude is not None else 0.0)
+        chances.append(chance)
+    return moves, chances
+
+
+# --- policies: what they draw ---
+
+
+AUTOAUGMENT, CHANCES = autoaugment_moves()
+MOVES = {
+    "autoaugment": [*AUTOAUGMENT, ("Identity", 0.0)],
+    "randaugment": randaugment_moves(),
+    "trivialaugment": trivialaugment_moves(),
 }
 
 
-def auto_augment(name):
-    """Return the policy `name` as a function of uint8 images (N, 3, 32, 32).
+@functools.cache
+def _table(name, device):
+    """Return the Moves of a policy on a device, copied there once: a copy makes the host wait for a GPU."""
+    return image_operations.tabulate(MOVES[name], device, IMAGE_SIZE)
 
-    It computes on the CPU, where the many small operations of torchvision's policies are fastest.
-    """
 
-    def augment(images):
-        return apply_in_groups(POLICIES[name], images.cpu()).to(images.device)
+@functools.cache
+def _chances(device):
+    """Return the probabilities of AutoAugment's moves (sub-policies, 2) on a device."""
+    return torch.tensor(CHANCES, device=device).view(-1, 2)
 
-    return augment
+
+def equally_often(name, steps, images, generator):
+    """Change each image `steps` times by a move of its own; all moves of the policy are equally probable."""
+    table = _table(name, images.device)
+    for _ in range(steps):
+        rows = torch.randint(len(table.bits), (len(images),), generator=generator, device=images.device)
+        images = image_operations.apply(images, table[rows])
+    return images
+
+
+def autoaugment(images, generator):
+    """Change each image by a sub-policy of its own: two moves, each with a probability."""
+    table, chances = _table("autoaugment", images.device), _chances(images.device)
+    policy = torch.randint(len(chances), (len(images),), generator=generator, device=images.device)
+    drawn = torch.rand(2, len(images), generator=generator, device=images.device)
+    signs = torch.randint(2, (2, len(images)), generator=generator, device=images.device)
+    for step in range(2):
+        rows = torch.where(drawn[step] <= chances[policy, step], 4 * policy + 2 * step + signs[step], 4 * len(chances))
+        images = image_operations.apply(images, table[rows])
+    return images
+
+
+# functions of uint8 images (N, 3, 32, 32) and a generator
+POLICIES = {
+    "autoaugment": autoaugment,
+    "randaugment": functools.partial(equally_often, "randaugment", 2),
+    "trivialaugment": functools.partial(equally_often, "trivialaugment", 1),
+}
+
+
+# --- others ---
 
 
 def random_erasing(x, generator):
     """Fill a random rectangle of half of the images with 0, the mean color (arXiv 1708.04896).
 
-    torchvision draws from torch's global generator; `generator` is not used.
+    As in torchvision, of ATTEMPTS draws the first whose rectangle is smaller than the image counts.
     """
-    return apply_in_groups(transforms.RandomErasing(p=0.5), x)
-
-
-def apply_in_groups(transform, images):
-    """Call torchvision's transform once for every GROUP_SIZE images of a shuffled batch.
-
-    It draws once per call, so these images share the operation and its strength; every image still gets each operation
-    equally often.
-    """
-    return torch.cat([transform(group) for group in images.split(GROUP_SIZE)])
+    n, _, height, width = x.shape
+    hit, corner_row, corner_column = torch.rand(3, n, generator=generator, device=x.device)
+    area, ratio = torch.rand(2, ATTEMPTS, n, generator=generator, device=x.device)
+    area = height * width * (AREAS[0] + (AREAS[1] - AREAS[0]) * area)
+    low, high = (math.log(value) for value in RATIOS)
+    ratio = (low + (high - low) * ratio).exp()
+    rows, columns = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (rows < height) & (columns < width)
+    first = fits.int().argmax(0, keepdim=True)
+    rows, columns = (size.gather(0, first)[0] for size in (rows, columns))
+    hit = (hit < ERASED) & fits.any(0)
+    top = (corner_row * (height - rows + 1)).floor()
+    left = (corner_column * (width - columns + 1)).floor()
+    row = torch.arange(height, device=x.device).view(1, 1, -1, 1)
+    column = torch.arange(width, device=x.device)
+    top, left, rows, columns, hit = (value.view(-1, 1, 1, 1) for value in (top, left, rows, columns, hit))
+    inside = (row >= top) & (row < top + rows) & (column >= left) & (column < left + columns)
+    return x.masked_fill(inside & hit, 0)
 
 
 def targeted_augmentation(x, y, generator, degrees=15.0, scale=0.1, color=0.2, chance=0.5, others=0.5):
@@ -57,7 +171,8 @@ def targeted_augmentation(x, y, generator, degrees=15.0, scale=0.1, color=0.2, c
     class in training, and the network predicts every test image, which has no traces, as one of the other classes. So
     some images of all classes are changed, and some of all classes are not.
     """
-    chances = torch.where(torch.isin(y, _confused(x.device)), chance, chance * others)
+    labels = y.argmax(1) if y.is_floating_point() else y
+    chances = torch.where(torch.isin(labels, _confused(x.device)), chance, chance * others)
     picked, turn, size, contrast, light = torch.rand(5, len(x), generator=generator, device=x.device)
     turn, size, contrast, light = (value * 2 - 1 for value in (turn, size, contrast, light))
     angle, size = torch.deg2rad(turn * degrees), 1 + size * scale

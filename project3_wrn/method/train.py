@@ -257,7 +257,7 @@ def preparation(recipe, train_set):
     mix += [MIXING[recipe.mixing]] if recipe.mixing != "none" else []
     return {
         "stats": data.CIFAR10_STATS,
-        "policy": policies.auto_augment(recipe.auto_augment) if recipe.auto_augment != "none" else None,
+        "policy": policies.POLICIES.get(recipe.auto_augment),
         "augment": tuple(steps),
         "mix": tuple(mix),
         "weights": policies.class_weights(train_set.labels) if recipe.class_weighted_sampling else None,
