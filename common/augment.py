@@ -108,6 +108,11 @@ def cutmix(x: torch.Tensor, y: torch.Tensor, generator: torch.Generator) -> tupl
 
 
 def shared_labels(y: torch.Tensor, other: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-    """Return probabilities (N, 10): `share` (N,) of each label in `y`, the rest of the one in `other`."""
-    one_hot = torch.eye(LABELS, device=y.device)
-    return torch.lerp(one_hot[other], one_hot[y], share[:, None])
+    """Return probabilities (N, 10): `share` (N,) of each label in `y`, the rest of the one in `other`.
+
+    y, other: labels (N,) or their probabilities (N, 10).
+    """
+    mine, others = (
+        labels if labels.is_floating_point() else torch.eye(LABELS, device=y.device)[labels] for labels in (y, other)
+    )
+    return torch.lerp(others, mine, share[:, None])

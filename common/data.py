@@ -25,17 +25,23 @@ CIFAR10_STATS: Stats = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images uint8 (N, 3, 32, 32) and their labels int64 (N,)."""
+    """Images uint8 (N, 3, 32, 32) and their labels int64 (N,).
+
+    targets: probabilities (N, 10) that Batches yields in place of the labels, or None.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
+    targets: torch.Tensor | None = None
 
     def __getitem__(self, indices) -> "Dataset":
-        return Dataset(self.images[indices], self.labels[indices])
+        targets = None if self.targets is None else self.targets[indices]
+        return Dataset(self.images[indices], self.labels[indices], targets)
 
     def to(self, device: torch.device | str) -> "Dataset":
         """Return the same images and labels on `device`."""
-        return Dataset(self.images.to(device), self.labels.to(device))
+        targets = None if self.targets is None else self.targets.to(device)
+        return Dataset(self.images.to(device), self.labels.to(device), targets)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,6 +112,7 @@ class Batches:
     """Passes over a dataset, each in a new random order and with every example once.
 
     Iterating yields (images float32 (B, 3, 32, 32), labels (B,)) on the dataset's device; the last batch may be short.
+    A dataset with targets has these probabilities (B, 10) for labels.
 
     policy: a function (uint8 images (n, 3, 32, 32), generator) -> images, applied before normalization.
     augment: a tuple of functions (images, generator) -> images, applied to normalized images.
@@ -142,11 +149,12 @@ class Batches:
         return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        labels = self.dataset.labels if self.dataset.targets is None else self.dataset.targets
         for block in self._order().split(max(1, self.BLOCK // self.batch_size) * self.batch_size):
             x = normalize(self.prepare(block), self.stats)
             for augment in self.augment:
                 x = augment(x, self.generator)
-            for batch in zip(x.split(self.batch_size), self.dataset.labels[block].split(self.batch_size)):
+            for batch in zip(x.split(self.batch_size), labels[block].split(self.batch_size)):
                 for mix in self.mix:
                     batch = mix(*batch, self.generator)
                 yield batch

@@ -46,11 +46,27 @@ def cosine(epoch: float, epochs: int) -> float:
     return (1 + math.cos(math.pi * int(epoch) / epochs)) / 2
 
 
-def warm_cosine(warmup: int) -> Schedule:
-    """Return a schedule: a linear rise over `warmup` epochs, step by step, then `cosine` over the others."""
+def step_decay(epoch: float, epochs: int, every: float = 0.3, factor: float = 0.1) -> float:
+    """Return `factor` to the power of the steps so far; there is one every `every` of all epochs, as in torch's StepLR.
+
+    The defaults are those of ImageNet's networks: every 30 epochs to a tenth.
+    """
+    return factor ** (int(epoch) // max(1, round(every * epochs)))
+
+
+def multistep_decay(epoch: float, epochs: int, milestones: Sequence[float] = (0.3, 0.6, 0.8), factor: float = 0.2) -> float:
+    """Return `factor` to the power of the milestones so far, shares of all epochs, as in torch's MultiStepLR.
+
+    The defaults are those of Wide ResNets (arXiv 1605.07146): of 200 epochs the 60th, 120th and 160th, each to a fifth.
+    """
+    return factor ** sum(int(epoch) >= round(share * epochs) for share in milestones)
+
+
+def warm(after: Schedule, warmup: int) -> Schedule:
+    """Return a schedule: a linear rise over `warmup` epochs, step by step, then `after` over the others."""
 
     def schedule(epoch, epochs):
-        return epoch / warmup if epoch < warmup else cosine(epoch - warmup, epochs - warmup)
+        return epoch / warmup if epoch < warmup else after(epoch - warmup, epochs - warmup)
 
     return schedule
 

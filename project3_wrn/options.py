@@ -70,14 +70,15 @@ def make_parser(description):
 
 def field_arguments(field):
     """Return argparse's arguments for one field of a recipe."""
-    names = {"True": "yes", "False": "no"}
+    names = {"True": "yes", "False": "no", "None": "the network's own"}
     default = names.get(str(field.default), field.default)
     arguments = {"help": f"{field.metadata['help']} (report: {default})".replace("%", "%%")}
     if isinstance(field.default, bool):
         return arguments | {"action": argparse.BooleanOptionalAction}
     if field.name in CHOICES:
         return arguments | {"choices": CHOICES[field.name]}
-    return arguments | {"type": non_negative(type(field.default)), "metavar": "X"}
+    kind = float if field.default is None else type(field.default)
+    return arguments | {"type": non_negative(kind), "metavar": "X"}
 
 
 def non_negative(kind):

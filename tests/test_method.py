@@ -76,7 +76,7 @@ def test_models_and_recipes_that_do_not_fit():
         ({"crop": 40}, "--crop 40"),
         ({"tta_views": 3}, "--tta-views"),
         ({"loss": "focl"}, "--loss focl is not one of cross_entropy, focal"),
-        ({"optimizer": "adam"}, "--optimizer adam"),
+        ({"optimizer": "adan"}, "--optimizer adan is not one of sgd, adam"),
         ({"epochs": 0}, "--epochs 0"),
         ({"peak_fraction": 0.5}, "--peak-fraction is for the fast recipes"),
         ({"validation_split": False}, "early stopping needs a validation set"),

@@ -48,7 +48,7 @@ def test_every_field_is_a_flag_that_changes_it(parse, run_in_process):
             value = next(choice for choice in CHOICES[name] if choice not in (field.default, "muon"))
             flags = [flag, value]
         else:
-            value = changed.get(name, {int: 1, float: 0.5}[type(field.default)])
+            value = changed.get(name, 1 if isinstance(field.default, int) else 0.5)
             value = {"low_res_size": 16, "tta_views": 2}.get(name, value)
             flags = [flag, str(value)]
         if name in FAST_ONLY:

@@ -86,7 +86,7 @@ def test_progress_is_reported_within_an_epoch(sample, capsys, monkeypatch):
 
 def test_the_warm_cosine_rises_then_falls():
     """Epochs done -> factor: linear up to the end of the warm-up, where the cosine begins."""
-    schedule = training.warm_cosine(5)
+    schedule = training.warm(training.cosine, 5)
     assert [schedule(epoch, 25) for epoch in (0, 2.5, 5, 15)] == pytest.approx([0, 0.5, 1, 0.5])
     assert all(schedule(5 + epoch, 25) == training.cosine(epoch, 20) for epoch in range(20))
 

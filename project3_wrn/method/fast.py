@@ -126,14 +126,25 @@ class AlternatingFlips(Batches):
 
     passes: the length of a training, which may be a fraction: then the last pass ends early. 0: there is no end.
     drop_last: leave the last batch of a pass out if it is short.
+    flip: whether they are; without it no image is mirrored.
     low_res_size, low_res_passes: pixels per side of the images in the first steps, and in how many passes.
     """
 
     def __init__(
-        self, dataset, batch_size, *, seed, passes=0, drop_last=False, low_res_size=0, low_res_passes=0, **how
+        self,
+        dataset,
+        batch_size,
+        *,
+        seed,
+        passes=0,
+        drop_last=False,
+        low_res_size=0,
+        low_res_passes=0,
+        flip=True,
+        **how,
     ):
         super().__init__(dataset, batch_size, seed=seed, **how)
-        self.drop_last = drop_last
+        self.drop_last, self.flip = drop_last, flip
         self.steps = math.ceil(passes * len(self))
         self.low_res_size, self.low_res_steps = low_res_size, math.ceil(low_res_passes * len(self))
         self.passes_done = 0
@@ -145,6 +156,8 @@ class AlternatingFlips(Batches):
 
     def prepare(self, indices):
         images = super().prepare(indices)
+        if not self.flip:
+            return images
         mirrored = self.mirrored[indices] ^ (self.passes_done % 2 == 1)
         return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
 

@@ -7,10 +7,28 @@ import torch.nn.functional as F
 def focal(logits, y, gamma=2.0, label_smoothing=0.0):
     """Return cross-entropy with each class's term times (1 - p) ** gamma (Lin et al., arXiv 1708.02002, equation 4)."""
     log_p = F.log_softmax(logits, 1)
-    classes = logits.shape[1]
-    targets = y if y.is_floating_point() else torch.eye(classes, device=y.device)[y]
-    targets = targets * (1 - label_smoothing) + label_smoothing / classes
+    targets = smooth(y, logits.shape[1], label_smoothing)
     return -(targets * (1 - log_p.exp()) ** gamma * log_p).sum(1).mean()
+
+
+def multi_label(logits, y, label_smoothing=0.0):
+    """Return the sum over the classes of binary cross-entropies, for multi-label classification (section 2.6).
+
+    Each class has a sigmoid of its own, so that an image may have several classes, or none. The targets of smoothing
+    are those of cross-entropy. A softmax of these logits is the probability of each class, given that exactly one of
+    them is right; the most probable class is the same.
+    """
+    return (
+        F.binary_cross_entropy_with_logits(logits, smooth(y, logits.shape[1], label_smoothing), reduction="none")
+        .sum(1)
+        .mean()
+    )
+
+
+def smooth(y, classes, label_smoothing):
+    """Return probabilities (B, classes) of labels or probabilities y, of which `label_smoothing` is spread evenly."""
+    targets = y if y.is_floating_point() else torch.eye(classes, device=y.device)[y]
+    return targets * (1 - label_smoothing) + label_smoothing / classes
 
 
 def ohem(logits, y, share=0.7, label_smoothing=0.0):

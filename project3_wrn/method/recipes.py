@@ -47,13 +47,22 @@ class Recipe:
     epochs: int = option(100, "passes over the training images")
     last_epoch_fraction: float = option(1.0, "fraction of the last epoch that is trained (fast recipes)")
     batch_size: int = option(256, "images per step")
-    optimizer: str = option("sgd", "optimizer; muon is for the fast recipes, which have their own")
+    optimizer: str = option(
+        "sgd", "optimizer; adam has weight decay in the loss, adamw in the update; muon is for the fast recipes"
+    )
     lr: float = option(0.1, "highest learning rate")
-    warmup: int = option(0, "epochs in which the learning rate rises from 0, before the cosine")
+    warmup: int = option(0, "epochs in which the learning rate rises from 0, before the schedule")
+    schedule: str = option(
+        "cosine",
+        "how the learning rate falls: step is to a tenth every 30% of the epochs, "
+        "multistep to a fifth at 30, 60 and 80%",
+    )
     momentum: float = option(0.9, "momentum of SGD and Muon")
     weight_decay: float = option(1e-3, "weight decay")
+    dropout: float | None = option(None, "probability of dropout, in a network that has it")
     label_smoothing: float = option(0.1, "probability mass that is spread over all classes")
     crop: int = option(4, "pixels of padding around which images are cropped at random; 0 for no cropping")
+    flip: bool = option(True, "mirror images at random")
     cutout: int = option(12, "side of the square that is masked, in pixels; 0 for none")
     brightness: float = option(0.0, "largest random change of brightness, in the pixels' standard deviations")
     contrast: float = option(0.0, "largest random change of contrast: a factor of 1 plus or minus this")
@@ -71,6 +80,8 @@ class Recipe:
     targeted_augmentation: bool = option(False, "rotate, scale and jitter images of the confusable classes more often")
     class_weighted_sampling: bool = option(False, "draw images of the confusable classes more often")
     loss: str = option("cross_entropy", "training loss")
+    focal_gamma: float = option(2.0, "exponent of the focal loss")
+    soft_labels: float = option(0.0, "share of label_audit.py's probabilities in the labels; 0 for none")
     ema: float = option(0.0, "decay per step of an average of the weights, which is evaluated instead; 0 for none")
     tta_views: int = option(1, "views per test image whose logits are averaged: 1, 2 (mirrored) or 6 (also moved)")
     tta_fraction: float = option(1.0, "fraction of the images, the least certain ones, that get all these views")
@@ -82,11 +93,15 @@ class Recipe:
 
 
 CHOICES = {  # values of the fields that are text
-    "optimizer": ("sgd", "adamw", "muon"),
+    "optimizer": ("sgd", "adam", "adamw", "muon"),
+    "schedule": ("cosine", "step", "multistep"),
     "auto_augment": ("none", "autoaugment", "randaugment", "trivialaugment"),
     "mixing": ("none", "mixup", "cutmix"),
-    "loss": ("cross_entropy", "focal", "ohem", "contrastive"),
+    "loss": ("cross_entropy", "focal", "ohem", "multi_label", "contrastive"),
 }
+
+# They act on test images only: runs that differ in nothing else train the same network.
+TEST_TIME_FIELDS = ("tta_views", "tta_fraction")
 
 
 def fast_recipe(epochs, lr, weight_decay=0.0153, crop=2, cutout=0, peak_fraction=0.23, final_lr_fraction=0.07):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -13,15 +14,16 @@ from common import augment, data, evaluation, winograd
 from common.learners import Learner
 from common.models import MODELS
 from common.support.errors import UserError
-from common.training import EarlyStopping, cosine, fit, warm_cosine
-from project3_wrn.method import fast, losses, policies
+from common.training import EarlyStopping, cosine, fit, multistep_decay, step_decay, warm
+from project3_wrn.method import fast, losses, policies, soft_labels
 from project3_wrn.method.distributed import DistributedLearner, broadcast_from_main, is_main_process
 from project3_wrn.method.hooks import EMA, Lookahead, WhiteningBias
 from project3_wrn.method.recipes import CHOICES, Fast, Recipe
 
 EVALUATED_TRAIN_IMAGES = {"quick": 200, "full": 10_000}  # number that is evaluated after training
 # limits of the recipe's fields
-FROM_0_BELOW_1 = ("momentum", "ema", "label_smoothing")
+FROM_0_BELOW_1 = ("momentum", "ema", "label_smoothing", "dropout")
+FROM_0_UP_TO_1 = ("soft_labels",)
 ABOVE_0_UP_TO_1 = ("last_epoch_fraction", "tta_fraction")
 LIMITS = {
     "crop": (0, data.IMAGE_SIZE - 1),
@@ -30,6 +32,9 @@ LIMITS = {
 }
 FAST_ONLY = ("last_epoch_fraction", "low_res_epochs", "low_res_size", "peak_fraction", "final_lr_fraction")
 MIXING = {"mixup": augment.mixup, "cutmix": augment.cutmix}
+SCHEDULES = {"cosine": cosine, "step": step_decay, "multistep": multistep_decay}
+ADAM = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+WHOLE_LABELS = ("ohem", "contrastive")  # losses that need them
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,13 @@ class Backend:
 def make_splits(recipe, train_set):
     """Return what is trained on and what selects the epoch: {"train": Dataset, "val": Dataset}.
 
-    Without a validation split in the recipe there is no "val".
+    Without a validation split in the recipe there is no "val". With soft labels "train" has targets.
+
+    Raises:
+        UserError: the recipe has soft labels, and label_audit.py has not made them.
     """
+    if recipe.soft_labels:
+        train_set = soft_labels.add_targets(train_set, recipe.soft_labels)
     if not recipe.validation_split:
         return {"train": train_set}
     train, val = data.train_val_split(train_set.labels)
@@ -81,20 +91,32 @@ def check_recipe(model, recipe):
             trainable = hasattr(MODELS[model](), "whitening")
         if not trainable:
             raise UserError(f"the fast recipes train fast94 and its like, not {model}; use --recipe report for it")
-        if recipe.optimizer == "adamw" or recipe.warmup or not recipe.momentum:
+        own_schedule = recipe.warmup or recipe.schedule != Recipe.schedule
+        if recipe.optimizer in ("adam", "adamw") or own_schedule or not recipe.momentum:
             raise UserError(
                 "the fast recipes have their own schedule and SGD or Muon with momentum; leave out --optimizer, "
-                "--warmup and --momentum"
+                "--schedule, --warmup and --momentum"
             )
     else:
         if recipe.optimizer == "muon":
-            raise UserError("Muon is for the fast recipes; use --optimizer sgd or adamw")
+            raise UserError("Muon is for the fast recipes; use --optimizer sgd, adam or adamw")
         if ignored := [name for name in FAST_ONLY if getattr(recipe, name) != getattr(Recipe(), name)]:
             raise UserError(f"{_flag(ignored[0])} is for the fast recipes; leave it out")
     if recipe.patience and not recipe.validation_split:
         raise UserError("early stopping needs a validation set; give --patience 0, or --validation-split")
-    if recipe.mixing != "none" and recipe.loss in ("ohem", "contrastive"):
-        raise UserError(f"--loss {recipe.loss} needs whole labels, and --mixing {recipe.mixing} mixes them; drop one")
+    if recipe.loss in WHOLE_LABELS and (recipe.mixing != "none" or recipe.soft_labels):
+        other = f"--mixing {recipe.mixing}" if recipe.mixing != "none" else "--soft-labels"
+        raise UserError(f"--loss {recipe.loss} needs whole labels, and {other} mixes them; drop one")
+    if recipe.focal_gamma != Recipe.focal_gamma and recipe.loss != "focal":
+        raise UserError("--focal-gamma is for --loss focal; leave it out")
+    if recipe.dropout is not None and not has_dropout(model):
+        able = ", ".join(filter(has_dropout, MODELS))
+        raise UserError(f"{model} has no dropout; leave --dropout out, or choose one of {able}")
+
+
+def has_dropout(model):
+    """Return whether the probability of dropout of this network can be chosen."""
+    return "dropout" in inspect.signature(MODELS[model]).parameters
 
 
 def _check_values(recipe):
@@ -107,8 +129,11 @@ def _check_values(recipe):
         if getattr(recipe, name) < 1:
             raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: from 1")
     for name in FROM_0_BELOW_1:
-        if not 0 <= getattr(recipe, name) < 1:
+        if not 0 <= (getattr(recipe, name) or 0) < 1:
             raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: from 0, below 1")
+    for name in FROM_0_UP_TO_1:
+        if not 0 <= getattr(recipe, name) <= 1:
+            raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: from 0, up to 1")
     for name in ABOVE_0_UP_TO_1:
         if not 0 < getattr(recipe, name) <= 1:
             raise UserError(f"{_flag(name)} {getattr(recipe, name)} is out of range: above 0, up to 1")
@@ -189,7 +214,8 @@ def build(model, recipe, seed, train_set, backend=Backend()):
     """Return (learner, batches of `train_set`, schedule of the learning rate) at the start of a training."""
     check_recipe(model, recipe)
     torch.manual_seed(seed)
-    network = MODELS[model]().to(train_set.images.device).to(memory_format=torch.channels_last)
+    options = {} if recipe.dropout is None else {"dropout": recipe.dropout}
+    network = MODELS[model](**options).to(train_set.images.device).to(memory_format=torch.channels_last)
     if backend.convolutions == "winograd":
         winograd.use(network)
     if hasattr(network, "whitening"):
@@ -205,6 +231,7 @@ def build(model, recipe, seed, train_set, backend=Backend()):
             drop_last=recipe.fast.drop_last,
             low_res_size=recipe.low_res_size,
             low_res_passes=recipe.low_res_epochs,
+            flip=recipe.flip,
             **prepared,
         )
         learner = build_learner(network, fast.optimizer(network, recipe), recipe, batches, backend)
@@ -220,7 +247,8 @@ def build(model, recipe, seed, train_set, backend=Backend()):
         return learner, batches, schedule
     batches = data.Batches(train_set, recipe.batch_size, seed=seed, **prepared)
     learner = build_learner(network, optimizer(network, recipe), recipe, batches, backend)
-    return learner, batches, warm_cosine(recipe.warmup) if recipe.warmup else cosine
+    schedule = SCHEDULES[recipe.schedule]
+    return learner, batches, warm(schedule, recipe.warmup) if recipe.warmup else schedule
 
 
 def build_learner(network, optimizer, recipe, batches, backend):
@@ -248,7 +276,8 @@ def preparation(recipe, train_set):
     # the report crops the picture, as torchvision's RandomCrop does: it pads with black, not with the mean color
     pads = {"mode": "reflect"} if recipe.fast else {"fill": data.black(data.CIFAR10_STATS, train_set.images.device)}
     steps = [functools.partial(augment.random_crop, padding=recipe.crop, **pads)] if recipe.crop else []
-    steps += [] if recipe.fast else [augment.random_flip]  # a fast recipe's batches flip themselves
+    # a fast recipe's batches flip themselves
+    steps += [augment.random_flip] if recipe.flip and not recipe.fast else []
     steps += [augment.Cutout(recipe.cutout)] if recipe.cutout else []
     if recipe.brightness or recipe.contrast:
         steps += [functools.partial(augment.jitter_color, brightness=recipe.brightness, contrast=recipe.contrast)]
@@ -267,16 +296,19 @@ def preparation(recipe, train_set):
 def optimizer(network, recipe):
     """Return the optimizer of a recipe that is not fast."""
     decay = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
-    if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), **decay)
+    if recipe.optimizer in ADAM:
+        return ADAM[recipe.optimizer](network.parameters(), **decay)
     return torch.optim.SGD(network.parameters(), momentum=recipe.momentum, **decay)
 
 
 def build_loss(recipe):
     """Return the recipe's loss, as a Learner takes it."""
-    cross_entropy = functools.partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
-    if recipe.loss == "focal":
-        return functools.partial(losses.focal, label_smoothing=recipe.label_smoothing)
-    if recipe.loss == "ohem":
-        return functools.partial(losses.ohem, label_smoothing=recipe.label_smoothing)
-    return losses.Contrastive(cross_entropy) if recipe.loss == "contrastive" else cross_entropy
+    smoothing = {"label_smoothing": recipe.label_smoothing}
+    cross_entropy = functools.partial(F.cross_entropy, **smoothing)
+    return {
+        "cross_entropy": cross_entropy,
+        "focal": functools.partial(losses.focal, gamma=recipe.focal_gamma, **smoothing),
+        "ohem": functools.partial(losses.ohem, **smoothing),
+        "multi_label": functools.partial(losses.multi_label, **smoothing),
+        "contrastive": losses.Contrastive(cross_entropy),
+    }[recipe.loss]
