@@ -54,7 +54,9 @@ def step_decay(epoch: float, epochs: int, every: float = 0.3, factor: float = 0.
     return factor ** (int(epoch) // max(1, round(every * epochs)))
 
 
-def multistep_decay(epoch: float, epochs: int, milestones: Sequence[float] = (0.3, 0.6, 0.8), factor: float = 0.2) -> float:
+def multistep_decay(
+    epoch: float, epochs: int, milestones: Sequence[float] = (0.3, 0.6, 0.8), factor: float = 0.2
+) -> float:
     """Return `factor` to the power of the milestones so far, shares of all epochs, as in torch's MultiStepLR.
 
     The defaults are those of Wide ResNets (arXiv 1605.07146): of 200 epochs the 60th, 120th and 160th, each to a fifth.

@@ -11,7 +11,9 @@ from common import data
 from common.models import MODELS, forward_flops, parameter_count
 from common.models.dropout import Dropout
 from common.models.fast import Whitening
+from common.models.parts import CONFUSED, PARTS, PartsHead
 from common.models.wrn import WideBlock, WideResNet
+from common.reported import CONFUSED_PAIRS
 
 FACTS = {  # parameters, FLOPs of a forward pass, shape of the last feature maps
     "lenet": (62_006, 1_303_440, (16, 5, 5)),
@@ -31,15 +33,20 @@ FACTS = {  # parameters, FLOPs of a forward pass, shape of the last feature maps
     "resnet18_se": (11_263_042, 1_111_019_520, (512, 4, 4)),
     "resnet18_cbam": (11_263_826, 1_111_726_720, (512, 4, 4)),
     "resnet18_bilinear": (11_242_634, 1_112_096_768, (512, 4, 4)),
+    "resnet18_spatial": (11_174_746, 1_111_378_560, (512, 4, 4)),
+    "resnet18_parts": (11_251_540, 1_261_879_416, (640, 4, 4)),
     "fast_small": (294_360, 39_774_784, (128, 3, 3)),
     "fast_small_se": (297_416, 39_780_416, (128, 3, 3)),
     "fast_small_cbam": (297_710, 39_841_516, (128, 3, 3)),
     "fast_small_bilinear": (342_306, 40_075_328, (128, 3, 3)),
+    "fast_small_spatial": (294_654, 39_830_252, (128, 3, 3)),
+    "fast_small_parts": (314_658, 48_081_592, (192, 3, 3)),
 }
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_counts_shapes_and_gradients(name):
+    torch.manual_seed(0)  # of a few hidden units, all may be dead by chance
     parameters, flops, features = FACTS[name]
     model = MODELS[name]()
     assert parameter_count(model) == parameters
@@ -213,3 +220,58 @@ def test_dropout_keeps_its_share_and_its_mean(p):
 def test_impossible_dropout_is_refused():
     with pytest.raises(ValueError, match="1"):
         Dropout(1)
+
+
+# --- the sub-network on local parts ---
+
+
+def test_the_parts_are_of_the_reports_confused_classes():
+    assert sorted({data.CLASSES.index(name) for pair in CONFUSED_PAIRS for name in pair}) == list(CONFUSED)
+
+
+@pytest.mark.parametrize(("name", "sees"), [("resnet18_parts", 13), ("fast_small_parts", 13)])
+def test_local_features_see_a_part_of_the_image(name, sees):
+    """Pixels of the image that the middle one of them depends on, whose weights are all positive."""
+    torch.manual_seed(0)
+    model = MODELS[name]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(0.1, 1.0)
+    seen = {}
+    model.local.norms[0].register_forward_hook(lambda module, inputs, output: seen.update(local=output))
+    # a maximum is of one of its pixels: over many images, of any of them
+    touched = torch.zeros(32, 32)
+    for _ in range(30):
+        x = torch.rand(1, 3, 32, 32, requires_grad=True)
+        model(x)
+        middle = seen["local"].shape[-1] // 2
+        (gradient,) = torch.autograd.grad(seen["local"][0, :, middle, middle].sum(), x)
+        touched += gradient.abs().sum((0, 1))
+    for axis in (0, 1):
+        rows = (touched.sum(axis) > 0).nonzero().flatten()
+        assert rows.max() - rows.min() + 1 == sees
+
+
+def test_parts_against_their_equations():
+    """Attention is a softmax over pixels, a part the mean of the features by it, and logits of the others are 0."""
+    head, local = PartsHead(8, 10), torch.randn(3, 8, 4, 4)
+    logits = head(local)
+    for n in range(3):
+        parts = []
+        for k in range(PARTS):
+            scores = (head.where.weight[k, :, 0, 0, None, None] * local[n]).sum(0) + head.where.bias[k]
+            weights = scores.exp() / scores.exp().sum()
+            parts.append((weights * local[n]).sum((1, 2)))
+        expected = torch.zeros(10)
+        expected[list(CONFUSED)] = head.what(torch.cat(parts))
+        assert torch.allclose(logits[n], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "plain"), [("resnet18_parts", "resnet18"), ("fast_small_parts", "fast_small")])
+def test_without_its_parts_it_is_the_plain_network(name, plain):
+    model, other, x = MODELS[name]().eval(), MODELS[plain]().eval(), torch.randn(2, 3, 32, 32)
+    other.load_state_dict({key: value for key, value in model.state_dict().items() if key in other.state_dict()})
+    with torch.no_grad():
+        for parameter in model.parts.what.parameters():
+            parameter.zero_()
+    assert torch.allclose(model(x), other(x), atol=1e-5)

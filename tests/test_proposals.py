@@ -11,7 +11,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from common import augment, data, evaluation
 from common.learners import Learner
-from common.models.attention import CBAM, BilinearHead
+from common.models.attention import CBAM, BilinearHead, SpatialAttention
 from project3_wrn.method import losses, policies
 from project3_wrn.method.hooks import EMA, Lookahead, WhiteningBias
 from project3_wrn.method.recipes import RECIPES, Recipe
@@ -141,8 +141,12 @@ def test_cbam_and_bilinear_pooling_against_their_equations():
         channel = torch.sigmoid(mlp(x[n].mean((1, 2))) + mlp(x[n].amax((1, 2))))
         scaled = x[n] * channel[:, None, None]
         spatial = torch.stack((scaled.mean(0), scaled.amax(0)))[None]
-        expected = scaled * torch.sigmoid(F.conv2d(spatial, cbam.conv.weight, padding=3))[0]
+        expected = scaled * torch.sigmoid(F.conv2d(spatial, cbam.spatial.conv.weight, padding=3))[0]
         assert torch.allclose(out[n], expected, atol=1e-6)
+    alone = SpatialAttention(8)
+    summary = torch.stack((x.mean(1), x.amax(1)), 1)
+    by_hand = x * torch.sigmoid(F.conv2d(summary, alone.conv.weight, padding=3))
+    assert torch.allclose(alone(x), by_hand, atol=1e-6)
 
     head = BilinearHead(8, 10, reduced=4)
     reduced = head.reduce(x)[0].flatten(1)

@@ -8,10 +8,29 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.models.dla import dla34, dla34_cifar
-from common.models.fast import fast94, fast95, fast96, fast_small, fast_small_bilinear, fast_small_cbam, fast_small_se
+from common.models.fast import (
+    fast94,
+    fast95,
+    fast96,
+    fast_small,
+    fast_small_bilinear,
+    fast_small_cbam,
+    fast_small_parts,
+    fast_small_se,
+    fast_small_spatial,
+)
 from common.models.lenet import lenet
 from common.models.lightweight_resnet import lightweight_resnet
-from common.models.resnet import resnet18, resnet18_bilinear, resnet18_cbam, resnet18_se, resnet34, resnet50
+from common.models.resnet import (
+    resnet18,
+    resnet18_bilinear,
+    resnet18_cbam,
+    resnet18_parts,
+    resnet18_se,
+    resnet18_spatial,
+    resnet34,
+    resnet50,
+)
 from common.models.vgg import vgg16_bn
 from common.models.vit import vit
 from common.models.wrn import wrn16_8, wrn28_10
@@ -35,11 +54,15 @@ MODELS = {
         fast96,
         resnet18_se,
         resnet18_cbam,
+        resnet18_spatial,
         resnet18_bilinear,
+        resnet18_parts,
         fast_small,
         fast_small_se,
         fast_small_cbam,
+        fast_small_spatial,
         fast_small_bilinear,
+        fast_small_parts,
     )
 }
 

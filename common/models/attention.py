@@ -18,6 +18,21 @@ def hidden_channels(channels: int) -> int:
     return max(4, channels // 16)
 
 
+class SpatialAttention(nn.Module):
+    """Multiply each pixel by a number in 0..1, from its mean and its maximum over the channels (CBAM, equation 3).
+
+    channels: not used; all attentions are made by this number.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def forward(self, x):
+        summary = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
+        return x * torch.sigmoid(self.conv(summary))
+
+
 class CBAM(nn.Module):
     """Channel attention, then spatial attention (Woo et al., CBAM, arXiv 1807.06521, equations 2 and 3)."""
 
@@ -25,13 +40,11 @@ class CBAM(nn.Module):
         super().__init__()
         hidden = hidden_channels(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
-        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+        self.spatial = SpatialAttention(channels)
 
     def forward(self, x):
         channel = torch.sigmoid(self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3))))
-        x = x * channel[:, :, None, None]
-        spatial = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)
-        return x * torch.sigmoid(self.conv(spatial))
+        return self.spatial(x * channel[:, :, None, None])
 
 
 class BilinearHead(nn.Module):

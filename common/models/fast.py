@@ -4,11 +4,14 @@ After Jordan, 94% on CIFAR-10 in 3.29 Seconds on a Single GPU (arXiv 2404.00498)
 whitening layer is tysam-code's, the idea of the identity initialization is DiracNet's (arXiv 1706.00388).
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.models.attention import CBAM, BilinearHead, squeeze_excitation
+from common.models.attention import CBAM, BilinearHead, SpatialAttention, squeeze_excitation
+from common.models.parts import LocalFeatures, PartsHead
 
 SMALL = (32, 64, 128)  # widths of fast_small
 LOGITS_SCALE = 9  # the logits are divided by it
@@ -139,6 +142,11 @@ def fast_small_cbam(classes: int = 10) -> nn.Module:
     return FastNet(SMALL, depth=2, classes=classes, attention=CBAM)
 
 
+def fast_small_spatial(classes: int = 10) -> nn.Module:
+    """Return fast_small with spatial attention after each group. 294,654 parameters."""
+    return FastNet(SMALL, depth=2, classes=classes, attention=SpatialAttention)
+
+
 class BilinearFastNet(FastNet):
     """FastNet with bilinear pooling before its last layer."""
 
@@ -153,3 +161,29 @@ class BilinearFastNet(FastNet):
 def fast_small_bilinear(classes: int = 10) -> nn.Module:
     """Return fast_small with bilinear pooling instead of the last max-pooling. 342,306 parameters."""
     return BilinearFastNet(SMALL, depth=2, classes=classes)
+
+
+class PartsFastNet(FastNet):
+    """FastNet with a sub-network on local parts: on the features of the first group, which see at most 9x9 pixels."""
+
+    LOCAL = 64  # channels of the local features
+
+    def __init__(self, widths, depth, classes, momentum=0.4):
+        super().__init__(widths, depth, classes, momentum)
+        norm = functools.partial(BatchNorm, momentum=momentum)
+        self.local = LocalFeatures(widths[0], self.LOCAL, norm, F.gelu)
+        self.parts = PartsHead(self.LOCAL, classes)
+
+    def forward_features(self, x):
+        early = self.groups[0](F.gelu(self.whitening(x)))
+        last = self.groups[1:](early)
+        return torch.cat((last, self.local(early, last.shape[-1])), 1)  # (N, widths[-1] + 64, 3, 3)
+
+    def forward_head(self, features):
+        last, local = features[:, : -self.LOCAL], features[:, -self.LOCAL :]
+        return super().forward_head(last) + self.parts(local) / LOGITS_SCALE
+
+
+def fast_small_parts(classes: int = 10) -> nn.Module:
+    """Return fast_small with a sub-network on local parts. 314,658 parameters."""
+    return PartsFastNet(SMALL, depth=2, classes=classes)

@@ -5,11 +5,13 @@ stem is the usual one for CIFAR: a 3x3 convolution of stride 1 and no max-poolin
 and not 1x1.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models import resnet
 
-from common.models.attention import CBAM, BilinearHead, squeeze_excitation
+from common.models.attention import CBAM, BilinearHead, SpatialAttention, squeeze_excitation
+from common.models.parts import LocalFeatures, PartsHead
 
 
 class ResNet(resnet.ResNet):
@@ -68,6 +70,11 @@ def resnet18_cbam(classes: int = 10) -> nn.Module:
     return ResNet(attentive_block(CBAM), (2, 2, 2, 2), classes)
 
 
+def resnet18_spatial(classes: int = 10) -> nn.Module:
+    """Return ResNet-18 with spatial attention in every block. 11,174,746 parameters."""
+    return ResNet(attentive_block(SpatialAttention), (2, 2, 2, 2), classes)
+
+
 class BilinearResNet(ResNet):
     """ResNet with bilinear pooling before its last layer."""
 
@@ -82,3 +89,28 @@ class BilinearResNet(ResNet):
 def resnet18_bilinear(classes: int = 10) -> nn.Module:
     """Return ResNet-18 with bilinear pooling instead of the mean. 11,242,634 parameters."""
     return BilinearResNet(resnet.BasicBlock, (2, 2, 2, 2), classes)
+
+
+class PartsResNet(ResNet):
+    """ResNet with a sub-network on local parts: on the features of stage 1, which see at most 11x11 pixels."""
+
+    LOCAL = 128  # channels of the local features
+
+    def __init__(self, block, layers, classes):
+        super().__init__(block, layers, classes)
+        self.local = LocalFeatures(self.layer1[-1].conv2.out_channels, self.LOCAL)
+        self.parts = PartsHead(self.LOCAL, classes)
+
+    def forward_features(self, x):
+        early = self.layer1(F.relu(self.bn1(self.conv1(x))))
+        last = self.layer4(self.layer3(self.layer2(early)))
+        return torch.cat((last, self.local(early, last.shape[-1])), 1)  # (N, 512 + 128, 4, 4)
+
+    def forward_head(self, features):
+        last, local = features[:, : -self.LOCAL], features[:, -self.LOCAL :]
+        return self.fc(last.mean((2, 3))) + self.parts(local)
+
+
+def resnet18_parts(classes: int = 10) -> nn.Module:
+    """Return ResNet-18 with a sub-network on local parts. 11,251,540 parameters."""
+    return PartsResNet(resnet.BasicBlock, (2, 2, 2, 2), classes)
