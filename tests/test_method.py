@@ -7,13 +7,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common import data, evaluation
+from common import data, evaluation, tables
 from common.learners import Learner
 from common.models.fast import FastNet
 from common.support import checkpoints
 from common.support.checkpoints import Checkpoint
 from common.support.errors import UserError
-from project3_wrn.method import fast, train
+from project3_wrn.method import fast, soft_labels, train
 from project3_wrn.method.hooks import Lookahead, WhiteningBias
 from project3_wrn.method.recipes import RECIPES, SMALL, Fast, Recipe, get_recipe
 from tests.conftest import ROOT, run_python
@@ -88,6 +88,13 @@ def test_models_and_recipes_that_do_not_fit():
         ({"fast": Fast(), "last_epoch_fraction": 0.0}, "--last-epoch-fraction 0.0 is out of range"),
         ({"tta_fraction": 1.5}, "--tta-fraction 1.5 is out of range"),
         ({"optimizer": "muon"}, "Muon is for the fast recipes"),
+        ({"fast": Fast(), "optimizer": "adam"}, "SGD or Muon"),
+        ({"fast": Fast(), "schedule": "step"}, "leave out --optimizer, --schedule"),
+        ({"schedule": "stairs"}, "--schedule stairs is not one of cosine, step, multistep"),
+        ({"soft_labels": 1.5}, "--soft-labels 1.5 is out of range"),
+        ({"soft_labels": 0.5, "loss": "contrastive"}, "needs whole labels, and --soft-labels mixes them"),
+        ({"focal_gamma": 3.0}, "--focal-gamma is for --loss focal"),
+        ({"dropout": 1.0}, "--dropout 1.0 is out of range"),
     ):
         with pytest.raises(UserError, match=message):
             train.check_recipe("fast94", dataclasses.replace(Recipe(), **change))
@@ -289,3 +296,85 @@ def test_two_processes_compute_what_one_does(tmp_path):
     assert torch.equal(one["train_accuracy"], two["train_accuracy"])
     for name, value in one["weights"].items():
         assert torch.allclose(value, two["weights"][name], atol=1e-5), name
+
+
+# --- recipes that the report proposes or compares with ---
+
+
+@pytest.mark.parametrize(("name", "theirs"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+def test_adam_has_its_weight_decay_in_the_loss(name, theirs):
+    """Three steps are torch's; where the loss has no gradient, Adam moves a weight by the sign of its decay."""
+    weight = torch.linspace(-1, 1, 12).view(4, 3)
+    recipe = Recipe(optimizer=name, lr=0.01, weight_decay=0.1)
+    model, other = torch.nn.Linear(3, 4, bias=False), weight.clone().requires_grad_()
+    model.weight.data.copy_(weight)
+    ours, reference = train.optimizer(model, recipe), theirs([other], lr=0.01, weight_decay=0.1, fused=False)
+    for _ in range(3):
+        for value in (model.weight, other):
+            value.grad = torch.zeros(4, 3)
+        ours.step(), reference.step()
+    assert torch.allclose(model.weight, other, atol=1e-6)
+    moved = weight - model.weight.detach()
+    expected = 0.03 * weight.sign() if name == "adam" else weight * (1 - (1 - 0.001) ** 3)
+    assert torch.allclose(moved, expected, atol=1e-3)
+
+
+def test_a_recipes_dropout_is_the_networks(sample):
+    images = sample[0][:40]
+
+    def probabilities(model, **change):
+        network = train.build(model, Recipe(batch_size=20, **change), 0, images)[0].model
+        return {float(layer.p) for layer in network.modules() if "Dropout" in type(layer).__name__}
+
+    for model, own in (("lenet", 0.5), ("lightweight_resnet", 0.5)):
+        assert probabilities(model) == {own} and probabilities(model, dropout=0.75) == {0.75}
+        assert probabilities(model, dropout=0.0) == {0.0}
+    for name in ("resnet18", "dla34", "fast_small"):
+        with pytest.raises(
+            UserError, match=f"{name} has no dropout; .* or choose one of lenet, lightweight_resnet, wrn"
+        ):
+            train.check_recipe(name, Recipe(dropout=0.5))
+    train.check_recipe("wrn16_8", Recipe(dropout=0.5))
+
+
+@pytest.mark.parametrize(("model", "recipe"), [("lenet", Recipe()), ("fast_small", SMALL)])
+def test_without_flips_no_image_is_mirrored(sample, model, recipe):
+    images = sample[0][:100]
+    originals = {image.numpy().tobytes() for image in data.normalize(images.images, data.CIFAR10_STATS)}
+    for flip in (True, False):
+        change = dataclasses.replace(recipe, batch_size=20, crop=0, cutout=0, flip=flip)
+        batches = train.build(model, change, 0, images)[1]
+        for _ in range(2):
+            seen = [image.contiguous().numpy().tobytes() in originals for x, _ in batches for image in x]
+            assert (sum(seen) == 100) if not flip else (20 < sum(seen) < 80)
+
+
+@pytest.mark.parametrize("change", [{"mixing": "mixup"}, {"targeted_augmentation": True}, {}])
+def test_soft_labels_are_a_share_of_the_saved_probabilities(sample, tmp_path, monkeypatch, change):
+    """Each image keeps its own in the split and in every batch; the labels stay for sampling and evaluation."""
+    monkeypatch.setattr(soft_labels, "PROJECT", tmp_path)
+    recipe = Recipe(soft_labels=0.3, batch_size=20, **change)
+    with pytest.raises(UserError, match=r"of 1,400 training images .*; run label_audit.py first"):
+        train.make_splits(recipe, sample[0])
+    probabilities = torch.rand(1400, 10, generator=torch.Generator().manual_seed(0))
+    probabilities /= probabilities.sum(1, keepdim=True)
+    path = tmp_path / "outputs_quick" / "label_audit" / "probabilities.npz"
+    tables.save_arrays(path, {"train": probabilities.numpy(), "test": np.zeros((500, 10), np.float32)})
+    # of another training set
+    tables.save_arrays(tmp_path / "outputs" / "label_audit" / "probabilities.npz", {"train": np.zeros((50, 10))})
+    splits = train.make_splits(recipe, sample[0])
+    one_hot = F.one_hot(sample[0].labels, 10).float()
+    expected = 0.7 * one_hot + 0.3 * probabilities
+    kept, _ = data.train_val_split(sample[0].labels)
+    assert torch.allclose(splits["train"].targets, expected[kept], atol=1e-6)
+    assert torch.equal(splits["train"].labels, sample[0].labels[kept])
+    learner, batches, _ = train.build("lenet", recipe, 0, splits["train"][:60].to("cpu"))
+    seen = torch.cat([y for _, y in batches])
+    assert torch.allclose(seen.sum(1), torch.ones(60), atol=1e-5)
+    if not change.get("mixing"):
+        assert torch.allclose(seen[seen[:, 0].argsort()], expected[kept][:60][expected[kept][:60, 0].argsort()])
+    for x, y in batches:
+        logits = learner.model.train()(x)
+        by_hand = -((0.9 * y + 0.01) * F.log_softmax(logits, 1)).sum(1).mean()
+        assert torch.allclose(learner.loss(logits, y), by_hand, rtol=1e-5)
+        assert learner.step(x, y).isfinite()

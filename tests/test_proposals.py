@@ -108,6 +108,25 @@ def test_focal_is_cross_entropy_at_gamma_zero_and_torchvisions_for_two_classes()
     assert torch.allclose(losses.focal(torch.stack((torch.zeros(50), z), 1), y), theirs)
 
 
+def test_multi_label_is_torchs_binary_cross_entropy_of_each_class():
+    logits, y = torch.randn(50, 10), torch.randint(10, (50,))
+    one_hot = F.one_hot(y, 10).float()
+    for smoothing in (0.0, 0.1):
+        targets = one_hot * (1 - smoothing) + smoothing / 10
+        each = -(targets * torch.sigmoid(logits).log() + (1 - targets) * (1 - torch.sigmoid(logits)).log())
+        ours = losses.multi_label(logits, y, label_smoothing=smoothing)
+        assert torch.allclose(ours, each.sum(1).mean(), rtol=1e-5)
+        assert torch.allclose(losses.multi_label(logits, one_hot, label_smoothing=smoothing), ours)
+    assert torch.allclose(losses.multi_label(logits, y), nn.MultiLabelSoftMarginLoss()(logits, one_hot) * 10)
+
+
+def test_a_softmax_of_multi_label_logits_is_the_class_given_that_there_is_one():
+    logits = torch.randn(4, 10).double()
+    p = torch.sigmoid(logits)
+    alone = torch.stack([p[:, c] * (1 - p).prod(1) / (1 - p[:, c]) for c in range(10)], 1)
+    assert torch.allclose(F.softmax(logits, 1), alone / alone.sum(1, keepdim=True))
+
+
 def test_ohem_is_the_mean_of_the_highest_losses():
     logits, y = torch.randn(10, 10), torch.randint(10, (10,))
     each = sorted((F.cross_entropy(logits[i : i + 1], y[i : i + 1]).item() for i in range(10)), reverse=True)

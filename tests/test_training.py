@@ -84,6 +84,32 @@ def test_progress_is_reported_within_an_epoch(sample, capsys, monkeypatch):
     ]
 
 
+def torchs_factors(name, epochs, *numbers):
+    """Return the learning rate of each epoch by one of torch's schedulers, beginning with 1."""
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler, factors = getattr(torch.optim.lr_scheduler, name)(sgd, *numbers), []
+    for _ in range(epochs):
+        factors.append(sgd.param_groups[0]["lr"])
+        sgd.step()
+        scheduler.step()
+    return factors
+
+
+def test_the_step_schedules_are_torchs():
+    """There is one value per epoch, whatever the step of the epoch."""
+    for epochs, size, milestones in ((100, 30, [30, 60, 80]), (10, 3, [3, 6, 8]), (3, 1, [1, 2, 2])):
+        for schedule, theirs in (
+            (training.step_decay, torchs_factors("StepLR", epochs, size, 0.1)),
+            (training.multistep_decay, torchs_factors("MultiStepLR", epochs, milestones, 0.2)),
+        ):
+            for part in (0.0, 0.4, 0.999):
+                ours = [schedule(epoch + part, epochs) for epoch in range(epochs)]
+                assert ours == pytest.approx(theirs)
+    assert [training.warm(training.step_decay, 2)(epoch, 12) for epoch in (0, 1, 2, 4, 5)] == pytest.approx(
+        [0, 0.5, 1, 1, 0.1]
+    )
+
+
 def test_the_warm_cosine_rises_then_falls():
     """Epochs done -> factor: linear up to the end of the warm-up, where the cosine begins."""
     schedule = training.warm(training.cosine, 5)
