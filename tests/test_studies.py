@@ -15,8 +15,9 @@ from common.reported import GRID
 from common.support.errors import UserError
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, result_files, runner
 from project3_wrn.analysis.label_errors import LABEL_ERRORS
+from project3_wrn.method import soft_labels
 from project3_wrn.method.recipes import Recipe
-from project3_wrn.method.train import FAST_ONLY
+from project3_wrn.method.train import FAST_ONLY, check_recipe
 
 LENET = ("lenet", Recipe(lr=0.02, cutout=0))
 
@@ -134,7 +135,7 @@ def test_a_plan_lists_every_configuration_and_writes_nothing(script, monkeypatch
     counts = {
         compare_models: 10,
         batch_epoch_grid: 9,
-        improvements: len(improvements.make_configs("cpu")),
+        improvements: len(improvements.make_configs("cuda")),
         label_audit: 5,
     }
     assert len(rows) == counts[script] and not list(tmp_path.iterdir())
@@ -186,7 +187,8 @@ def test_accidents_are_those_far_from_our_seeds():
 
 def test_improvements(monkeypatch, folder, sample):
     configs = with_lenet(improvements.make_configs("cuda"))
-    assert len(configs) == 18
+    assert len(configs) == 33
+    monkeypatch.setattr(soft_labels, "load", lambda count: torch.full((count, 10), 0.1))
     monkeypatch.setattr(improvements, "make_configs", lambda device: configs)
     out = start(improvements, monkeypatch, folder, "--seeds", "2")
     page = (out / "improvements.md").read_text(encoding="utf-8")
@@ -205,6 +207,38 @@ def test_improvements(monkeypatch, folder, sample):
     mean, half = improvements.differences(entries)["better"]
     assert mean == pytest.approx(1.0) and half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-4)  # t of 2 degrees
     assert "`better` (+1.00)" in improvements.verdict({"better": (mean, half)})
+
+
+@pytest.mark.parametrize(("device", "count"), [("cuda", 33), ("cpu", 31)])
+def test_an_improvement_is_one_change_to_its_baseline(device, count):
+    configs = improvements.make_configs(device)
+    assert len(configs) == count
+    for name, (model, recipe) in configs.items():
+        check_recipe(model, recipe)
+        base_model, base = configs[improvements.baseline_of(name, configs)]
+        fields = (field.name for field in dataclasses.fields(Recipe))
+        changed = {field for field in fields if getattr(recipe, field) != getattr(base, field)}
+        if name in improvements.ARCHITECTURES:
+            assert model.startswith(base_model + "_") and not changed
+        elif name in improvements.CHANGES:
+            assert model == base_model and changed == set(improvements.CHANGES[name].recipe)
+    needs = {name: change.needs for name, change in improvements.CHANGES.items() if change.needs}
+    for name, need in needs.items():
+        if name in configs:
+            model, recipe = configs[name]
+            assert model == "wrn16_8" if need == "dropout" else not recipe.fast
+    missing = improvements.not_run(configs)
+    assert bool(missing) == (device == "cpu")
+    assert not missing or missing[0].startswith("Not run: `no_dropout`, `strong_dropout`. Dropout is")
+
+
+def test_an_improvement_is_compared_with_its_own_baseline():
+    rows = [
+        {"config": config, "seed": 0, "test_accuracy": accuracy, "val_accuracy": accuracy, "seconds": 1.0}
+        for config, accuracy in {"baseline": 90.0, "baseline_report": 80.0, "adam": 82.0, "mixup": 89.0}.items()
+    ]
+    compared = improvements.differences(rows)
+    assert {name: mean for name, (mean, _) in compared.items()} == {"adam": 2.0, "mixup": -1.0}
 
 
 def test_label_audit(monkeypatch, folder, sample):
