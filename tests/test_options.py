@@ -1,12 +1,14 @@
 """The command line of project3_wrn/main.py: the model, the recipe and its fields."""
 
 import dataclasses
+import inspect
 import sys
 
 import pytest
 import torch
 
-from common import cli
+from common import cli, training
+from common.models import MODELS
 from common.support.errors import UserError
 from project3_wrn import main, options
 from project3_wrn.method.recipes import CHOICES, Recipe, get_recipe
@@ -116,3 +118,31 @@ def test_the_plan_of_a_gpu_that_is_not_here(run_in_process):
     process = run_in_process(main.main, "--plan", "--device", "cuda", "--model", "wrn28_10")
     assert process.returncode == 0, process.stderr
     assert "| wrn28_10 | wrn28_10 | 1 | 100 | 256 |" in process.stdout
+
+
+def test_the_readme_names_the_field_and_value_of_each_setting_of_the_report():
+    """Its rows have the recipe's defaults, and each flag is one of main.py; the report's Config has seven names."""
+    page = (cli.ROOT / "project3_wrn" / "README.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.split("## The report's Config")[1].splitlines()
+        if line.startswith("| ")
+    ][2:]
+    parser = options.make_parser("")
+    values = {True: "yes", False: "no", None: "the network's own"}
+    for report, value, field, flag in rows:
+        default = getattr(Recipe(), field.strip("`"))
+        assert value == (str(default) if is_number(default) else values.get(default, default))
+        assert flag.strip("`") in parser.format_help(), flag
+        assert flag.strip("`") == "--" + field.strip("`").replace("_", "-"), report
+    names = ("LABEL_SMOOTHING", "LEARNING_RATE", "MOMENTUM", "WEIGHT_DECAY", "NUM_EPOCHS", "MIXUP", "FOCAL_GAMMA")
+    for name in (*names, "Cutout(12)", "T_max", "eta_min", "patience", "min_delta", "batch size"):
+        assert sum(name in report for report, *_ in rows) == 1, name
+    assert training.cosine(100, 100) == 0  # eta_min
+    assert get_recipe("report", "wrn28_10").weight_decay == 5e-4
+    for factory in (MODELS["wrn28_10"], MODELS["wrn16_8"]):
+        assert inspect.signature(factory).parameters["dropout"].default == 0.3
+
+
+def is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)

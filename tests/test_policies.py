@@ -1,5 +1,6 @@
 """Augmentation policies and random erasing, drawn for each image on the device, against torchvision's for one image."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -13,6 +14,8 @@ from torchvision.transforms.v2 import functional as tv
 from common import augment
 from project3_wrn.method import image_operations, policies
 from project3_wrn.method.image_operations import OPERATIONS
+from project3_wrn.method.recipes import Recipe
+from project3_wrn.method.train import build
 from tests.test_cuda_ready import Waits
 
 PUBLISHED = {
@@ -266,6 +269,30 @@ def test_augmentation_neither_waits_for_a_gpu_nor_leaves_it(name):
     finally:  # what was cached is fake
         for cached in (policies._table, policies._chances, policies._confused):
             cached.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"auto_augment": name} for name in policies.POLICIES),
+        {"random_erasing": True},
+        {"loss": "multi_label"},
+        {"optimizer": "adam"},
+        {"flip": False},
+        {"soft_labels": 0.5, "mixing": "cutmix"},
+    ],
+)
+def test_no_step_of_a_recipe_waits(sample, change):
+    images = sample[0][:60]
+    if change.get("soft_labels"):
+        images = dataclasses.replace(images, targets=torch.full((60, 10), 0.1))
+    learner, batches, _ = build("lenet", Recipe(batch_size=20, **change), 0, images)
+    for x, y in batches:  # constants are copied to the device once
+        learner.step(x, y)
+    with Waits() as waits:
+        for x, y in batches:
+            learner.step(x, y)
+    assert waits.seen == []
 
 
 def test_crossings_are_seen():
