@@ -32,12 +32,16 @@ def add_targets(train_set, share):
 
 
 def load(count):
-    """Return the out-of-fold probabilities (count, 10) of the training images, from the first folder that has them."""
+    """Return the out-of-fold probabilities (count, 10) of the training images, from the first folder that has them.
+
+    Print which file it is: its networks depend on the device that label_audit.py had.
+    """
     for folder in FOLDERS:
         path = PROJECT / folder / FILE
         if path.exists():
             probabilities = torch.from_numpy(tables.load_arrays(path)["train"]).float()
             if probabilities.shape == (count, len(CLASSES)):
+                print(f"soft labels: {path}", flush=True)
                 return probabilities / probabilities.sum(1, keepdim=True)
     raise UserError(
         f"--soft-labels needs the probabilities of {count:,} training images in {FOLDERS[0]}/{FILE}; run label_audit.py"
