@@ -123,7 +123,7 @@ def recorded(monkeypatch, count, name, seed=0):
 
     monkeypatch.setattr(image_operations, "apply", apply)
     monkeypatch.setattr(policies, "_table", lambda name, device: Rows(torch.arange(10_000)))
-    monkeypatch.setattr(Rows, "bits", SIZES[name], raising=False)
+    monkeypatch.setattr(Rows, "mask", SIZES[name], raising=False)
     policies.POLICIES[name](torch.zeros(count, 3, 1, 1, dtype=torch.uint8), generator(seed))
     return torch.stack(steps)
 

@@ -109,7 +109,7 @@ def equally_often(name, steps, images, generator):
     """Change each image `steps` times by a move of its own; all moves of the policy are equally probable."""
     table = _table(name, images.device)
     for _ in range(steps):
-        rows = torch.randint(len(table.bits), (len(images),), generator=generator, device=images.device)
+        rows = torch.randint(len(table.mask), (len(images),), generator=generator, device=images.device)
         images = image_operations.apply(images, table[rows])
     return images
 
