@@ -39,7 +39,7 @@ class Moves(NamedTuple):
 
     chosen: torch.Tensor  # (M, len(CHANGES)) bool: which of CHANGES computes the operation; none for Identity
     theta: torch.Tensor  # (M, 2, 3): from a pixel of the result to the one of the image that it shows
-    shares: torch.Tensor  # (M, 4): of a blend of the image, its gray, its mean gray and its blurred copy
+    blending: torch.Tensor  # (M, 4): the factor of the image, and which picture has the rest
     mask: torch.Tensor  # (M,) uint8: the bits of a pixel that are kept
     threshold: torch.Tensor  # (M,): pixels from here on are inverted
 
@@ -57,7 +57,7 @@ def tabulate(moves, device, size):
         (
             [name in names for names, _, _ in CHANGES],
             move_matrix(name, magnitude, size),
-            blend_shares(name, magnitude),
+            (1.0 + magnitude, *(float(name == other) for other in BLENDED[1:])),
             MAX - (MAX >> int(magnitude)) if name == "Posterize" else MAX,
             magnitude if name == "Solarize" else 0.0,
         )
@@ -83,14 +83,6 @@ def move_matrix(name, magnitude, size):
         return (1.0, 0.0, 0.0), (0.0, 1.0, -float(int(magnitude)))
     angle = -math.radians(magnitude if name == "Rotate" else 0.0)
     return (math.cos(angle), math.sin(angle), 0.0), (-math.sin(angle), math.cos(angle), 0.0)
-
-
-def blend_shares(name, magnitude):
-    """Return the shares of the image, its gray, its mean gray and its blurred copy; Brightness blends with black."""
-    if name not in BLENDED:
-        return 1.0, 0.0, 0.0, 0.0
-    factor = 1.0 + magnitude
-    return factor, *((1.0 - factor) * (name == other) for other in BLENDED[1:])
 
 
 def apply(images, moves):
@@ -135,17 +127,16 @@ def move(images, theta):
     return F.grid_sample(images.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
 
 
-def blend(images, shares):
-    """Return mixtures by `shares` (N, 4) of the images, their gray, their mean gray and a blurred copy, cut to 0..MAX.
+def blend(images, blending):
+    """Return other + factor (image - other), rounded down and clipped: Pillow's blend, and torchvision's up to a level.
 
-    Gray and the blurred copy are whole numbers, and the result is rounded down, as in torchvision.
+    blending: (N, 4), the factor, and 1 for what `other` is: gray, mean gray, or blurred. With three zeros it is black.
     """
     x = images.float()
     gray = sum(share * channel for share, channel in zip(GRAY, x.unbind(1)))[:, None].floor()
-    own, of_gray, of_mean, of_blurred = (per_image(share) for share in shares.unbind(1))
-    added = gray * of_gray + gray.mean((2, 3), keepdim=True) * of_mean
-    mixed = torch.addcmul(torch.addcmul(added, x, own), blur(x), of_blurred)
-    return mixed.clamp(0, MAX).to(torch.uint8)
+    factor, is_gray, is_mean, is_blurred = (per_image(value) for value in blending.unbind(1))
+    other = is_gray * gray + is_mean * gray.mean((2, 3), keepdim=True) + is_blurred * blur(x)
+    return (other + factor * (x - other)).clamp(0, MAX).to(torch.uint8)
 
 
 def blur(x):
@@ -194,7 +185,7 @@ def solarize(images, threshold):
 # (operations, what computes them, the column of Moves that has its value per image)
 CHANGES = (
     (GEOMETRIC, move, "theta"),
-    (BLENDED, blend, "shares"),
+    (BLENDED, blend, "blending"),
     (("AutoContrast",), stretch_contrast, None),
     (("Equalize",), equalize, None),
     (("Posterize",), posterize, "mask"),
