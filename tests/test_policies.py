@@ -219,6 +219,11 @@ def test_autoaugment_draws_sub_policies_with_torchvisions_probabilities(monkeypa
                 spread = (count * probability * (1 - probability)) ** 0.5
                 assert abs(seen[row] - count * probability) <= 4.5 * spread
         assert seen[:100].sum() + seen[100] == count
+    pairs = np.array([(row, other) for row, other in zip(first, second) if row < 100 and other < 100])
+    signs = np.bincount(pairs[:, 0] % 2 * 2 + pairs[:, 1] % 2, minlength=4)
+    assert stats.chisquare(signs).pvalue > 1e-3  # the signs of both steps are independent, and so are their chances
+    chance = np.mean([policy[0][1] * policy[1][1] for policy in published_policies])
+    assert abs(len(pairs) - count * chance) <= 4.5 * (count * chance * (1 - chance)) ** 0.5
 
 
 @pytest.mark.parametrize("name", policies.POLICIES)
