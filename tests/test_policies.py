@@ -11,11 +11,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision import transforms
 from torchvision.transforms.v2 import functional as tv
 
-from common import augment
+from common import data
 from project3_wrn.method import image_operations, policies
+from project3_wrn.method.fast import AlternatingFlips
 from project3_wrn.method.image_operations import OPERATIONS
 from project3_wrn.method.recipes import Recipe
-from project3_wrn.method.train import build
+from project3_wrn.method.train import build, preparation
 from tests.test_cuda_ready import Waits
 
 PUBLISHED = {
@@ -70,22 +71,62 @@ def images(sample):
     return torch.cat((sample[0].images[:8], made))
 
 
+def all_moves():
+    """Return every move that a policy can draw, once, sorted."""
+    return sorted({move for moves in policies.MOVES.values() for move in moves})
+
+
+def is_ambiguous(name, magnitude):
+    """Return (32, 32) whether a pixel of the result shows the border between two pixels, up to rounding."""
+    theta = torch.tensor(image_operations.move_matrix(name, magnitude, 32), dtype=torch.float64)
+    positions = torch.arange(32, dtype=torch.float64) - 15.5
+    source = theta[:, :1, None] * positions + theta[:, 1:2, None] * positions[:, None] + theta[:, 2:, None]
+    return (source - source.round()).abs().lt(1e-4).any(0)  # in pixels from the center, borders are whole numbers
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_operation_at_every_magnitude_is_torchvisions(images, name):
-    """All moves of all policies, of which each image of one batch has another one."""
-    moves = {*policies.randaugment_moves(), *policies.trivialaugment_moves(), *policies.autoaugment_moves()[0]}
-    moves = sorted(move for move in moves if move[0] == name)
+    """All moves of all policies, of which each image of one batch has another one, in uint8.
+
+    They are equal, with two exceptions that depend on the order of float operations: the nearest pixel of a point
+    between two pixels, and a blend that is a whole number, which one of the two misses from below and rounds down.
+    """
+    moves = [move for move in all_moves() if move[0] == name]
     assert moves
-    table = image_operations.tabulate(moves, "cpu", 32)
+    table = image_operations.tabulate(moves, torch.device("cpu"), 32)
     rows = torch.arange(len(moves)).repeat_interleave(len(images))
     ours = image_operations.apply(images.repeat(len(moves), 1, 1, 1), table[rows])
     theirs = torch.cat([torch.stack([expected(*move, image) for image in images]) for move in moves])
     assert ours.dtype == torch.uint8 and ours.shape == theirs.shape
     different = ours != theirs
-    if name in ("Color", "Sharpness"):  # whole numbers that torchvision rounds in another order, and then cuts off
-        assert different.float().mean() < 0.05 and (ours.int() - theirs.int()).abs().max() == 1
+    if name in ("Color", "Contrast", "Sharpness"):
+        rare = 0.015 if name == "Color" else 1e-3  # blends of gray pixels with gray are whole numbers
+        assert different.float().mean() < rare and (ours.int() - theirs.int()).abs().max() <= 1
+    elif name == "Rotate":
+        borders = torch.stack([is_ambiguous(*move) for move in moves])
+        assert borders.float().mean() < 0.01
+        assert not (different.view(len(moves), len(images), 3, 32, 32) & ~borders[:, None, None]).any()
     else:
         assert not different.any()
+
+
+def test_an_image_depends_on_its_own_move_only(images, monkeypatch):
+    """In a batch of all moves, shuffled: as if it were alone, and unchanged by Identity; the same bits on a GPU's way.
+
+    On a GPU every operation is computed for all images, on a CPU for those which drew it.
+    """
+    moves = all_moves()
+    rows = torch.randint(len(moves), (600,), generator=generator(1))
+    identity = moves.index(("Identity", 0.0))
+    rows[::10] = identity
+    own = images[torch.randint(len(images), (600,), generator=generator(2))]
+    table = image_operations.tabulate(moves, torch.device("cpu"), 32)
+    together = image_operations.apply(own, table[rows])
+    alone = [image_operations.apply(image[None], table[row : row + 1]) for image, row in zip(own, rows)]
+    assert torch.equal(together, torch.cat(alone))
+    monkeypatch.setattr(image_operations, "can_read_at_once", lambda device: False)
+    assert torch.equal(image_operations.apply(own, table[rows]), together)
+    assert torch.equal(together[rows == identity], own[rows == identity])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -126,7 +167,7 @@ def recorded(monkeypatch, count, name, seed=0):
 
     monkeypatch.setattr(image_operations, "apply", apply)
     monkeypatch.setattr(policies, "_table", lambda name, device: Rows(torch.arange(10_000)))
-    monkeypatch.setattr(Rows, "bits", SIZES[name], raising=False)
+    monkeypatch.setattr(Rows, "mask", SIZES[name], raising=False)
     policies.POLICIES[name](torch.zeros(count, 3, 1, 1, dtype=torch.uint8), generator(seed))
     return torch.stack(steps)
 
@@ -178,6 +219,11 @@ def test_autoaugment_draws_sub_policies_with_torchvisions_probabilities(monkeypa
                 spread = (count * probability * (1 - probability)) ** 0.5
                 assert abs(seen[row] - count * probability) <= 4.5 * spread
         assert seen[:100].sum() + seen[100] == count
+    pairs = np.array([(row, other) for row, other in zip(first, second) if row < 100 and other < 100])
+    signs = np.bincount(pairs[:, 0] % 2 * 2 + pairs[:, 1] % 2, minlength=4)
+    assert stats.chisquare(signs).pvalue > 1e-3  # the signs of both steps are independent, and so are their chances
+    chance = np.mean([policy[0][1] * policy[1][1] for policy in published_policies])
+    assert abs(len(pairs) - count * chance) <= 4.5 * (count * chance * (1 - chance)) ** 0.5
 
 
 @pytest.mark.parametrize("name", policies.POLICIES)
@@ -211,9 +257,8 @@ def test_random_erasing_fills_rectangles_of_half_of_the_images():
 def test_random_erasings_rectangles_are_distributed_as_torchvisions():
     """Heights, widths and areas by the test of Kolmogorov and Smirnov; the corners stay inside of the image."""
     torch.manual_seed(0)
-    theirs = [transforms.RandomErasing.get_params(torch.ones(3, 32, 32), (0.02, 0.33), (0.3, 3.3), [0.0])[:4]]
-    for _ in range(4000):
-        theirs.append(transforms.RandomErasing.get_params(torch.ones(3, 32, 32), (0.02, 0.33), (0.3, 3.3), [0.0])[:4])
+    image = torch.ones(3, 32, 32)
+    theirs = [transforms.RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(4000)]
     top, left, height, width = (np.array(values) for values in zip(*theirs))
     erased = (policies.random_erasing(torch.ones(8000, 3, 32, 32), generator(3)) == 0)[:, 0]
     erased = erased[erased.flatten(1).any(1)]
@@ -223,11 +268,68 @@ def test_random_erasings_rectangles_are_distributed_as_torchvisions():
         assert stats.ks_2samp(mine.numpy(), published_values).pvalue > 1e-3
 
 
-# --- on a GPU ---
+def test_random_erasing_is_torchvisions_formula_of_its_draws():
+    """torchvision's loop over attempts, one image at a time, with the numbers that ours draws."""
+    n, draws, retried = 3000, generator(7), 0
+    x = torch.rand(n, 3, 32, 32, generator=generator(8)) + 1
+    ours = policies.random_erasing(x, draws)
+    draws = generator(7)
+    chances, across, along = torch.rand(3, n, generator=draws).tolist()
+    areas, ratios = torch.rand(2, policies.ATTEMPTS, n, generator=draws).tolist()
+    for i in range(n):
+        theirs = x[i].clone()
+        for attempt in range(10) if chances[i] < 0.5 else ():
+            area = 32 * 32 * (0.02 + (0.33 - 0.02) * areas[attempt][i])
+            ratio = math.exp(math.log(0.3) + (math.log(3.3) - math.log(0.3)) * ratios[attempt][i])
+            height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if height < 32 and width < 32:
+                top, left = int(across[i] * (32 - height + 1)), int(along[i] * (32 - width + 1))
+                theirs[:, top : top + height, left : left + width] = 0
+                break
+            retried += 1
+        assert torch.equal(ours[i], theirs)
+    assert retried
+
+
+# --- in batches ---
+
+
+CHANGES = (
+    *({"auto_augment": name} for name in policies.POLICIES),
+    *({name: True} for name in ("random_erasing", "targeted_augmentation", "class_weighted_sampling")),
+    *({"mixing": name} for name in ("mixup", "cutmix")),
+    {"brightness": 0.1, "contrast": 0.1},
+)
+
+
+def make_batches(dataset, change, kind=data.Batches):
+    recipe = dataclasses.replace(Recipe(), **change)
+    return kind(dataset, 20, seed=3, **preparation(recipe, dataset))
+
+
+def all_bits(batches):
+    return torch.cat([torch.cat((x.flatten(1), y.view(len(y), -1).float()), 1) for x, y in batches])
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_batches_resume_with_the_same_draws(sample, change):
+    """The second pass is equal to the bit after its start was saved, whatever other generators have drawn."""
+    dataset = sample[0][:90]
+    first = make_batches(dataset, change)
+    before = all_bits(first)
+    saved = first.state_dict()
+    expected_pass = all_bits(first)
+    assert not torch.equal(before, expected_pass)
+    torch.rand(5)
+    resumed = make_batches(dataset, change)
+    resumed.load_state_dict(saved)
+    assert torch.equal(all_bits(resumed), expected_pass)
+    torch.rand(5)
+    assert torch.equal(all_bits(make_batches(dataset, change)), before)
 
 
 class Crossings(Waits):
-    """Collect copies between devices too, except of the numbers that torch keeps on the CPU."""
+    """Collect copies between devices too."""
 
     def __torch_dispatch__(self, operation, types, arguments=(), named=None):
         result = super().__torch_dispatch__(operation, types, arguments, named)
@@ -236,39 +338,6 @@ class Crossings(Waits):
             if len(devices) > 1:
                 self.seen.append(operation.overloadpacket.__name__)
         return result
-
-
-def augmentations():
-    """Return functions of (uint8 images, labels, generator) on the images' device: all that the recipes draw."""
-    floats = {"random_erasing": policies.random_erasing, "cutout": augment.Cutout(12), "flip": augment.random_flip}
-    yield from policies.POLICIES.items()
-    for name, change in floats.items():
-        yield name, lambda images, draws, change=change: change(images.float(), draws)
-    for name, mix in (("targeted", policies.targeted_augmentation), ("mixup", augment.mixup)):
-        yield (
-            name,
-            lambda images, draws, mix=mix: mix(images.float(), torch.ones_like(images[:, 0, 0, 0]).long(), draws),
-        )
-
-
-@pytest.mark.parametrize("name", dict(augmentations()))
-def test_augmentation_neither_waits_for_a_gpu_nor_leaves_it(name):
-    """FakeTensorMode computes shapes and devices only, so it needs no GPU; constants are copied there once."""
-    for cached in (policies._table, policies._chances, policies._confused):
-        cached.cache_clear()
-    try:
-        with FakeTensorMode():
-            images, draws = torch.zeros(20, 3, 32, 32, dtype=torch.uint8, device="cuda"), torch.Generator()
-            change = dict(augmentations())[name]
-            change(images, draws)
-            with Crossings() as waits:
-                result = change(images, draws)
-            result = result[0] if isinstance(result, tuple) else result
-            assert result.device.type == "cuda" and result.shape == images.shape
-        assert waits.seen == []
-    finally:  # what was cached is fake
-        for cached in (policies._table, policies._chances, policies._confused):
-            cached.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -282,7 +351,8 @@ def test_augmentation_neither_waits_for_a_gpu_nor_leaves_it(name):
         {"soft_labels": 0.5, "mixing": "cutmix"},
     ],
 )
-def test_no_step_of_a_recipe_waits(sample, change):
+def test_no_step_of_a_recipe_waits(sample, change, monkeypatch):
+    monkeypatch.setattr(image_operations, "can_read_at_once", lambda device: False)  # as on a GPU
     images = sample[0][:60]
     if change.get("soft_labels"):
         images = dataclasses.replace(images, targets=torch.full((60, 10), 0.1))
@@ -300,4 +370,36 @@ def test_crossings_are_seen():
         torch.zeros(2, device="cuda").cpu()
         torch.zeros(2).to("cuda")
         torch.zeros(2, device="cuda").copy_(torch.zeros(2))
-    assert len(waits.seen) == 3
+        torch.tensor([1.0, 2.0], device="cuda")
+    assert len(waits.seen) == 4
+
+
+@pytest.fixture
+def fake_constants():
+    """Forget the constants cached per device before and after a test whose tensors are fake."""
+    caches = (policies._table, policies._chances, policies._confused, data._constants)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("kind", [data.Batches, AlternatingFlips])
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_no_batch_waits_for_a_gpu_or_leaves_it(change, kind, fake_constants, monkeypatch):
+    """A pass neither reads a value back nor copies between devices, after constants were copied to the GPU once.
+
+    FakeTensorMode computes shapes and devices only, so it needs no GPU. It has no generators of a GPU.
+    """
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu", make=torch.Generator: make())
+    with FakeTensorMode():
+        images = torch.zeros(90, 3, 32, 32, dtype=torch.uint8, device="cuda")
+        dataset = data.Dataset(images, torch.zeros(90, dtype=torch.long, device="cuda"))
+        batches = make_batches(dataset, change, kind)
+        for _ in batches:
+            pass
+        with Crossings() as waits:
+            sizes = [len(x) for x, y in batches if x.device.type == y.device.type == "cuda"]
+        assert sizes == [20, 20, 20, 20, 10]
+    assert waits.seen == []

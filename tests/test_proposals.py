@@ -90,6 +90,9 @@ def test_the_confused_classes_are_moved_most(sample):
     )
     alone, _ = policies.targeted_augmentation(x, y, generator(), others=0.0)
     assert torch.equal(alone[~named], x[~named]) and torch.equal(alone[named], moved[named])
+    soft = F.one_hot(y, 10) * 0.9 + 0.01
+    of_soft, soft_labels = policies.targeted_augmentation(x, soft, generator())
+    assert torch.equal(of_soft, moved) and soft_labels is soft  # probabilities: the most probable class counts
     still, _ = policies.targeted_augmentation(x, y, generator(), degrees=0.0, scale=0.0, color=0.0)
     assert torch.allclose(still, x, atol=1e-4)
 

@@ -35,17 +35,13 @@ BLENDED = OPERATIONS[6:10]
 
 
 class Moves(NamedTuple):
-    """What is done to images, one row per move, as tensors on one device; `apply` takes one row per image.
+    """What is done to images, one row per move, as tensors on one device; `apply` takes one row per image."""
 
-    Of every row, all columns but those of its operation leave an image as it is.
-    """
-
+    chosen: torch.Tensor  # (M, len(CHANGES)) bool: which of CHANGES computes the operation; none for Identity
     theta: torch.Tensor  # (M, 2, 3): from a pixel of the result to the one of the image that it shows
-    shares: torch.Tensor  # (M, 4): of a blend of the image, its gray, its mean gray and its blurred copy
-    stretched: torch.Tensor  # (M,) whether the contrast is stretched
-    equalized: torch.Tensor  # (M,) whether the histogram is equalized
-    bits: torch.Tensor  # (M,) uint8, those of a pixel that are kept
-    threshold: torch.Tensor  # (M,) uint8 pixels from here on are inverted
+    blending: torch.Tensor  # (M, 4): the factor of the image, and which picture has the rest
+    mask: torch.Tensor  # (M,) uint8: the bits of a pixel that are kept
+    threshold: torch.Tensor  # (M,): pixels from here on are inverted
 
     def __getitem__(self, rows):
         return Moves(*(column[rows] for column in self))
@@ -59,16 +55,15 @@ def tabulate(moves, device, size):
     """
     rows = [
         (
+            [name in names for names, _, _ in CHANGES],
             move_matrix(name, magnitude, size),
-            blend_shares(name, magnitude),
-            name == "AutoContrast",
-            name == "Equalize",
+            (1.0 + magnitude, *(float(name == other) for other in BLENDED[1:])),
             MAX - (MAX >> int(magnitude)) if name == "Posterize" else MAX,
-            {"Solarize": magnitude, "Invert": 0.0}.get(name, float(LEVELS)),
+            magnitude if name == "Solarize" else 0.0,
         )
         for name, magnitude in moves
     ]
-    types = (torch.float32, torch.float32, torch.bool, torch.bool, torch.uint8, torch.float32)
+    types = (torch.bool, torch.float32, torch.float32, torch.uint8, torch.float32)
     return Moves(*(torch.tensor(column, dtype=kind, device=device) for column, kind in zip(zip(*rows), types)))
 
 
@@ -90,20 +85,27 @@ def move_matrix(name, magnitude, size):
     return (math.cos(angle), math.sin(angle), 0.0), (-math.sin(angle), math.cos(angle), 0.0)
 
 
-def blend_shares(name, magnitude):
-    """Return the shares of the image, its gray, its mean gray and its blurred copy; Brightness blends with black."""
-    if name not in BLENDED:
-        return 1.0, 0.0, 0.0, 0.0
-    factor = 1.0 + magnitude
-    return factor, *((1.0 - factor) * (name == other) for other in BLENDED[1:])
-
-
 def apply(images, moves):
     """Return uint8 images (N, 3, S, S), each changed by its own row of `moves`, Moves of N rows."""
-    x = blend(move(images.float(), moves.theta), moves.shares)
-    x = stretch_contrast(x, moves.stretched).to(torch.uint8)
-    inverted = (x >= per_image(moves.threshold)).to(torch.uint8) * MAX
-    return equalize((x & per_image(moves.bits)) ^ inverted, moves.equalized)
+    for (_, change, column), chosen in zip(CHANGES, moves.chosen.unbind(1)):
+        images = change_chosen(images, chosen, change, *([getattr(moves, column)] if column else []))
+    return images
+
+
+def change_chosen(images, chosen, change, *values):
+    """Return the images, of which those `chosen` (N,) are replaced by change(images, *values), values being per image.
+
+    Only these are computed where it costs no waiting to learn how many there are; on a GPU, all are.
+    """
+    if can_read_at_once(images.device):
+        rows = chosen.nonzero()[:, 0]
+        return images.index_copy(0, rows, change(images[rows], *(value[rows] for value in values)))
+    return torch.where(per_image(chosen), change(images, *values), images)
+
+
+def can_read_at_once(device):
+    """Return whether the host can read a value from this device without waiting for the work that is under way."""
+    return device.type == "cpu"
 
 
 def per_image(values):
@@ -111,22 +113,30 @@ def per_image(values):
     return values.view(-1, 1, 1, 1)
 
 
-def move(x, theta):
-    """Return float images moved by theta (N, 2, 3), by the nearest pixel, with black from outside of the image."""
-    size = x.shape[-1]
-    positions = torch.arange(size, device=x.device) - (size - 1) / 2
+# --- changes: uint8 images and a value per image -> uint8 images ---
+
+
+def move(images, theta):
+    """Return images moved by theta (N, 2, 3), by the nearest pixel, with black from outside of the image."""
+    size = images.shape[-1]
+    positions = torch.arange(size, device=images.device) - (size - 1) / 2
     across, down = positions.view(1, 1, -1), positions.view(1, -1, 1)
     # no matrix product: on a GPU it may round the coordinates
     grid = [row[:, 0] * across + row[:, 1] * down + row[:, 2] for row in theta[..., None, None].unbind(1)]
-    return F.grid_sample(x, torch.stack(grid, -1) / (size / 2), mode="nearest", align_corners=False)
+    grid = torch.stack(grid, -1) / (size / 2)
+    return F.grid_sample(images.float(), grid, mode="nearest", align_corners=False).to(torch.uint8)
 
 
-def blend(x, shares):
-    """Return mixtures of float images, their gray, their mean gray and a blurred copy, of whole numbers in 0..MAX."""
+def blend(images, blending):
+    """Return other + factor (image - other), rounded down and clipped: Pillow's blend, and torchvision's up to a level.
+
+    blending: (N, 4), the factor, and 1 for what `other` is: gray, mean gray, or blurred. With three zeros it is black.
+    """
+    x = images.float()
     gray = sum(share * channel for share, channel in zip(GRAY, x.unbind(1)))[:, None].floor()
-    own, of_gray, of_mean, of_blurred = (per_image(share) for share in shares.unbind(1))
-    added = gray * of_gray + gray.mean((2, 3), keepdim=True) * of_mean
-    return torch.addcmul(torch.addcmul(added, x, own), blur(x), of_blurred).clamp(0, MAX).floor()
+    factor, is_gray, is_mean, is_blurred = (per_image(value) for value in blending.unbind(1))
+    other = is_gray * gray + is_mean * gray.mean((2, 3), keepdim=True) + is_blurred * blur(x)
+    return (other + factor * (x - other)).clamp(0, MAX).to(torch.uint8)
 
 
 def blur(x):
@@ -139,16 +149,17 @@ def blur(x):
     return blurred
 
 
-def stretch_contrast(x, chosen):
-    """Return float images of which the `chosen` (N,) have channels that reach from 0 to MAX, unless of one value."""
+def stretch_contrast(images):
+    """Return images whose channels reach from 0 to MAX, except those of one value."""
+    x = images.float()
     low, high = x.amin((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-    kept = (low == high) | ~per_image(chosen)
-    scale = ((high - low) * (1 / MAX)).masked_fill(kept, 1.0)
-    return ((x - low.masked_fill(kept, 0.0)) / scale).clamp(0, MAX)
+    flat = low == high
+    scale = ((high - low) * (1 / MAX)).masked_fill(flat, 1.0)
+    return ((x - low.masked_fill(flat, 0.0)) / scale).clamp(0, MAX).to(torch.uint8)
 
 
-def equalize(images, chosen):
-    """Return uint8 images of which the `chosen` (N,) have channels of an even histogram, by Pillow's table."""
+def equalize(images):
+    """Return images whose channels have an even histogram, by Pillow's table."""
     pixels = images.flatten(2).long()
     histogram = torch.zeros(*pixels.shape[:2], LEVELS, dtype=torch.int32, device=images.device)
     histogram.scatter_add_(2, pixels, torch.ones_like(pixels, dtype=torch.int32))
@@ -157,6 +168,26 @@ def equalize(images, chosen):
     step = torch.div(pixels.shape[2] - brightest, MAX, rounding_mode="floor")
     below = F.pad(counts[..., :-1] + step // 2, (1, 0))
     table = torch.div(below, step.clamp(min=1), rounding_mode="floor").clamp(0, MAX).to(torch.uint8)
-    kept = (step == 0) | ~chosen.view(-1, 1, 1)
-    table = torch.where(kept, torch.arange(LEVELS, device=images.device, dtype=torch.uint8), table)
-    return table.gather(2, pixels).view_as(images)
+    unchanged = torch.arange(LEVELS, device=images.device, dtype=torch.uint8)
+    return torch.where(step == 0, unchanged, table).gather(2, pixels).view_as(images)
+
+
+def posterize(images, mask):
+    """Return images of which each pixel keeps the bits of `mask` (N,)."""
+    return images & per_image(mask)
+
+
+def solarize(images, threshold):
+    """Return images whose pixels from `threshold` (N,) on are inverted: all of them from 0 on."""
+    return torch.where(images >= per_image(threshold), ~images, images)
+
+
+# (operations, what computes them, the column of Moves that has its value per image)
+CHANGES = (
+    (GEOMETRIC, move, "theta"),
+    (BLENDED, blend, "blending"),
+    (("AutoContrast",), stretch_contrast, None),
+    (("Equalize",), equalize, None),
+    (("Posterize",), posterize, "mask"),
+    (("Solarize", "Invert"), solarize, "threshold"),
+)

@@ -109,7 +109,7 @@ def equally_often(name, steps, images, generator):
     """Change each image `steps` times by a move of its own; all moves of the policy are equally probable."""
     table = _table(name, images.device)
     for _ in range(steps):
-        rows = torch.randint(len(table.bits), (len(images),), generator=generator, device=images.device)
+        rows = torch.randint(len(table.mask), (len(images),), generator=generator, device=images.device)
         images = image_operations.apply(images, table[rows])
     return images
 
@@ -171,7 +171,7 @@ def targeted_augmentation(x, y, generator, degrees=15.0, scale=0.1, color=0.2, c
     class in training, and the network predicts every test image, which has no traces, as one of the other classes. So
     some images of all classes are changed, and some of all classes are not.
     """
-    labels = y.argmax(1) if y.is_floating_point() else y
+    labels = y.argmax(1) if y.is_floating_point() else y  # a recipe may train on probabilities
     chances = torch.where(torch.isin(labels, _confused(x.device)), chance, chance * others)
     picked, turn, size, contrast, light = torch.rand(5, len(x), generator=generator, device=x.device)
     turn, size, contrast, light = (value * 2 - 1 for value in (turn, size, contrast, light))
