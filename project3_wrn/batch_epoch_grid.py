@@ -114,7 +114,7 @@ def draw_grids(path, accuracy, facts):
     ours = {cell: accuracy[name].mean() if name in accuracy else np.nan for cell, name in NAMES.items()}
     lowest, highest = COLOR_RANGE
     lowest = np.nanmin([lowest, *GRID.values(), *ours.values()])
-    figure, panels = plots.plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, panels = plots.plt.subplots(1, 2, figsize=(9.5, 4.6), layout="constrained")
     for axes, values, title in zip(panels, (GRID, ours), ("The report", "Ours, mean over seeds")):
         grid = np.array([[values[e, b] for b in batches] for e in epochs])
         image = axes.imshow(grid, vmin=lowest, vmax=highest, cmap="viridis")

@@ -11,7 +11,7 @@ Writes to project3_wrn/outputs/<model>/:
     metrics.json, performance.md    all seeds
     training_history.json, classification_report.csv, calibration.csv, confusion_matrix.csv, top_confusion_pairs.csv,
     training_curves.png, per_class_accuracy.png, confidence.png, confusion_matrix.png, top_confusion_pairs.png,
-    misclassified_samples.png, gradcam_visualization.png    the first seed
+    misclassified_samples.png, gradcam_visualization.png    the first seed; per class and pair, all seeds
     loss_history.npz, logits.npz, weights-<seed>.pt, run.json, runs/    what these are made from
 """
 

@@ -262,6 +262,16 @@ def test_training_curves_have_the_reports_numbers_where_the_training_is_as_long(
             assert points["The report: training"] == {e: pair[position] for e, pair in reported.TRAINING.items()}
 
 
+@pytest.mark.parametrize(
+    ("mean", "half", "word"),
+    [(1.0, 0.5, "Better"), (-1.0, 0.5, "Worse"), (1.0, 1.0, "Not"), (-1.0, 2.0, "Not"), (9.0, None, "Not")],
+)
+def test_a_difference_has_a_color_where_its_interval_excludes_zero(mean, half, word):
+    assert (
+        improvements.judgement(mean, half).startswith(word) and improvements.judgement(mean, half) in improvements.LOOKS
+    )
+
+
 # --- both languages ---
 
 

@@ -26,7 +26,7 @@ CAM_COLORS = "inferno"
 FEW_EPOCHS = 20  # below this number a curve shows its points
 CONFIDENCE_BINS = 30
 LABEL_ERRORS_NOTE = "red: people have found the label wrong (arXiv 2103.14749)"
-HOLLOW = {"marker": "D", "linestyle": "none", "markerfacecolor": "none"}  # the report's numbers
+HOLLOW = {"marker": "D", "markersize": 8, "linestyle": "none", "markerfacecolor": "none"}  # the report's numbers
 
 
 def run_facts(model, seeds, epochs, scale, shortened=False):
