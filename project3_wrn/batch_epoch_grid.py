@@ -21,7 +21,6 @@ from common import cli, plots, tables
 from common.reported import GRID
 from project3_wrn import runner
 from project3_wrn.analysis import study_tables
-from project3_wrn.analysis.figures import run_facts
 from project3_wrn.method.recipes import get_recipe
 
 RECIPE = get_recipe("report", "dla34")
@@ -69,8 +68,7 @@ def write_results(folder):
     )
     page = [note, table(accuracy, trained), conclusion]
     tables.write_markdown(folder / "grid.md", "Project 3: batch size and epochs", page, run_json["scale"])
-    facts = run_facts("dla34", seeds, None, run_json["scale"], run_json["shortened"])
-    draw_grids(folder / "grid.png", accuracy, facts)
+    draw_grids(folder / "grid.png", accuracy)
 
 
 def table(accuracy, trained):
@@ -108,13 +106,13 @@ def accidents(accuracy):
     return text + (f" Not run: {', '.join(missing)}." if missing else "")
 
 
-def draw_grids(path, accuracy, facts):
+def draw_grids(path, accuracy):
     """Draw two heat maps on one scale: the report's nine numbers and ours."""
     epochs, batches = sorted({cell[0] for cell in GRID}), sorted({cell[1] for cell in GRID})
     ours = {cell: accuracy[name].mean() if name in accuracy else np.nan for cell, name in NAMES.items()}
     lowest, highest = COLOR_RANGE
     lowest = np.nanmin([lowest, *GRID.values(), *ours.values()])
-    figure, panels = plots.plt.subplots(1, 2, figsize=(9.5, 4.6), layout="constrained")
+    figure, panels = plots.plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for axes, values, title in zip(panels, (GRID, ours), ("The report", "Ours, mean over seeds")):
         grid = np.array([[values[e, b] for b in batches] for e in epochs])
         image = axes.imshow(grid, vmin=lowest, vmax=highest, cmap="viridis")
@@ -126,7 +124,6 @@ def draw_grids(path, accuracy, facts):
         axes.grid(False)
         axes.set(xlabel="Batch size", ylabel="Epochs", title=title)
     figure.colorbar(image, ax=panels, label="Test accuracy, %")
-    plots.about(figure, "Test accuracy by batch size and epochs", *facts)
     plots.save(figure, path)
 
 

@@ -15,12 +15,9 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-import numpy as np
-
 from common import cli, plots, reported, tables
 from project3_wrn import runner
 from project3_wrn.analysis import study_tables
-from project3_wrn.analysis.figures import HOLLOW
 from project3_wrn.method.recipes import Recipe, get_recipe
 
 OTHERS = ("wrn16_8", "dla34_cifar", "vgg16_bn")  # the report does not have these
@@ -43,6 +40,8 @@ CONFIGS = {
 SEEDS = {"quick": 1, "full": 1}
 CPU_EPOCHS = 2
 SPLITS = ("train", "val", "test")  # in the order of the accuracies in reported.NETWORKS
+POINT_AREA = 20  # square points; it grows by one per PARAMETERS_PER_AREA
+PARAMETERS_PER_AREA = 1e5
 
 
 def main():
@@ -80,10 +79,7 @@ def write_results(folder):
         )
     page = [note, table(rows, sizes)]
     tables.write_markdown(folder / "comparison.md", "Project 3: the networks", page, scale)
-    scale_fact = "short run" if run_json["shortened"] else f"{scale} scale"
-    seeds = len(run_json["seeds"])
-    facts = (f"{seeds} seeds" if seeds > 1 else "1 seed", scale_fact)
-    draw_accuracy_cost(folder / "accuracy_cost.png", accuracy, sizes, facts)
+    draw_accuracy_cost(folder / "accuracy_cost.png", accuracy, sizes)
 
 
 def table(rows, sizes):
@@ -109,27 +105,16 @@ def table(rows, sizes):
     return result
 
 
-def draw_accuracy_cost(path, accuracy, sizes, facts):
-    """Draw the test accuracy of each configuration next to its FLOPs and parameters, the cheapest at the bottom.
-
-    The report's accuracies are hollow. sizes: {configuration: (parameters, FLOPs)}.
-    """
-    order = sorted(sizes, key=lambda config: sizes[config][1])
-    rows = range(len(order))
-    figure, (left, right) = plots.plt.subplots(1, 2, sharey=True, figsize=(11, 5), layout="constrained")
-    left.plot([accuracy[config].mean() for config in order], rows, "C0o", label="Ours")
-    spreads = [tables.std(accuracy[config]) for config in order]
-    left.errorbar([accuracy[config].mean() for config in order], rows, xerr=spreads, fmt="none", capsize=3, ecolor="C0")
-    known = [row for row in rows if order[row] in reported.NETWORKS]
-    values = [reported.NETWORKS[order[row]][SPLITS.index("test")] for row in known]
-    left.plot(values, known, **HOLLOW, markeredgecolor="black", label="The report")
-    left.set(xlabel="Test accuracy, %", yticks=rows, yticklabels=order)
-    parameters, flops = (np.array([sizes[config][column] for config in order]) / 1e6 for column in (0, 1))
-    right.plot(flops, rows, "C1s", label="MFLOPs of a forward pass")
-    right.plot(parameters, rows, "C2^", label="Parameters, millions")
-    right.set(xscale="log", xlabel="Cost")
-    plots.legend(figure)
-    plots.about(figure, "Test accuracy and cost of each network", *facts)
+def draw_accuracy_cost(path, accuracy, sizes):
+    """Draw test accuracy against FLOPs: one point per configuration, its area growing with the parameters."""
+    figure, axes = plots.plt.subplots(figsize=(9, 5.5), layout="constrained")
+    for position, (config, (parameters, flops)) in enumerate(sizes.items()):
+        x, y, color = flops / 1e6, accuracy[config].mean(), f"C{position % 10}"
+        axes.errorbar(x, y, yerr=tables.std(accuracy[config]), capsize=3, color=color)
+        axes.scatter(x, y, s=POINT_AREA + parameters / PARAMETERS_PER_AREA, alpha=0.5, color=color)
+        axes.annotate(config, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="MFLOPs of a forward pass", ylabel="Test accuracy, %")
+    axes.margins(0.15)
     plots.save(figure, path)
 
 

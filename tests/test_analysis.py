@@ -21,7 +21,7 @@ OUTPUTS = ROOT / "project3_wrn" / "outputs"
 # Chinese figures leave these in English
 NAMES = {"ECE", "arXiv", "nat", "ResNet", "WRN", "DLA", "VGG", "ViT", "LeNet", "CIFAR", "MFLOPs", "fast94", "MixUp"}
 NAMES |= {"CutMix", "AutoAugment", "RandAugment", "TrivialAugment", "Focal", "Loss", "CBAM", "SE", "Grad", "CAM"}
-NAMES |= {"groups.2.convs"}  # a layer
+NAMES |= {"Cutout", "Dropout", "Adam", "groups.2.convs"}  # the last is a layer
 
 
 COMMITTED = ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]
@@ -305,10 +305,10 @@ def draw_everything(folder):
     improvements.draw_differences(folder / "changes.png", changes, facts)
     ensemble.draw_diversity(folder / "diversity.png", list(configs), np.eye(len(configs)))
     cells = dict.fromkeys(batch_epoch_grid.CONFIGS, np.array([80.0]))
-    batch_epoch_grid.draw_grids(folder / "grid.png", cells, facts)
+    batch_epoch_grid.draw_grids(folder / "grid.png", cells)
     accuracy = dict.fromkeys(compare_models.CONFIGS, np.array([90.0, 91.0]))
     sizes = dict.fromkeys(accuracy, (1e6, 1e9))
-    compare_models.draw_accuracy_cost(folder / "cost.png", accuracy, sizes, facts)
+    compare_models.draw_accuracy_cost(folder / "cost.png", accuracy, sizes)
 
 
 @pytest.mark.filterwarnings("ignore:Grad-CAM is zero", "ignore:Glyph")
