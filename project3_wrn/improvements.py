@@ -102,7 +102,7 @@ def write_results(folder):
     run_json = cli.read_json(folder / "run.json")
     scale, rows = run_json["scale"], study_tables.read_result_rows(folder)
     compared = differences(rows)
-    plots.setup(scale)
+    plots.setup(scale=scale)
     page = [
         introduction(run_json),
         table(rows, compared),
