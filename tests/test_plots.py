@@ -104,6 +104,19 @@ def test_title_facts_stamp_and_panels_do_not_overlap(monkeypatch, tmp_path, scal
         assert boxes["title"].y1 <= boxes["stamp"].y0
 
 
+def test_many_facts_take_several_lines_within_the_figure_and_above_the_panels():
+    figure = two_panels()
+    facts = [f"fact number {number}" for number in range(20)]
+    plots.about(figure, "A title", *facts)
+    figure.canvas.draw()
+    (shown,) = (text for text in figure.findobj(Text) if "fact number 0" in text.get_text())
+    box = shown.get_window_extent()
+    assert shown.get_text().replace("\n", ", ") == ", ".join(facts) and "\n" in shown.get_text()
+    assert 0 <= box.x0 and box.x1 <= figure.bbox.width
+    assert box.y0 > max(axes.get_tightbbox().y1 for axes in figure.axes)
+    plt.close(figure)
+
+
 def test_a_file_has_the_resolution_and_the_colors_that_were_drawn(monkeypatch, tmp_path):
     monkeypatch.setattr(plots, "chinese_font", lambda: None)
     figure, axes = plt.subplots(figsize=(4, 3), layout="constrained")
