@@ -112,7 +112,7 @@ def test_many_facts_take_several_lines_within_the_figure_and_above_the_panels():
     (shown,) = (text for text in figure.findobj(Text) if "fact number 0" in text.get_text())
     box = shown.get_window_extent()
     assert shown.get_text().replace("\n", ", ") == ", ".join(facts) and "\n" in shown.get_text()
-    assert 0 <= box.x0 and box.x1 <= figure.bbox.width
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width
     assert box.y0 > max(axes.get_tightbbox().y1 for axes in figure.axes)
     plt.close(figure)
 
