@@ -23,7 +23,7 @@ class Options(cli.Options):
     model: str
     recipe: Recipe  # it has the changes that flags and scale make
     recipe_name: str
-    gradcam_layer: str | None  # None: the last feature maps
+    gradcam_layer: str | None  # None: gradcam.detailed_layer chooses
 
 
 def parse(description, folder):
@@ -58,7 +58,7 @@ def make_parser(description):
         "--recipe", choices=RECIPES, help="how to train it (default: report; of a fast network, its own)"
     )
     parser.add_argument(
-        "--gradcam-layer", metavar="NAME", help="module whose output Grad-CAM explains (default: the last feature maps)"
+        "--gradcam-layer", metavar="NAME", help="module that Grad-CAM explains (default: the last one with maps of 7x7)"
     )
     group = parser.add_argument_group(
         "fields of the recipe", "The default is the chosen recipe's; the report's is given."

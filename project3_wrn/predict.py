@@ -44,7 +44,8 @@ def main():
         print(f"{100 * probability:6.2f}%  {data.CLASSES[label]}")
 
     out = options.out or options.photo.with_name(options.photo.stem + "-gradcam.png")
-    heat = gradcam.gradcam(network, images, probabilities.argmax()[None], options.gradcam_layer)
+    layer = options.gradcam_layer or gradcam.detailed_layer(network, images)
+    heat = gradcam.gradcam(network, images, probabilities.argmax()[None], layer)
     square = torch.from_numpy(middle_square(picture))
     overlay = figures.gradcam_overlay(square, gradcam.upsample(heat, square.shape[:2])[0])
     with atomic(out) as temporary:
@@ -59,7 +60,7 @@ def parse():
     add("photo", type=Path, metavar="PHOTO", help="the image to classify")
     add("--weights", type=Path, metavar="FILE", help="weights as main.py writes them (default: the newest)")
     add("--model", metavar="NAME", help="the weights' network (default: the name of the folder that they are in)")
-    add("--gradcam-layer", metavar="NAME", help="module to explain (default: the last feature maps)")
+    add("--gradcam-layer", metavar="NAME", help="module to explain (default: the last one with maps of 7x7)")
     add("--out", type=Path, metavar="FILE", help="the Grad-CAM picture (default: PHOTO with -gradcam.png)")
     return parser.parse_args()
 
