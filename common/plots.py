@@ -17,10 +17,10 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 from common import tables
+from common.metrics import WINDOW, moving_average
 from common.support.files import atomic
 from common.support.translations import CHINESE, ENGLISH
 
-WINDOW = 100  # batches of a moving average
 # Of configurations, in their order. A line may lie exactly on an earlier one, which must still be seen.
 LINES, MARKERS = ("-", "--", "-", ":", "-", "--", ":", "-."), "osD^vP*X"
 GLYPHS = "训练损失轮次准确率"  # a font that has these has the rest of our labels
@@ -94,18 +94,13 @@ def chinese_font() -> str | None:
     return None
 
 
-def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Average `window` neighbors: (N,) -> (N - window + 1,)."""
-    return np.convolve(values, np.ones(window) / window, mode="valid")
-
-
 def loss_figure(path: Path, history: dict[str, np.ndarray], title: str) -> None:
     """Draw the loss of every batch with its moving average, and the mean of every epoch (assignment, section 3.1.3)."""
     figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 8), layout="constrained")
     losses, indices = history["batch_losses"], history["batch_indices"]
     upper.plot(indices, losses, linewidth=0.3, alpha=0.4, label="Batch loss")
     if len(losses) >= WINDOW:
-        average, label = moving_average(losses, WINDOW), f"Moving average of {WINDOW} batches"
+        average, label = moving_average(losses), f"Moving average of {WINDOW} batches"
         upper.plot(indices[WINDOW - 1 :], average, color="C3", linewidth=1, label=label)
     upper.set(xlabel="Batch", ylabel="Training loss", title="Training loss per batch")
     # leave outliers out, and losses of a diverged run that are not finite

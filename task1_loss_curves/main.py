@@ -21,7 +21,6 @@ from common import cli, plots, reported, sweep, tables
 # The report does not state its batch size; its losses match batch size 4, as in the PyTorch tutorial.
 BASE = dict(model="lenet", epochs=5, batch_size=4, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
 CONFIGS = {"baseline": {}}
-REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # section 3.1.2
 
 
 def main():
@@ -33,7 +32,7 @@ def train(options):
     histories = sweep.run(CONFIGS, BASE, options, save_to="loss_history_seeds.npz")
     if not options.plan:
         first = histories["baseline", options.seeds[0]]
-        tables.save_arrays(options.out / "loss_history.npz", {key: first[key] for key in REPORT_KEYS})
+        tables.save_arrays(options.out / "loss_history.npz", {key: first[key] for key in tables.REPORT_KEYS})
 
 
 def write_results(source, out, lang="en"):

@@ -10,7 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from common.models.dla import dla34, dla34_cifar
 from common.models.fast import fast94, fast95, fast96, fast_small, fast_small_bilinear, fast_small_cbam, fast_small_se
 from common.models.lenet import lenet
-from common.models.lightweight_resnet import lightweight_resnet
+from common.models.lightweight_resnet import (
+    lightweight_resnet,
+    lightweight_resnet_no_batch_norm,
+    lightweight_resnet_no_shortcuts,
+)
 from common.models.resnet import resnet18, resnet18_bilinear, resnet18_cbam, resnet18_se, resnet34, resnet50
 from common.models.vgg import vgg16_bn
 from common.models.vit import vit
@@ -21,6 +25,8 @@ MODELS = {
     for factory in (
         lenet,
         lightweight_resnet,
+        lightweight_resnet_no_batch_norm,
+        lightweight_resnet_no_shortcuts,
         resnet18,
         resnet34,
         resnet50,

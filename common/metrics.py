@@ -1,0 +1,29 @@
+"""What the assignment's section 3.3.2 evaluates a training by, computed from its history."""
+
+import math
+
+import numpy as np
+
+WINDOW = 100  # batches of a moving average
+
+
+def moving_average(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
+    """Average `window` neighbors: (N,) -> (N - window + 1,)."""
+    return np.convolve(values, np.ones(window) / window, mode="valid")
+
+
+def roughness(batch_losses: np.ndarray, window: int = WINDOW) -> float:
+    """Return how far the moving average of the training loss moves per `window` batches, in nats: 0 is smooth.
+
+    It is the mean absolute difference of the means of consecutive windows of the losses (steps,). A steady fall adds
+    little to it, because it is spread over hundreds of windows. NaN where there are fewer than two windows.
+    """
+    whole = len(batch_losses) // window * window
+    means = batch_losses[:whole].astype(float).reshape(-1, window).mean(1)
+    return float(np.abs(np.diff(means)).mean()) if len(means) > 1 else math.nan
+
+
+def epochs_to_reach(accuracies: np.ndarray, target: float) -> float:
+    """Return the first epoch, from 1, whose accuracy (epochs,) is at least `target`; infinity where none is."""
+    reached = np.flatnonzero(np.asarray(accuracies) >= target)
+    return float(reached[0] + 1) if len(reached) else math.inf
