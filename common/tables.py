@@ -18,6 +18,7 @@ from common.support.errors import UserError, unreadable
 from common.support.files import atomic
 
 Histories = dict[tuple[str, int], dict[str, np.ndarray]]
+Measured = dict[str, dict[tuple[str, int], float]]
 # columns that results.csv has where a history has such a field; what summary.csv averages over seeds, {column: field}
 OPTIONAL = ("weight_norm", "clean_train_loss", "clean_train_accuracy", "val_loss", "val_accuracy")
 AVERAGED = {
@@ -27,6 +28,8 @@ AVERAGED = {
     "val_accuracy": "val_accuracy",
 }
 REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # of loss_history.npz (assignment, section 3.1.1)
+DASH = "–"  # an empty cell: the report states no such number, or it does not apply
+ROUNDING = 1e-4  # our accuracies are float32
 QUICK = "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's."
 
 
@@ -88,14 +91,18 @@ def last(history: dict[str, np.ndarray], field: str) -> float:
     return float(history[field][-1])
 
 
-def write_results(out: Path, histories: Histories, scale: str) -> None:
-    """Write results.csv, one row per run, and summary.csv, one row per configuration, into the folder `out`."""
-    write_csv(out / "results.csv", result_rows(histories, scale))
-    write_csv(out / "summary.csv", summary_rows(histories, scale))
+def write_results(out: Path, histories: Histories, scale: str, measured: Measured | None = None) -> None:
+    """Write results.csv, one row per run, and summary.csv, one row per configuration, into the folder `out`.
+
+    measured: more columns, for the runs that have a value: {column: {(configuration, seed): value}}.
+    """
+    write_csv(out / "results.csv", result_rows(histories, scale, measured))
+    write_csv(out / "summary.csv", summary_rows(histories, scale, measured))
 
 
-def result_rows(histories: Histories, scale: str) -> list[dict]:
+def result_rows(histories: Histories, scale: str, measured: Measured | None = None) -> list[dict]:
     """Return one row per run with its values after the last epoch: accuracies in per cent, losses in nats."""
+    measured = measured or {}
     return [
         {
             "scale": scale,
@@ -108,13 +115,17 @@ def result_rows(histories: Histories, scale: str) -> list[dict]:
             "test_loss": f"{last(history, 'test_loss'):.4f}",
             **{name: f"{last(history, name):.4f}" for name in OPTIONAL if name in history},
             "diverged_step": int(history["diverged_step"]),
+            **{column: f"{values[config, seed]:.4g}" for column, values in measured.items() if (config, seed) in values},
         }
         for (config, seed), history in histories.items()
     ]
 
 
-def summary_rows(histories: Histories, scale: str) -> list[dict]:
-    """Return one row per configuration: number of seeds, and mean and standard deviation over them."""
+def summary_rows(histories: Histories, scale: str, measured: Measured | None = None) -> list[dict]:
+    """Return one row per configuration: number of seeds, and mean and standard deviation over them.
+
+    Of the columns of `measured`, whose values may be infinite, the median.
+    """
     rows = {config: {"scale": scale, "config": config} for config, _ in histories}
     for name, field in AVERAGED.items():
         if any(field in history for history in histories.values()):
@@ -125,6 +136,9 @@ def summary_rows(histories: Histories, scale: str) -> list[dict]:
     for config, values in total_seconds(histories).items():
         rows[config]["seconds_mean"] = f"{values.mean():.1f}"
         rows[config]["seconds_std"] = f"{std(values):.1f}"
+    for column, by_run in (measured or {}).items():
+        for config, values in group_by_config((config, value) for (config, _), value in by_run.items()).items():
+            rows[config][f"{column}_median"] = f"{np.median(values):.4g}"
     return list(rows.values())
 
 
@@ -160,6 +174,44 @@ def half_width(values: Sequence[float], confidence: float = 0.95) -> float | Non
     """Return half of the confidence interval of the mean, by Student's t; None of a single value."""
     n = len(values)
     return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) / n**0.5) if n > 1 else None
+
+
+def prediction_half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """Return half of the interval in which one more value of the same distribution lies; None of a single value.
+
+    By Student's t it is t s sqrt(1 + 1/n) around the mean of n values.
+    """
+    n = len(values)
+    return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) * (1 + 1 / n) ** 0.5) if n > 1 else None
+
+
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the prediction interval; both are infinite for a single value."""
+    half = prediction_half_width(values, confidence)
+    mean = float(np.mean(values))
+    return (-np.inf, np.inf) if half is None else (mean - half, mean + half)
+
+
+def is_predicted(number: float | None, values: Sequence[float]) -> str:
+    """Return whether a number of the report lies in the 95% prediction interval of our values: yes, no, or a dash.
+
+    The dash stands where there is no such number, or a single value.
+    """
+    if number is None or len(values) < 2:
+        return DASH
+    low, high = prediction_interval(values)
+    return "yes" if low - ROUNDING <= number <= high + ROUNDING else "no"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Format a difference with its sign, without a negative zero."""
+    return f"{round(float(value), digits) + 0.0:+.{digits}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as in a sentence: a, b and c."""
+    names = list(names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def mean_std(values: Sequence[float], digits: int = 2) -> str:
