@@ -4,7 +4,7 @@
 set -u
 
 ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
-usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR] [--lang en|zh]
+usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR]
                        [--plan] [--fresh] [TASK ...]
 --fresh: start over instead of resuming from checkpoints
 --plan: print every run with its estimated time and memory, and train nothing
@@ -28,13 +28,12 @@ while [ $# -gt 0 ]; do
         -h | --help) echo "$usage"; exit 0 ;;
         --plan) plan=yes; shift ;;
         --fresh) passed+=(--fresh); shift ;;
-        --scale | --device | --data | --lang)
+        --scale | --device | --data)
             [ $# -ge 2 ] || refuse "$1 needs a value"
             case $1 in
                 --scale) one_of "$1" "$2" quick full; scale=$2 ;;
                 --device) one_of "$1" "$2" auto cpu cuda mps; device=$2 ;;
                 --data) case $2 in /*) passed+=(--data "$2") ;; *) passed+=(--data "$PWD/$2") ;; esac ;;
-                --lang) one_of "$1" "$2" en zh; passed+=(--lang "$2") ;;
             esac
             shift 2
             ;;

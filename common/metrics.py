@@ -7,11 +7,6 @@ import numpy as np
 WINDOW = 100  # batches of a moving average
 
 
-def moving_average(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
-    """Average `window` neighbors: (N,) -> (N - window + 1,)."""
-    return np.convolve(values, np.ones(window) / window, mode="valid")
-
-
 def window_means(values: np.ndarray, window: int = WINDOW) -> np.ndarray:
     """Average consecutive windows, without an incomplete last one: (N,) -> (N // window,)."""
     return windows(values, window).mean(1)

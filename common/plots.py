@@ -1,5 +1,7 @@
-"""Figures from saved histories, in English or Chinese: draw in English, `save` translates."""
+"""Figures from saved histories: drawn with code names and English labels, saved in English and in Chinese."""
 
+import functools
+import io
 import logging
 import re
 from pathlib import Path
@@ -9,20 +11,23 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.text import Text
+from matplotlib.image import AxesImage
+from matplotlib.text import Annotation, Text
+from PIL import Image  # matplotlib depends on it
 
-from common import tables
-from common.metrics import WINDOW, moving_average
 from common.support.files import atomic
-from common.support.translations import CHINESE, ENGLISH
+from common.support.translations import CHINESE, CHINESE_PATTERNS, ENGLISH
 
+# Okabe and Ito's colors (Wong, Points of view: Color blindness, Nature Methods 8:441, 2011), which color-blind readers
+# can tell apart: blue, orange, green, vermilion, purple, sky blue, black; grey instead of yellow, which is hard to see.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
 # Of configurations, in their order. A line may lie exactly on an earlier one, which must still be seen.
 LINES, MARKERS = ("-", "--", "-", ":", "-", "--", ":", "-."), "osD^vP*X"
+DPI = 200
+PALETTE = 256  # colors of a figure without photos: its PNG has a third of the size
 GLYPHS = "训练损失轮次准确率"  # a font that has these has the rest of our labels
 # parts of the file names of Chinese fonts, with spaces and hyphens removed; these files are tried first
 LIKELY = (
@@ -30,117 +35,130 @@ LIKELY = (
     *("hiragino", "stheiti", "simsun", "uming", "ukai", "droid"),
 )
 QUICK = "QUICK RUN on the embedded sample; not comparable with the report"
+TITLE_SIZE, FACTS_SIZE = 13, 9.5  # points
 # The look of the figures that follow. `setup` sets it, as it sets matplotlib's rcParams.
-_look = {"quick": False, "labels": ENGLISH}
+_look = {"quick": False}
 
 
-def setup(lang: str = "en", scale: str = "full") -> None:
-    """Set the look, the language (`en` or `zh`) and the scale of the figures that follow.
-
-    Prints one line and stays with English where no installed font has Chinese glyphs.
-    """
+def setup(scale: str = "full") -> None:
+    """Set the look and the scale of the figures that follow."""
     matplotlib.rcParams.update(matplotlib.rcParamsDefault | {"backend": "agg"})
-    plt.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "figure.dpi": 110, "savefig.bbox": "tight"})
-    plt.rcParams.update({"axes.unicode_minus": False})
-    _look.update(quick=scale == "quick", labels=ENGLISH)
-    if lang == "zh":
-        if family := chinese_font():
-            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # such a font has few weights
-            plt.rcParams.update({"font.family": [family, "DejaVu Sans"]})
-            _look.update(labels=CHINESE)
-        else:
-            print("no installed font has Chinese glyphs: figures are in English (Debian: apt install fonts-noto-cjk)")
+    plt.rcParams.update({"axes.prop_cycle": plt.cycler(color=COLORS), "axes.unicode_minus": False})
+    plt.rcParams.update({"axes.grid": True, "axes.axisbelow": True, "grid.alpha": 0.3})
+    plt.rcParams.update({"savefig.dpi": DPI, "savefig.bbox": "tight"})
+    _look.update(quick=scale == "quick")
+
+
+def about(figure: Figure, title: str, *facts: str) -> None:
+    """Write `title` above a figure, and below it, smaller, the facts that it depends on: network, seeds, epochs, scale.
+
+    A constrained layout keeps room for both.
+    """
+    # the empty second line is the room for the facts, which have a size of their own
+    heading = figure.suptitle(title + ("\n" if facts else ""), fontsize=TITLE_SIZE)
+    if facts:
+        place = {"xy": (0.5, 0), "xycoords": heading, "ha": "center", "va": "bottom"}
+        figure.add_artist(Annotation(", ".join(facts), **place, fontsize=FACTS_SIZE, color="0.35"))
+
+
+def style(position: int) -> dict:
+    """Return color, line style and marker of the configuration at `position`, as arguments of `Axes.plot`."""
+    return {
+        "color": f"C{position % len(COLORS)}",
+        "linestyle": LINES[position % len(LINES)],
+        "marker": MARKERS[position % len(MARKERS)],
+    }
+
+
+def legend(figure: Figure, columns: int = 4) -> None:
+    """Draw one legend below all panels of a figure with a constrained layout, each label of theirs once."""
+    handles = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Translate every label of `figure`, mark it where the scale is quick, and write it to `path` as a PNG."""
+    """Write a figure to `path` as a PNG, in English, and next to it in Chinese (x.zh.png) where a font has the glyphs.
+
+    Marks the figure where the scale is quick, and closes it.
+    """
     if _look["quick"]:
         figure.text(0.5, 1.0, QUICK, ha="center", va="bottom", color="firebrick", fontweight="bold")
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):  # drawing makes the labels of ticks anew unless they are set
-            ticks = [label.get_text() for label in axis.get_ticklabels()]
-            if ticks != (translated := [translate(text) for text in ticks]):
-                axis.set_ticks(axis.get_ticklocs(), translated)
-    for text in figure.findobj(Text):
-        text.set_text(translate(text.get_text()))
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    axes_of_ticks = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = [(axis, [label.get_text() for label in axis.get_ticklabels()]) for axis in axes_of_ticks]
+    # numbers stay as they are, and a layout may change how many there are
+    ticks = [(axis, labels) for axis, labels in ticks if any(map(has_name, labels))]
+    texts = [(text, text.get_text()) for text in figure.findobj(Text)]
+    relabel(ticks, texts, "en")
+    write_png(figure, path)
+    if family := chinese_font():
+        families = [family, *plt.rcParamsDefault["font.family"]]
+        with plt.rc_context({"font.family": families}):  # for the labels of ticks that drawing makes
+            for text, _ in texts:
+                text.set_fontfamily(families)
+            relabel(ticks, texts, "zh")
+            write_png(figure, path.with_suffix(".zh" + path.suffix))
     plt.close(figure)
 
 
-def translate(text: str) -> str:
-    """Replace every label in `text` that the figures' language has a name for, the longest first."""
-    labels = _look["labels"]
-    known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
-    return re.sub(rf"(?<!\w)({known})(?!\w)", lambda match: labels[match[0]], text)
+def relabel(ticks: list, texts: list, language: str) -> None:
+    """Set the texts of a figure to what `language` calls them.
 
-
-def chinese_font() -> str | None:
-    """Return the family name of an installed font that has our glyphs, or None.
-
-    Looks at the font files, as matplotlib's cache may be old.
+    ticks: pairs (axis, its labels as drawn), of axes with named ticks. texts: pairs (Text, its content as drawn).
     """
-    paths = sorted(font_manager.findSystemFonts())
-    names = {path: path.lower().replace("-", "").replace(" ", "") for path in paths}
-    likely = [path for part in LIKELY for path in paths if part in names[path]]
-    for path in dict.fromkeys([*likely, *paths]):
+    for axis, labels in ticks:  # drawing makes the labels of ticks anew unless they are set
+        axis.set_ticks(axis.get_ticklocs(), [translate(label, language) for label in labels])
+    for text, content in texts:
+        text.set_text(translate(content, language))
+
+
+def has_name(text: str) -> bool:
+    """Return whether `text` has a label that a language has another name for."""
+    return any(translate(text, language) != text for language in ("en", "zh"))
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG, with a palette unless it shows photos."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    picture = Image.open(buffer).convert("RGB")
+    if not any(image.get_array().ndim == 3 for image in figure.findobj(AxesImage)):
+        picture = picture.quantize(PALETTE)
+    with atomic(path) as temporary:
+        picture.save(temporary, format="png", optimize=True, dpi=(DPI, DPI))
+
+
+def translate(text: str, language: str) -> str:
+    """Replace every label in `text` that `language` (`en` or `zh`) has a name for, the longest first."""
+    labels = CHINESE if language == "zh" else ENGLISH
+    known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    text = re.sub(rf"(?<!\w)({known})(?!\w)", lambda match: labels[match[0]], text)
+    for pattern, replacement in CHINESE_PATTERNS if language == "zh" else ():
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+@functools.cache
+def chinese_font() -> str | None:
+    """Return the family name of an installed font that has our glyphs; print one line and return None if there is none.
+
+    Looks at the font files, as matplotlib's cache may be old. Of a collection it prefers the face for simplified
+    Chinese; matplotlib before 3.11 reads only the first face, in Noto's the Japanese one.
+    """
+    regular_first = sorted(font_manager.findSystemFonts(), key=lambda path: ("regular" not in path.lower(), path))
+    names = {path: path.lower().replace("-", "").replace(" ", "") for path in regular_first}
+    likely = [path for part in LIKELY for path in regular_first if part in names[path]]
+    for path in dict.fromkeys([*likely, *regular_first]):
         try:
             font = FT2Font(path)
         except RuntimeError:  # not a font that FreeType reads
             continue
         if all(ord(glyph) in font.get_charmap() for glyph in GLYPHS):
+            logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # such a font has few weights
             font_manager.fontManager.addfont(path)
-            return font.family_name
+            faces = [entry.name for entry in font_manager.fontManager.ttflist if str(entry.fname) == path]
+            return min(faces, key=lambda name: ("SC" not in name.split(), "Mono" in name))
+    print("no installed font has Chinese glyphs: figures are in English (Debian: apt install fonts-noto-cjk)")
     return None
-
-
-def loss_figure(path: Path, history: dict[str, np.ndarray], title: str) -> None:
-    """Draw the loss of every batch with its moving average, and the mean of every epoch (assignment, section 3.1.3)."""
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 8), layout="constrained")
-    losses, indices = history["batch_losses"], history["batch_indices"]
-    upper.plot(indices, losses, linewidth=0.3, alpha=0.4, label="Batch loss")
-    if len(losses) >= WINDOW:
-        average, label = moving_average(losses), f"Moving average of {WINDOW} batches"
-        upper.plot(indices[WINDOW - 1 :], average, color="C3", linewidth=1, label=label)
-    upper.set(xlabel="Batch", ylabel="Training loss", title="Training loss per batch")
-    # leave outliers out, and losses of a diverged run that are not finite
-    upper.set_ylim(0, np.percentile(losses[np.isfinite(losses)], 99.9) * 1.1)
-    upper.legend(loc="upper right")
-    epochs = np.arange(1, len(history["epoch_losses"]) + 1)
-    lower.plot(epochs, history["epoch_losses"], "o-")
-    for epoch, loss in zip(epochs, history["epoch_losses"]):
-        lower.annotate(f"{loss:.3f}", (epoch, loss), textcoords="offset points", xytext=(4, 6))
-    lower.set(xlabel="Epoch", ylabel="Mean training loss", title="Mean training loss per epoch", xticks=epochs)
-    lower.margins(x=0.1, y=0.15)
-    figure.suptitle(title)
-    save(figure, path)
-
-
-def curves(axes: Axes, histories: tables.Histories, field: str, ylabel: str) -> None:
-    """Draw one line per configuration over the epochs: the mean over its seeds, in a band of one standard deviation."""
-    for position, config in enumerate(dict.fromkeys(config for config, _ in histories)):
-        runs = [history[field].astype(float) for (name, _), history in histories.items() if name == config]
-        longest = max(map(len, runs))  # a diverged run may have stopped early
-        values = np.array([np.pad(run, (0, longest - len(run)), constant_values=np.nan) for run in runs])
-        epochs = np.arange(1, longest + 1)
-        color = f"C{position % 10}"
-        style = {"linestyle": LINES[position % len(LINES)], "marker": MARKERS[position % len(MARKERS)]}
-        axes.plot(epochs, values.mean(0), **style, markersize=4, color=color, label=config)
-        if len(values) > 1:
-            spread = values.std(0, ddof=1)
-            band = (values.mean(0) - spread, values.mean(0) + spread)
-            axes.fill_between(epochs, *band, color=color, alpha=0.15, linewidth=0)
-    axes.set(xlabel="Epoch", ylabel=ylabel)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-
-
-def bars(axes: Axes, values: dict[str, np.ndarray], ylabel: str) -> None:
-    """Draw one bar per configuration: the mean over its seeds, written above it, with one standard deviation."""
-    for position, numbers in enumerate(values.values()):
-        mean, spread = numbers.mean(), tables.std(numbers)
-        axes.bar(position, mean, yerr=spread, capsize=3, color=f"C{position % 10}")
-        place = {"ha": "center", "va": "bottom", "fontsize": 8, "xytext": (0, 1), "textcoords": "offset points"}
-        axes.annotate(f"{mean:.1f}", (position, mean + spread), **place)
-    axes.set_xticks(range(len(values)), list(values), rotation=25, ha="right")
-    axes.set_ylabel(ylabel)
-    axes.margins(y=0.12)

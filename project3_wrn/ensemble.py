@@ -1,6 +1,6 @@
 """Project 3: how accurate are several networks together? (project 3's report, section 3.2)
 
-    python project3_wrn/ensemble.py [--scale quick|full] [--members FOLDER] [--lang en|zh]
+    python project3_wrn/ensemble.py [--scale quick|full] [--members FOLDER]
 
 Majority vote, mean probability, weighted mean and stacking; no network is trained. The members are the finished runs of
 a study: by default compare_models, the report's ensemble of architectures, or improvements where that has not been run.
@@ -45,7 +45,7 @@ def main():
         names, val, test = load_members(folder, run_json, val_labels)
         weights = (val.argmax(-1) == val_labels).double().mean(1)
         methods = combine(val, val_labels, test, weights)
-        plots.setup(options.lang, run_json["scale"])
+        plots.setup(run_json["scale"])
         write_results(out, folder.name, run_json, names, (100 * weights).tolist(), test, test_labels, methods)
         cli.write_json(
             out / "run.json",
@@ -74,7 +74,6 @@ def parse():
         help="a study's outputs, of any scale (default: the first one that has runs)",
     )
     add("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 (default: data/)")
-    add("--lang", choices=("en", "zh"), default="en", help="language of the figure (default: en)")
     add("--out", type=Path, metavar="DIR", help="folder of the results (default: ensemble/ next to the members)")
     return parser.parse_args()
 

@@ -57,7 +57,7 @@ def run_study(
     With --redraw, only write tables and figures; with --plan, only print the runs and what they cost.
 
     configs: {name: (model, recipe)}.
-    write_results: (folder, language) -> None, from what `save` has written there and nothing else.
+    write_results: (folder) -> None, from what `save` has written there and nothing else.
     save: (configs, {(config, seed): result}, options, (train set, test set, source)) -> None.
     splits: (config, train set) -> {"train": Dataset, "val": Dataset}; by default the recipe's split.
     held_out: the share of the training images that `splits` holds out, for --plan.
@@ -87,7 +87,7 @@ def run_study(
                 if is_main:
                     save(configs, results, options, dataset)
             if is_main:
-                write_results(options.out, options.lang)
+                write_results(options.out)
                 raise_if_failed(failed, "The tables have the others")
                 print(f"results: {options.out}")
 

@@ -35,10 +35,10 @@ def train(options):
         tables.save_arrays(options.out / "loss_history.npz", {key: first[key] for key in tables.REPORT_KEYS})
 
 
-def write_results(source, out, lang="en"):
+def write_results(source, out):
     """Write every table and figure into `out` from the histories saved in `source`."""
     scale = cli.read_json(source / "run.json")["scale"]
-    plots.setup(lang, scale)
+    plots.setup(scale)
     histories = tables.load_histories(source / "loss_history_seeds.npz")
     tables.write_results(out, histories, scale)
 

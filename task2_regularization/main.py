@@ -47,10 +47,10 @@ def train(options):
     sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz", evaluate_train=True)
 
 
-def write_results(source, out, lang="en"):
+def write_results(source, out):
     """Write every table and figure into `out` from the histories saved in `source`."""
     scale = cli.read_json(source / "run.json")["scale"]
-    plots.setup(lang, scale)
+    plots.setup(scale)
     histories = tables.load_histories(source / "loss_history.npz", CONFIGS)
     tables.write_results(out, histories, scale)
     final = {field: tables.final_values(histories, field) for field in FIELDS}

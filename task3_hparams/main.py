@@ -57,11 +57,11 @@ def train(options):
     sweep.run(CONFIGS, BASE, options, save_to="split_history.npz", seeds=seeds, validation=True, batch_losses=False)
 
 
-def write_results(source, out, lang="en"):
+def write_results(source, out):
     """Write every table and figure into `out` from the histories saved in `source`."""
     run_json = cli.read_json(source / "run.json")
     scale, configs = run_json["scale"], run_json["configs"]
-    plots.setup(lang, scale)
+    plots.setup(scale)
     histories = tables.load_histories(source / "loss_history.npz", CONFIGS)
     tables.write_results(out, histories, scale)
     accuracy = tables.final_values(histories, "test_accuracy")

@@ -56,10 +56,10 @@ def train(options):
     sweep.run(RESNETS, BASE, options, save_to="resnet_history.npz", evaluate_train=True, batch_losses=False)
 
 
-def write_results(source, out, lang="en"):
+def write_results(source, out):
     """Write every table and figure into `out` from the histories saved in `source`, and those of main.py above it."""
     scale = cli.read_json(source / "run.json")["scale"]
-    plots.setup(lang, scale)
+    plots.setup(scale)
     lenets = tables.load_histories(source / "loss_history.npz")
     resnets = tables.load_histories(source / "resnet_history.npz")
     tables.write_results(out, lenets | resnets, scale)

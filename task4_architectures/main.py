@@ -33,11 +33,11 @@ def train(options):
     sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz", evaluate_train=True, stacked=False)
 
 
-def write_results(source, out, lang="en"):
+def write_results(source, out):
     """Write every table and figure into `out` from the histories saved in `source`."""
     run_json = cli.read_json(source / "run.json")
     scale = run_json["scale"]
-    plots.setup(lang, scale)
+    plots.setup(scale)
     histories = tables.load_histories(source / "loss_history.npz", CONFIGS)
     tables.write_results(out, histories, scale)
 

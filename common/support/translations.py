@@ -1,6 +1,16 @@
 """What the figures call a configuration in English, and every label in Chinese. Any other label stays as it is."""
 
 ENGLISH = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "wrn28_10": "WRN-28-10",
+    "wrn16_8": "WRN-16-8",
+    "dla34": "DLA-34",
+    "dla34_cifar": "DLA-34 with CIFAR strides",
+    "vgg16_bn": "VGG-16 with batch norm",
+    "vit": "ViT",
+    "vit_own_recipe": "ViT by its own recipe",
     "mixup": "MixUp",
     "cutmix": "CutMix",
     "autoaugment": "AutoAugment",
@@ -36,6 +46,18 @@ ENGLISH = {
 }
 
 CHINESE = {
+    "full scale": "完整规模",
+    "mean ± standard deviation": "均值 ± 标准差",
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "wrn28_10": "WRN-28-10",
+    "wrn16_8": "WRN-16-8",
+    "dla34": "DLA-34",
+    "dla34_cifar": "DLA-34（CIFAR 步长）",
+    "vgg16_bn": "VGG-16（批归一化）",
+    "vit": "ViT",
+    "vit_own_recipe": "ViT（专用方案）",
     "QUICK RUN on the embedded sample; not comparable with the report": "快速模式：仅用内置小样本训练，不可与报告比较",
     "Batch": "批次",
     "Epoch": "轮次",
@@ -57,7 +79,7 @@ CHINESE = {
     "Final loss and final accuracy, one point per run": "最终损失与最终准确率，每次训练一点",
     "L2 (weight decay)": "L2（权重衰减）",
     "LeNet, the baseline": "LeNet 基准配置",
-    "LeNet at five batch sizes": "五种批次大小下的 LeNet",
+    "LeNet at five batch sizes": "五种批大小下的 LeNet",
     "the report's task 3": "报告的任务三",
     "the report's task 4": "报告的任务四",
     "l2": "仅 L2",
@@ -72,11 +94,11 @@ CHINESE = {
     "no_regularization_more_epochs": "无正则化且更多轮次",
     "lenet": "LeNet",
     "lightweight_resnet": "轻量级 ResNet",
-    "lenet_batch_4": "批次 4",
-    "lenet_batch_32": "批次 32",
-    "lenet_batch_64": "批次 64",
-    "lenet_batch_100": "批次 100",
-    "lenet_batch_128": "批次 128",
+    "lenet_batch_4": "批大小 4",
+    "lenet_batch_32": "批大小 32",
+    "lenet_batch_64": "批大小 64",
+    "lenet_batch_100": "批大小 100",
+    "lenet_batch_128": "批大小 128",
     "Loss": "损失",
     "Loss, nats": "损失，nat",
     "Accuracy": "准确率",
@@ -114,7 +136,7 @@ CHINESE = {
     "MFLOPs of a forward pass": "一次前向计算的 MFLOPs",
     "The report": "报告",
     "Ours, mean over seeds": "我们的结果，种子均值",
-    "Batch size": "批次大小",
+    "Batch size": "批大小",
     "Epochs": "轮次",
     "Difference in test accuracy from the baseline (percentage points)": "测试准确率与基准之差，百分点",
     "Test images that two members disagree on, %": "两个成员意见不一的测试图像，%",
@@ -137,3 +159,15 @@ CHINESE = {
     "cbam": "CBAM 注意力",
     "bilinear": "双线性池化",
 }
+
+# Regular expressions and their replacements, in this order, after the labels: facts with numbers, and punctuation.
+CHINESE_PATTERNS = (
+    (r"\b(\d+) seeds\b", r"\1 个种子"),
+    (r"\b1 seed\b", "1 个种子"),
+    (r"\bseed (\d+)\b", r"种子 \1"),
+    (r"\b(\d+) epochs?\b", r"\1 轮"),
+    (r"\bepoch (\d+)\b", r"第 \1 轮"),
+    (r"\bbatch size (\d+)\b", r"批大小 \1"),
+    (r", ", "，"),
+    (r": ", "："),
+)
