@@ -28,6 +28,7 @@ AVERAGED = {
     "val_accuracy": "val_accuracy",
 }
 REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # of loss_history.npz (assignment, section 3.1.1)
+PREDICTED = "report inside the 95% prediction interval"  # the column of `is_predicted`
 DASH = "–"  # an empty cell: the report states no such number, or it does not apply
 ROUNDING = 1e-4  # our accuracies are float32
 QUICK = "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's."
@@ -115,7 +116,7 @@ def result_rows(histories: Histories, scale: str, measured: Measured | None = No
             "test_loss": f"{last(history, 'test_loss'):.4f}",
             **{name: f"{last(history, name):.4f}" for name in OPTIONAL if name in history},
             "diverged_step": int(history["diverged_step"]),
-            **{column: f"{values[config, seed]:.4g}" for column, values in measured.items() if (config, seed) in values},
+            **{name: f"{values[config, seed]:.4g}" for name, values in measured.items() if (config, seed) in values},
         }
         for (config, seed), history in histories.items()
     ]
@@ -257,7 +258,7 @@ def markdown(rows: list[dict]) -> str:
 
 def write_markdown(path: Path, title: str, sections: list[str | list[dict]], scale: str) -> None:
     """Write a page: texts as they are, lists of rows as tables. The page of a quick run is marked as one."""
-    body = [section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections]
+    body = [section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections if section]
     write_text(path, "\n\n".join([f"# {title}", *([] if scale == "full" else [QUICK]), *body]) + "\n")
 
 
