@@ -54,10 +54,15 @@ def mark_report(axes: Axes, x: float | Sequence[float], y: float | Sequence[floa
     axes.scatter(x, y, edgecolors=color, label=label, **REPORT_MARK)
 
 
-def final_dots(axes: Axes, values: dict[str, np.ndarray], report: dict[str, float], xlabel: str) -> None:
-    """Draw one row per configuration: every seed, their mean with one standard deviation, and the report's number."""
-    for row, numbers in enumerate(values.values()):
-        color, mean = plots.style(row)["color"], numbers.mean()
+def final_dots(
+    axes: Axes, values: dict[str, np.ndarray], report: dict[str, float], xlabel: str, styles: dict | None = None
+) -> None:
+    """Draw one row per configuration: every seed, their mean with one standard deviation, and the report's number.
+
+    styles: as of `curves`.
+    """
+    for row, (config, numbers) in enumerate(values.items()):
+        color, mean = ((styles or {}).get(config) or plots.style(row))["color"], numbers.mean()
         axes.scatter(numbers, [row] * len(numbers), s=10, color=color, alpha=0.5)
         axes.errorbar(mean, row, xerr=tables.std(numbers), fmt="o", capsize=3, color=color)
         place = {"ha": "center", "va": "bottom", "fontsize": 8, "xytext": (0, 6), "textcoords": "offset points"}

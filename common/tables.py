@@ -258,7 +258,9 @@ def markdown(rows: list[dict]) -> str:
 
 def write_markdown(path: Path, title: str, sections: list[str | list[dict]], scale: str) -> None:
     """Write a page: texts as they are, lists of rows as tables. The page of a quick run is marked as one."""
-    body = [section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections if section]
+    body = [
+        section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections if section
+    ]
     write_text(path, "\n\n".join([f"# {title}", *([] if scale == "full" else [QUICK]), *body]) + "\n")
 
 
