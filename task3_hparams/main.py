@@ -41,7 +41,7 @@ CONFIGS = {  # the first seven by their numbers in the report, 1 to 7
     "no_regularization_more_epochs": {"weight_decay": 0.0, "dropout": 0.0, "epochs": 10},
 }
 DASHED = ("more_epochs", "no_momentum", "no_regularization_more_epochs")
-LARGE, SMALL = 60, 18  # marks, points squared; a small one on a large one leaves both visible
+LARGE, SMALL = 40, 14  # marks, points squared; a small one on a large one leaves both visible
 TABLE2 = ("strong_regularization", "baseline", "more_epochs", "no_regularization")
 SPLIT_SEEDS = 3  # configurations differ by far more than seeds do
 SAME = 1  # points of accuracy within which two configurations, or one and a guess, count as equal
@@ -369,7 +369,7 @@ def draw_comparison(path, histories, accuracy, loss, batch_size, scale):
             s=SMALL if name in DASHED else LARGE,
         )
         if name in ACCURACY:
-            run_plots.mark_report(related, LOSS[name], ACCURACY[name], style["color"], label=None)
+            run_plots.mark_report(related, LOSS[name], ACCURACY[name], label=None)
     related.set_title("Final loss and final accuracy, one point per run")
     related.set(xlabel="Final training loss", ylabel="Test accuracy, %")
     plots.legend(figure)

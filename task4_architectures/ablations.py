@@ -33,7 +33,7 @@ NAMES = {
     "without_batch_norm": "without batch norm",
     "without_shortcuts": "without shortcuts",
 }
-START, SLOPE, END = "accuracy after epoch 1, %", "slope, points per epoch", "final accuracy, %"
+START, SLOPE, END = "Accuracy after epoch 1, %", "Slope, points per epoch", "Final accuracy, %"
 # what the report says that a part does, {configuration: (part, quantity)}
 ATTRIBUTIONS = {"without_batch_norm": ("batch norm", START), "without_shortcuts": ("shortcuts", SLOPE)}
 STYLES = {name: plots.style(position) for position, name in enumerate((WHOLE, *CONFIGS))}  # of the figure
