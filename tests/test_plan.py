@@ -55,7 +55,7 @@ def test_image_counts():
 
 def test_a_row_of_a_job():
     base = {"model": "lenet", "epochs": 5, "batch_size": 4, "lr": 0.1, "momentum": 0.9, "weight_decay": 0, "dropout": 0}
-    (job,) = sweep.make_jobs({"a": base, "b": {**base, "lr": 0.2}}, [0, 1, 2], 1)
+    (job,) = sweep.make_jobs({"a": base, "b": {**base, "lr": 0.2}}, [0, 1, 2], seeds_together=True)
     assert sweep.plan_row(job, "full", validation=True, evaluate_train=True) == {
         "name": "a and 1 more (9:1 split)",
         "model": "lenet",
