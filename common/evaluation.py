@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from common.data import Dataset, Stats, normalize
 
+CALIBRATION_BINS = 15
 Forward = Callable[[torch.Tensor], torch.Tensor]  # normalized images (B, 3, 32, 32) -> logits (..., B, classes)
 
 
@@ -89,7 +90,7 @@ def top_k(logits: torch.Tensor, labels: torch.Tensor, k: int = 5) -> torch.Tenso
     return (logits.topk(k, -1).indices == labels[:, None]).any(-1).float().mean() * 100
 
 
-def calibration(logits: torch.Tensor, labels: torch.Tensor, bins: int = 15) -> dict[str, torch.Tensor]:
+def calibration(logits: torch.Tensor, labels: torch.Tensor, bins: int = CALIBRATION_BINS) -> dict[str, torch.Tensor]:
     """Measure how reliable the highest probability is, in `bins` equal bins (Guo et al., arXiv 1706.04599, section 2).
 
     Returns a dict of tensors (bins,): `count`, `confidence` and `accuracy` (fractions, 0 where count is), and `ece`, a

@@ -35,7 +35,9 @@ LIKELY = (
     *("hiragino", "stheiti", "simsun", "uming", "ukai", "droid"),
 )
 QUICK = "QUICK RUN on the embedded sample; not comparable with the report"
-TITLE_SIZE, FACTS_SIZE = 13, 9.5  # points
+TITLE_SIZE, FACTS_SIZE, FACTS_GAP = 13, 9.5, 4  # points; the gap is below the facts
+FACTS_PER_INCH = 12.5  # characters of this size
+CHINESE_LINES = 1.5  # distance of lines: Chinese letters are as high as a line
 # The look of the figures that follow. `setup` sets it, as it sets matplotlib's rcParams.
 _look = {"quick": False}
 
@@ -54,11 +56,17 @@ def about(figure: Figure, title: str, *facts: str) -> None:
 
     A constrained layout keeps room for both.
     """
-    # the empty second line is the room for the facts, which have a size of their own
-    heading = figure.suptitle(title + ("\n" if facts else ""), fontsize=TITLE_SIZE)
-    if facts:
-        place = {"xy": (0.5, 0), "xycoords": heading, "ha": "center", "va": "bottom"}
-        figure.add_artist(Annotation(", ".join(facts), **place, fontsize=FACTS_SIZE, color="0.35"))
+    lines = []
+    for fact in facts:
+        if lines and len(lines[-1]) + len(fact) < FACTS_PER_INCH * figure.get_figwidth():
+            lines[-1] += f", {fact}"
+        else:
+            lines.append(fact)
+    # the empty lines are the room for the facts, which have a size of their own
+    heading = figure.suptitle(title + "\n" * len(lines), fontsize=TITLE_SIZE)
+    place = {"xy": (0.5, 0), "xycoords": heading, "xytext": (0, FACTS_GAP), "textcoords": "offset points"}
+    look = {"ha": "center", "va": "bottom", "fontsize": FACTS_SIZE, "color": "0.35"}
+    figure.add_artist(Annotation("\n".join(lines), **place, **look))
 
 
 def style(position: int) -> dict:
@@ -96,8 +104,10 @@ def save(figure: Figure, path: Path) -> None:
     if family := chinese_font():
         families = [family, *plt.rcParamsDefault["font.family"]]
         with plt.rc_context({"font.family": families}):  # for the labels of ticks that drawing makes
-            for text, _ in texts:
+            for text, content in texts:
                 text.set_fontfamily(families)
+                if "\n" in content:
+                    text.set_linespacing(CHINESE_LINES)
             relabel(ticks, texts, "zh")
             write_png(figure, path.with_suffix(".zh" + path.suffix))
     plt.close(figure)

@@ -21,6 +21,7 @@ from common import cli, plots, tables
 from common.reported import GRID
 from project3_wrn import runner
 from project3_wrn.analysis import study_tables
+from project3_wrn.analysis.figures import run_facts
 from project3_wrn.method.recipes import get_recipe
 
 RECIPE = get_recipe("report", "dla34")
@@ -56,7 +57,7 @@ def make_configs(options):
 def write_results(folder):
     """Write grid.md and grid.png from results.csv and run.json."""
     run_json = cli.read_json(folder / "run.json")
-    plots.setup(run_json["scale"])
+    plots.setup(scale=run_json["scale"])
     accuracy = study_tables.values_per_config(study_tables.read_result_rows(folder), "test_accuracy")
     trained = {name: (recipe["epochs"], recipe["batch_size"]) for name, recipe in run_json["configs"].items()}
     seeds = len(run_json["seeds"])
@@ -68,7 +69,8 @@ def write_results(folder):
     )
     page = [note, table(accuracy, trained), conclusion]
     tables.write_markdown(folder / "grid.md", "Project 3: batch size and epochs", page, run_json["scale"])
-    draw_grids(folder / "grid.png", accuracy)
+    facts = run_facts("dla34", seeds, None, run_json["scale"], run_json["shortened"])
+    draw_grids(folder / "grid.png", accuracy, facts)
 
 
 def table(accuracy, trained):
@@ -106,7 +108,7 @@ def accidents(accuracy):
     return text + (f" Not run: {', '.join(missing)}." if missing else "")
 
 
-def draw_grids(path, accuracy):
+def draw_grids(path, accuracy, facts):
     """Draw two heat maps on one scale: the report's nine numbers and ours."""
     epochs, batches = sorted({cell[0] for cell in GRID}), sorted({cell[1] for cell in GRID})
     ours = {cell: accuracy[name].mean() if name in accuracy else np.nan for cell, name in NAMES.items()}
@@ -124,6 +126,7 @@ def draw_grids(path, accuracy):
         axes.grid(False)
         axes.set(xlabel="Batch size", ylabel="Epochs", title=title)
     figure.colorbar(image, ax=panels, label="Test accuracy, %")
+    plots.about(figure, "Test accuracy by batch size and epochs", *facts)
     plots.save(figure, path)
 
 

@@ -18,6 +18,7 @@ sys.path.insert(0, str(TASK.parent))
 from common import cli, plots, reported, tables
 from project3_wrn import runner
 from project3_wrn.analysis import study_tables
+from project3_wrn.analysis.figures import HOLLOW
 from project3_wrn.method.recipes import Recipe, get_recipe
 
 OTHERS = ("wrn16_8", "dla34_cifar", "vgg16_bn")  # the report does not have these
@@ -65,7 +66,7 @@ def write_results(folder):
     rows = study_tables.read_result_rows(folder)
     accuracy = study_tables.values_per_config(rows, "test_accuracy")
     sizes = {name: study_tables.model_size(configs[name]["model"]) for name in configs if name in accuracy}
-    plots.setup(scale)
+    plots.setup(scale=scale)
 
     note = (
         f"On {run_json['device']} in {run_json['precision']}, {len(run_json['seeds'])} seed(s). Training accuracy is"
@@ -79,7 +80,10 @@ def write_results(folder):
         )
     page = [note, table(rows, sizes)]
     tables.write_markdown(folder / "comparison.md", "Project 3: the networks", page, scale)
-    draw_accuracy_cost(folder / "accuracy_cost.png", accuracy, sizes)
+    scale_fact = "short run" if run_json["shortened"] else f"{scale} scale"
+    seeds = len(run_json["seeds"])
+    facts = (f"{seeds} seeds" if seeds > 1 else "1 seed", scale_fact)
+    draw_accuracy_cost(folder / "accuracy_cost.png", accuracy, sizes, facts)
 
 
 def table(rows, sizes):
@@ -105,16 +109,24 @@ def table(rows, sizes):
     return result
 
 
-def draw_accuracy_cost(path, accuracy, sizes):
-    """Draw test accuracy against FLOPs: one point per configuration, its area growing with the parameters."""
+def draw_accuracy_cost(path, accuracy, sizes, facts):
+    """Draw test accuracy against FLOPs: one point per configuration, its area growing with the parameters.
+
+    The report's accuracies are hollow.
+    """
     figure, axes = plots.plt.subplots(figsize=(9, 5.5), layout="constrained")
     for position, (config, (parameters, flops)) in enumerate(sizes.items()):
         x, y, color = flops / 1e6, accuracy[config].mean(), f"C{position % 10}"
         axes.errorbar(x, y, yerr=tables.std(accuracy[config]), capsize=3, color=color)
         axes.scatter(x, y, s=POINT_AREA + parameters / PARAMETERS_PER_AREA, alpha=0.5, color=color)
-        axes.annotate(config, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=8)
+        axes.annotate(config, (x, y), xytext=(6, 6), textcoords="offset points", fontsize=9)
+        if config in reported.NETWORKS:
+            test = reported.NETWORKS[config][SPLITS.index("test")]
+            axes.plot(x, test, **HOLLOW, markeredgecolor=color, label="The report" if not position else None)
     axes.set(xscale="log", xlabel="MFLOPs of a forward pass", ylabel="Test accuracy, %")
     axes.margins(0.15)
+    axes.legend(loc="lower right")
+    plots.about(figure, "Test accuracy and cost of each network", *facts, "the area grows with the parameters")
     plots.save(figure, path)
 
 

@@ -25,6 +25,7 @@ from common.reported import CONFUSED_PAIRS
 from common.support import plan
 from project3_wrn import result_files, runner
 from project3_wrn.analysis import study_tables
+from project3_wrn.analysis.figures import run_facts
 from project3_wrn.method.recipes import SMALL, Recipe
 
 
@@ -65,6 +66,9 @@ SECTIONS = {
     **{name: section for name, (_, section) in ARCHITECTURES.items()},
 }
 SEEDS = {"quick": 1, "full": 3}
+UNDECIDED = "Not distinguishable from it"
+# color and marker of a difference in the figure
+LOOKS = {"Better than the baseline": ("C2", "^"), "Worse than the baseline": ("C3", "v"), UNDECIDED: ("C7", "o")}
 
 
 def main():
@@ -108,7 +112,10 @@ def write_results(folder):
         pair_table(rows),
     ]
     tables.write_markdown(folder / "improvements.md", "Project 3: what chapter 3 proposes", page, scale)
-    draw_differences(folder / "improvements.png", compared)
+    baseline = run_json["configs"]["baseline"]
+    seeds, shortened = len(run_json["seeds"]), run_json["shortened"]
+    facts = run_facts(baseline["model"], seeds, baseline["epochs"], scale, shortened)
+    draw_differences(folder / "improvements.png", compared, facts)
 
 
 def introduction(run_json):
@@ -198,18 +205,33 @@ def pair_table(rows):
     ]
 
 
-def draw_differences(path, compared):
-    """Draw the differences from the baseline with their intervals, in color where they are more than chance."""
-    figure, axes = plots.plt.subplots(figsize=(9, 0.35 * len(compared) + 1.8), layout="constrained")
+def draw_differences(path, compared, facts):
+    """Draw the differences from the baseline with their intervals; color and marker say what is more than chance.
+
+    Each name has the section of the report that proposes it.
+    """
+    figure, axes = plots.plt.subplots(figsize=(9, 0.35 * len(compared) + 2.4), layout="constrained")
     order = sorted(compared, key=lambda config: compared[config][0])
-    for position, config in enumerate(order):
-        mean, half = compared[config]
-        significant = half is not None and abs(mean) > half
-        axes.errorbar(mean, position, xerr=half or 0, fmt="o", capsize=3, color="C0" if significant else "0.6")
+    for label, (color, marker) in LOOKS.items():
+        rows = [row for row, config in enumerate(order) if judgement(*compared[config]) == label]
+        means = [compared[order[row]][0] for row in rows]
+        halves = [compared[order[row]][1] or 0 for row in rows]
+        axes.errorbar(means, rows, xerr=halves, fmt=marker, capsize=3, color=color, label=label)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(order)), order)
+    sections = [f" ({SECTIONS[config]})" if SECTIONS[config] else "" for config in order]
+    axes.set_yticks(range(len(order)), [config + section for config, section in zip(order, sections)])
     axes.set(xlabel="Difference in test accuracy from the baseline (percentage points)")
+    plots.legend(figure)
+    note = "mean and 95% interval of the difference seed by seed"
+    plots.about(figure, "What chapter 3 proposes, compared with the baseline", *facts, note)
     plots.save(figure, path)
+
+
+def judgement(mean, half):
+    """Return the key of LOOKS for a difference and half of its interval, which is None with one seed."""
+    if half is None or abs(mean) <= half:
+        return UNDECIDED
+    return "Better than the baseline" if mean > 0 else "Worse than the baseline"
 
 
 if __name__ == "__main__":

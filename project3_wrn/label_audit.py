@@ -25,7 +25,8 @@ from common import cli, data, plots, tables
 from common.data import CLASSES
 from project3_wrn import result_files, runner
 from project3_wrn.analysis import label_errors, study_tables
-from project3_wrn.analysis.figures import LABEL_ERRORS_NOTE
+from project3_wrn.analysis.figures import LABEL_ERRORS_NOTE, run_facts
+from project3_wrn.analysis.result_tables import percent
 from project3_wrn.analysis.study_tables import percent_correct
 from project3_wrn.method.recipes import SMALL, Recipe
 
@@ -106,11 +107,13 @@ def write_results(folder, data_folder=None):
     train_rows = suspect_rows(suspects, train_set.labels, train)
     test_rows = suspect_rows(errors, test_set.labels, test, known)
 
-    plots.setup(scale)
+    plots.setup(scale=scale)
     tables.write_csv(folder / "train_suspects.csv", train_rows)
     tables.write_csv(folder / "test_suspects.csv", test_rows)
-    draw_suspects(folder / "train_suspects.png", suspects, train_set, train)
-    draw_suspects(folder / "test_suspects.png", errors, test_set, test, known)
+    recipe = next(iter(run_json["configs"].values()))
+    facts = run_facts(recipe["model"], f"{FOLDS} folds", recipe["epochs"], scale, run_json["shortened"])
+    draw_suspects(folder / "train_suspects.png", suspects, train_set, train, facts)
+    draw_suspects(folder / "test_suspects.png", errors, test_set, test, facts, known)
     page = [
         introduction(run_json, train, train_set.labels),
         train_note(suspects, train, train_set.labels),
@@ -225,19 +228,23 @@ def published(errors, known, count):
     )
 
 
-def draw_suspects(path, indices, dataset, probabilities, known=None):
-    """Draw the most doubtful images with their label and the suggested one; known label errors have a red title."""
+def draw_suspects(path, indices, dataset, probabilities, facts, known=None):
+    """Draw the most doubtful images with their label and the suggested one; known label errors have a red title.
+
+    facts: for the line under the figure's title. known: the indices of label errors that people found, in a test set.
+    """
     figure, grid = plots.plt.subplots(*PANELS, figsize=(13, 10), layout="constrained")
     for axes in grid.flat:
         axes.axis("off")
     for axes, index in zip(grid.flat, indices.tolist()):
         other = suggestion(probabilities, dataset.labels, index)
         axes.imshow(dataset.images[index].permute(1, 2, 0).numpy())
-        probability = 100 * float(probabilities[index, other])
-        title = f"{index}: {CLASSES[dataset.labels[index]]}\n→ {CLASSES[other]} {probability:.0f}%"
+        title = f"{index}: {CLASSES[dataset.labels[index]]}\n→ {CLASSES[other]} {percent(probabilities[index, other])}"
         axes.set_title(title, fontsize=8, color="firebrick" if known and index in known else "black")
-    if known:
-        figure.suptitle(LABEL_ERRORS_NOTE, color="firebrick")
+    images = "Training labels" if known is None else "Test labels"
+    explained = "image: label → more probable class, with its probability"
+    note = [LABEL_ERRORS_NOTE] if known else []
+    plots.about(figure, f"{images} that look wrong", *facts, explained, *note)
     plots.save(figure, path)
 
 

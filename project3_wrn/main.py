@@ -41,38 +41,42 @@ def write_results(folder, data_folder=None, gradcam_layer=None):
     run_json, metrics = cli.read_json(folder / "run.json"), cli.read_json(folder / "metrics.json")
     model, scale, recipe = run_json["model"], run_json["scale"], run_json["recipe"]
     seed = metrics[0]["seed"]  # figures show the first seed; tables with a ± are over all
-    history = tables.load_histories(folder / "loss_history.npz")[model, seed]
+    histories = [*tables.load_histories(folder / "loss_history.npz", [model]).values()]
     saved = tables.load_arrays(folder / "logits.npz")
-    logits, labels = torch.from_numpy(saved[f"{seed}/test"]), torch.from_numpy(saved["test_labels"])
-    predictions = logits.argmax(1)
-    plots.setup(scale)
+    all_logits = torch.stack([torch.from_numpy(saved[f"{entry['seed']}/test"]) for entry in metrics])
+    all_predictions, labels = all_logits.argmax(-1), torch.from_numpy(saved["test_labels"])
+    history, logits, predictions = histories[0], all_logits[0], all_predictions[0]
+    epochs = metrics[0]["epochs"]
+    one = figures.run_facts(model, f"seed {seed}", epochs, scale)
+    several = figures.run_facts(model, len(metrics), epochs, scale)
+    by_logits = (*one, *figures.logit_facts(recipe))
+    plots.setup(scale=scale)
 
     # 2.1 training
     cli.write_json(folder / "training_history.json", result_tables.training_history(history, recipe["lr"]))
-    figures.draw_training_curves(
-        folder / "training_curves.png", history, recipe["lr"], result_tables.smoothing_floor(recipe)
-    )
+    floor = result_tables.smoothing_floor(recipe)
+    figures.draw_training_curves(folder / "training_curves.png", history, metrics[0], recipe["lr"], one, floor)
 
     # 2.2 and 2.3 accuracy by class, and confidence
     tables.write_csv(folder / "classification_report.csv", result_tables.class_rows(labels, predictions))
     tables.write_csv(folder / "calibration.csv", result_tables.calibration_rows(logits, labels))
-    figures.draw_class_accuracy(folder / "per_class_accuracy.png", labels, predictions)
-    figures.draw_confidence(folder / "confidence.png", logits, labels)
+    figures.draw_class_accuracy(folder / "per_class_accuracy.png", labels, all_predictions, several)
+    figures.draw_confidence(folder / "confidence.png", logits, labels, by_logits)
 
     # 2.4 confusions and the most confident errors; 2.6 known label errors among these are red
     tables.write_csv(folder / "confusion_matrix.csv", result_tables.confusion_rows(labels, predictions))
     tables.write_csv(folder / "top_confusion_pairs.csv", result_tables.pair_rows(labels, predictions))
-    figures.draw_confusion_matrix(folder / "confusion_matrix.png", labels, predictions)
-    figures.draw_top_confusions(folder / "top_confusion_pairs.png", labels, predictions)
+    figures.draw_confusion_matrix(folder / "confusion_matrix.png", labels, predictions, one)
+    figures.draw_top_confusions(folder / "top_confusion_pairs.png", labels, all_predictions, several)
     _, test_set, _ = data.load(scale, data_folder)
-    figures.draw_misclassified(folder / "misclassified_samples.png", logits, test_set)
+    figures.draw_misclassified(folder / "misclassified_samples.png", logits, test_set, by_logits)
 
     # 2.5 Grad-CAM
     weights = result_files.weights_path(folder, seed)
-    figures.draw_gradcam(folder / "gradcam_visualization.png", model, weights, logits, test_set, gradcam_layer)
+    figures.draw_gradcam(folder / "gradcam_visualization.png", model, weights, logits, test_set, one, gradcam_layer)
 
     # 2.7 the generalization gap, and all of the above on one page
-    page = result_tables.performance(metrics, labels, predictions)
+    page = result_tables.performance(metrics, histories, all_logits, labels, recipe)
     tables.write_markdown(folder / "performance.md", f"Project 3: {model}", page, scale)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from common import data
 from common.models import MODELS
 from common.support.errors import UserError
-from project3_wrn.analysis.gradcam import gradcam, upsample
+from project3_wrn.analysis.gradcam import detailed_layer, gradcam, upsample
 
 LAST = {"resnet18": "layer4", "fast94": "groups", "wrn16_8": "blocks", "vgg16_bn": "features", "lenet": "conv2"}
 
@@ -58,6 +58,26 @@ def test_batch_equals_one_by_one(name, images):
 def test_forward_features_are_the_layer_of_that_place(images):
     model = trained_looking("resnet18")
     assert torch.allclose(gradcam(model, images, [0] * 4), gradcam(model, images, [0] * 4, "layer4"), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Grad-CAM is zero")
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet18", "layer3"),  # layer4 has 4x4
+        ("fast94", "groups.2.convs.0"),  # the group halves after it, to 3x3
+        ("wrn16_8", None),  # its last maps have 8x8
+        ("vgg16_bn", "features.22"),
+        ("dla34", "trees.0"),
+        ("lenet", "conv2"),
+    ],
+)
+def test_the_default_layer_is_the_last_one_with_maps_of_seven_by_seven(images, name, layer):
+    model = trained_looking(name).train()
+    assert detailed_layer(model, images) == layer
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert min(gradcam(model, images, [0, 1, 2, 3], layer).shape[1:]) >= 7
 
 
 def test_the_two_equations_by_hand():

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 
 from common.support.errors import UserError
 
+SMALLEST_MAP = 7  # rows and columns: a map of 4x4 shows halves of an image of 32x32, not parts of an object
+
 
 def gradcam(model, images, targets, layer=None):
     """Return heat maps (N, h, w), each scaled to 0..1, for classes `targets` (N,) in normalized images (N, 3, H, W).
@@ -38,6 +40,37 @@ def gradcam(model, images, targets, layer=None):
         warnings.warn(f"Grad-CAM is zero all over for image {', '.join(map(str, blank))}", stacklevel=2)
     lowest = maps.amin((1, 2), keepdim=True)
     return (maps - lowest) / (highest - lowest + 1e-7)
+
+
+@torch.no_grad()
+def detailed_layer(model, images):
+    """Return the layer whose maps are large enough to show where: None, the last feature maps, where these are.
+
+    Of a network whose last maps are smaller than SMALLEST_MAP, it is the module run last whose output (N, C, h, w) is
+    not; None where it has no such module.
+    """
+    shapes, hooks = {}, []
+
+    def record(name):
+        def hook(module, inputs, output):
+            if isinstance(output, torch.Tensor):
+                shapes.pop(name, None)  # a module may run twice: the order is that of the last time
+                shapes[name] = output.shape
+
+        return hook
+
+    for name, module in model.named_modules():
+        hooks.append(module.register_forward_hook(record(name)))
+    try:
+        with _in_evaluation_mode(model):
+            features = model.forward_features(images[:1])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if features.dim() == 4 and min(features.shape[2:]) >= SMALLEST_MAP:
+        return None
+    large = [name for name, shape in shapes.items() if len(shape) == 4 and min(shape[2:]) >= SMALLEST_MAP]
+    return large[-1] if large else None
 
 
 def upsample(maps, size):

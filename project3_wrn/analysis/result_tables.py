@@ -5,11 +5,13 @@ Tables with a ± are over all seeds, the others are of the first one.
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from sklearn.metrics import classification_report
 
 from common import data, evaluation, reported, tables, training
 from project3_wrn.analysis import label_errors
 
+CONFIDENT_ERRORS = 20  # the report looks at this number of the most confident errors
 OVERALL = {  # quantity: field of metrics.json, decimals
     "test accuracy, %": ("test_accuracy", 2),
     "test loss, nats": ("test_loss", 4),
@@ -96,6 +98,24 @@ def smoothing_floor(recipe):
     return float(torch.special.entr(label).sum())
 
 
+def most_confident_errors(logits, labels, count):
+    """Return the indices of the `count` wrong predictions with the highest probability, the highest first."""
+    confidence, predictions = F.softmax(logits.double(), -1).max(-1)
+    wrong = (predictions != labels).nonzero().flatten()
+    return wrong[confidence[wrong].argsort(descending=True, stable=True)][:count]
+
+
+def count_confusions(labels, predictions):
+    """Return the confusion matrix of each seed, (S, 10, 10), for labels (N,) and predictions (S, N)."""
+    return torch.stack([evaluation.confusion_matrix(labels, row) for row in predictions])
+
+
+def percent(probability):
+    """Format a probability in whole per cent: >99% and <1% where rounding would make it certain."""
+    rounded = round(100 * float(probability))
+    return ">99%" if rounded == 100 else "<1%" if rounded == 0 else f"{rounded}%"
+
+
 # --- the CSV files ---
 
 
@@ -160,24 +180,35 @@ def pair_rows(labels, predictions):
 # --- performance.md ---
 
 
-def performance(metrics, labels, predictions):
-    """Return the sections of performance.md, as `tables.write_markdown` takes them."""
+def performance(metrics, histories, logits, labels, recipe):
+    """Return the sections of performance.md, as `tables.write_markdown` takes them.
+
+    metrics: one entry per seed, as in metrics.json. histories: one per seed. logits: (S, N, 10), of the test images,
+    whose labels are `labels` (N,). recipe: its fields.
+    """
     seeds = f"{len(metrics)} seeds, mean ± standard deviation" if len(metrics) > 1 else "one seed"
-    wrong = int((predictions != labels).sum())
+    first, predictions = metrics[0]["seed"], logits.argmax(-1)
+    wrong = int((predictions[0] != labels).sum())
     return [
         f"## Performance: {seeds}",
         overall_rows(metrics),
-        f"Seed {metrics[0]['seed']}: {len(labels) - wrong:,} of {len(labels):,} correct, {wrong:,} wrong.",
+        f"Seed {first}: {len(labels) - wrong:,} of {len(labels):,} correct, {wrong:,} wrong.",
         *stopping_note(metrics),
+        calibration_note(metrics, logits, recipe),
+        "## The report's phases of training (2.1)",
+        *phase_section(histories),
         "## Gap between training, validation and test (2.7)",
         gap_rows(metrics),
         gap_note(metrics),
-        "## By class (2.3)",
-        class_rows(labels, predictions),
-        "## Most frequent confusions (2.4)",
-        pair_rows(labels, predictions),
-        pair_note(labels, predictions),
-        *label_note(labels, predictions),
+        f"## By class, seed {first} (2.3)",
+        class_rows(labels, predictions[0]),
+        f"## Most frequent confusions, seed {first} (2.4)",
+        pair_rows(labels, predictions[0]),
+        f"## The report's confusions: {seeds} (2.4)",
+        reported_pair_rows(labels, predictions),
+        f"## The most confident errors, seed {first} (2.4)",
+        confident_note(logits[0], labels),
+        *label_note(labels, predictions[0]),
     ]
 
 
@@ -240,15 +271,99 @@ def gap_note(metrics):
     )
 
 
-def pair_note(labels, predictions):
-    """Return a sentence on the report's three pairs of classes (3.1), in both directions."""
-    matrix = evaluation.confusion_matrix(labels, predictions)
-    index = {name: position for position, name in enumerate(data.CLASSES)}
-    pairs = []
-    for one, other in reported.CONFUSED_PAIRS:
-        forth, back = int(matrix[index[one], index[other]]), int(matrix[index[other], index[one]])
-        pairs.append(f"{one} as {other} {forth}, {other} as {one} {back}")
-    return f"The report's pairs, as true and predicted class: {'; '.join(pairs)}."
+def calibration_note(metrics, logits, recipe):
+    """Return the sentences on what the expected calibration error is, and on which side of calibration it lies."""
+    confidence = 100 * float(F.softmax(logits.double(), -1).amax(-1).mean())
+    accuracy = float(np.mean([entry["test_accuracy"] for entry in metrics]))
+    side = "underconfident" if confidence < accuracy else "overconfident"
+    note = (
+        "The expected calibration error is the mean distance between confidence, the highest probability, and accuracy"
+        f" in {evaluation.CALIBRATION_BINS} equal bins of confidence, weighted by their images. Mean confidence is"
+        f" {confidence:.1f}% and accuracy {accuracy:.1f}%: the network is {side} by {abs(confidence - accuracy):.1f}"
+        " points."
+    )
+    smoothing = recipe["label_smoothing"]
+    if side == "overconfident" or not smoothing:
+        return note
+    target = 100 * (1 - smoothing + smoothing / len(data.CLASSES))
+    learned = 100 * float(np.exp(-np.mean([entry["train_loss"] for entry in metrics])))
+    train_accuracy = np.mean([entry["train_accuracy"] for entry in metrics])
+    return (
+        f"{note} Its training leads to this: label smoothing of {smoothing:g} asks for {target:.1f}% at the label of"
+        f" every image, and on the training images, {train_accuracy:.1f}% of which it gets right, the geometric mean of"
+        f" the label's probability is {learned:.1f}%."
+    )
+
+
+def phase_section(histories):
+    """Return a caption and one row per phase of the report: loss and accuracy of training at its last epoch.
+
+    A training of another length is cut at the same shares of its epochs. A training of fewer epochs than phases has no
+    table.
+    """
+    length, ours = reported.PHASES[-1][1], max(len(history["epoch_losses"]) for history in histories)
+    if ours < len(reported.PHASES):
+        return ["This training is shorter than three epochs."]
+    ends = [max(1, round(last / length * ours)) for _, last in reported.PHASES]
+    rows = []
+    for report_epoch, epoch in ((1, 1), *zip((last for _, last in reported.PHASES), ends)):
+        loss, accuracy = reported.TRAINING[report_epoch]
+        done = [history for history in histories if len(history["epoch_losses"]) >= epoch]
+        rows.append(
+            {
+                "report: after epoch": report_epoch,
+                "ours: after epoch": epoch,
+                "report: training loss": f"{loss:.2f}",
+                "ours: training loss": tables.mean_std([history["epoch_losses"][epoch - 1] for history in done], 3),
+                "report: training accuracy, %": accuracy,
+                "ours: training accuracy, %": tables.mean_std([h["train_accuracy"][epoch - 1] for h in done], 1),
+            }
+        )
+    phases = ", ".join(f"{first} to {last}" for first, last in reported.PHASES)
+    same = "" if ours == length else f" This training has {ours} epochs, which are cut at the same shares."
+    return [
+        f"The report names the epochs {phases}.{same} Loss and accuracy are those of the augmented training batches.",
+        rows,
+    ]
+
+
+def reported_pair_rows(labels, predictions):
+    """Return one row per confusion that the report counts: its number and ours over the seeds.
+
+    predictions: (S, N).
+    """
+    matrices = count_confusions(labels, predictions)
+    return [
+        {
+            "true": true,
+            "predicted": other,
+            "report": count,
+            "ours": tables.mean_std(matrices[:, data.CLASSES.index(true), data.CLASSES.index(other)], 1),
+        }
+        for (true, other), count in reported.CONFUSIONS.items()
+    ]
+
+
+def confident_note(logits, labels):
+    """Return the sentences on the most confident errors: which pairs of classes they are of, and the highest."""
+    chosen = most_confident_errors(logits, labels, CONFIDENT_ERRORS)
+    if not len(chosen):
+        return "There is no error."
+    predictions, probabilities = logits.argmax(-1), F.softmax(logits.double(), -1)
+    pairs = [{data.CLASSES[labels[index]], data.CLASSES[predictions[index]]} for index in chosen]
+    counts = {pair: pairs.count(set(pair)) for pair in reported.CONFIDENT_PAIRS}
+    both = sum(counts.values())
+    listed = " and ".join(f"{count} confuse {one} and {other}" for (one, other), count in counts.items())
+    verdict = f"{both} together, {'most' if 2 * both > len(chosen) else 'not most'} of them (the report: most)"
+    first = int(chosen[0])
+    true, predicted = int(labels[first]), int(predictions[first])
+    theirs = " and ".join(f"{value}% for {name}" for name, value in reported.CONFIDENT_ERROR.items())
+    highest, own = (100 * float(probabilities[first, label]) for label in (predicted, true))
+    return (
+        f"Of the {len(chosen)} most confident errors, {listed}: {verdict}. In the most confident one"
+        f" {data.CLASSES[true]} is taken for {data.CLASSES[predicted]} with {highest:.2f}%, and the true class has"
+        f" {own:.2f}%. The report's example, a cat, has {theirs}."
+    )
 
 
 def label_note(labels, predictions):
