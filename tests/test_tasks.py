@@ -286,7 +286,7 @@ def test_a_diverged_run_is_drawn_too(quick, tmp_path):
         elif values.ndim:
             cut[field] = values[:1]
     cut["epoch_losses"], cut["diverged_step"] = np.array([np.nan], np.float32), np.array(101)
-    tables.save_histories(source / "loss_history.npz", histories)
+    tables.save_histories(source / "loss_history.npz", histories, ("baseline", 0))
     load_script(TASK3).write_results(source, tmp_path)
     rows = {(row["config"], row["seed"]): row for row in tables.read_csv(tmp_path / "results.csv")}
     assert rows["more_epochs", "0"]["diverged_step"] == "101" and rows["more_epochs", "0"]["train_loss"] == "nan"
