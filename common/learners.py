@@ -296,7 +296,7 @@ class StackedLearner:
         self._gradients = vmap(configurations, randomness="different")
         forward = vmap(compute_logits, in_dims=(0, 0, None))
         self._logits = vmap(forward, in_dims=(0, 0, None))
-        self._compiled, self._proven = self._update, False
+        self._compiled, self._proven, self._compile_seconds = self._update, False, 0.0
         if compiled and can_compile(device):
             mode = None
             if device.type == "cuda":
@@ -323,6 +323,7 @@ class StackedLearner:
         # a short last batch is not worth a compilation of its own
         update = self._compiled if y.shape[-1] == self.batch_size else self._update
         hyperparameters = (self.lr, self.momentum, self.weight_decay)
+        started = time.perf_counter()
         try:
             losses = update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
         except Exception as error:
@@ -332,7 +333,8 @@ class StackedLearner:
             _print_not_compiled(error)
             self._compiled = self._update
             return self.step(x, y)
-        self._proven = self._proven or update == self._compiled
+        if update != self._update and not self._proven:  # the first step of a compiled update compiles it
+            self._proven, self._compile_seconds = True, time.perf_counter() - started
         return losses.clone()  # the next launch of a graph overwrites their memory
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
@@ -341,7 +343,10 @@ class StackedLearner:
 
     def epoch_metrics(self) -> dict[str, torch.Tensor]:
         """Return the metrics of the last epoch: {name: tensor (*shape)}."""
-        return {"weight_norm": sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()}
+        norms = sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
+        metrics = {"weight_norm": norms, "compile_seconds": self._compile_seconds}
+        self._compile_seconds = 0.0
+        return metrics
 
     def state_dict(self) -> dict:
         return {"parameters": self.parameters, "velocities": self.velocities}

@@ -11,20 +11,16 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib import font_manager
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.image import AxesImage
 from matplotlib.text import Annotation, Text
 from PIL import Image  # matplotlib depends on it
 
-from common import tables
 from common.support.files import atomic
 from common.support.translations import CHINESE, CHINESE_PATTERNS, ENGLISH
 
-WINDOW = 100  # batches of a moving average
 # Okabe and Ito's colors (Wong, Points of view: Color blindness, Nature Methods 8:441, 2011), which color-blind readers
 # can tell apart: blue, orange, green, vermilion, purple, sky blue, black; grey instead of yellow, which is hard to see.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999999")
@@ -176,60 +172,3 @@ def chinese_font() -> str | None:
             return min(faces, key=lambda name: ("SC" not in name.split(), "Mono" in name))
     print("no installed font has Chinese glyphs: figures are in English (Debian: apt install fonts-noto-cjk)")
     return None
-
-
-def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Average `window` neighbors: (N,) -> (N - window + 1,)."""
-    return np.convolve(values, np.ones(window) / window, mode="valid")
-
-
-def loss_figure(path: Path, history: dict[str, np.ndarray], title: str) -> None:
-    """Draw the loss of every batch with its moving average, and the mean of every epoch (assignment, section 3.1.3)."""
-    figure, (upper, lower) = plt.subplots(2, 1, figsize=(9, 8), layout="constrained")
-    losses, indices = history["batch_losses"], history["batch_indices"]
-    upper.plot(indices, losses, linewidth=0.3, alpha=0.4, label="Batch loss")
-    if len(losses) >= WINDOW:
-        average, label = moving_average(losses, WINDOW), f"Moving average of {WINDOW} batches"
-        upper.plot(indices[WINDOW - 1 :], average, color="C3", linewidth=1, label=label)
-    upper.set(xlabel="Batch", ylabel="Training loss", title="Training loss per batch")
-    # leave outliers out, and losses of a diverged run that are not finite
-    upper.set_ylim(0, np.percentile(losses[np.isfinite(losses)], 99.9) * 1.1)
-    upper.legend(loc="upper right")
-    epochs = np.arange(1, len(history["epoch_losses"]) + 1)
-    lower.plot(epochs, history["epoch_losses"], "o-")
-    for epoch, loss in zip(epochs, history["epoch_losses"]):
-        lower.annotate(f"{loss:.3f}", (epoch, loss), textcoords="offset points", xytext=(4, 6))
-    lower.set(xlabel="Epoch", ylabel="Mean training loss", title="Mean training loss per epoch", xticks=epochs)
-    lower.margins(x=0.1, y=0.15)
-    figure.suptitle(title)
-    save(figure, path)
-
-
-def curves(axes: Axes, histories: tables.Histories, field: str, ylabel: str) -> None:
-    """Draw one line per configuration over the epochs: the mean over its seeds, in a band of one standard deviation."""
-    for position, config in enumerate(dict.fromkeys(config for config, _ in histories)):
-        runs = [history[field].astype(float) for (name, _), history in histories.items() if name == config]
-        longest = max(map(len, runs))  # a diverged run may have stopped early
-        values = np.array([np.pad(run, (0, longest - len(run)), constant_values=np.nan) for run in runs])
-        epochs = np.arange(1, longest + 1)
-        color = f"C{position % 10}"
-        style = {"linestyle": LINES[position % len(LINES)], "marker": MARKERS[position % len(MARKERS)]}
-        axes.plot(epochs, values.mean(0), **style, markersize=4, color=color, label=config)
-        if len(values) > 1:
-            spread = values.std(0, ddof=1)
-            band = (values.mean(0) - spread, values.mean(0) + spread)
-            axes.fill_between(epochs, *band, color=color, alpha=0.15, linewidth=0)
-    axes.set(xlabel="Epoch", ylabel=ylabel)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-
-
-def bars(axes: Axes, values: dict[str, np.ndarray], ylabel: str) -> None:
-    """Draw one bar per configuration: the mean over its seeds, written above it, with one standard deviation."""
-    for position, numbers in enumerate(values.values()):
-        mean, spread = numbers.mean(), tables.std(numbers)
-        axes.bar(position, mean, yerr=spread, capsize=3, color=f"C{position % 10}")
-        place = {"ha": "center", "va": "bottom", "fontsize": 8, "xytext": (0, 1), "textcoords": "offset points"}
-        axes.annotate(f"{mean:.1f}", (position, mean + spread), **place)
-    axes.set_xticks(range(len(values)), list(values), rotation=25, ha="right")
-    axes.set_ylabel(ylabel)
-    axes.margins(y=0.12)

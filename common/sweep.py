@@ -18,16 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common import cli, data, evaluation, tables
+from common import cli, data, evaluation, metrics, tables
 from common.learners import Learner, StackedBatches, StackedLearner
-from common.models import MODELS
+from common.models import MODELS, forward_flops
 from common.support import checkpoints, machine, plan
 from common.support.errors import UserError
 from common.support.progress import Progress, epoch_reporter
 from common.training import fit
 
-FULL_STACK = 6  # a stack of this many members is efficient
-BATCH_NORM_COST = 50  # a convolutional network with batch statistics takes about as long as this many LeNets
+STACKED_FLOPS = 1e7  # a network that needs more per image is not bound by overhead, so a stack gains nothing
+SINGLE_COST = 50  # a network that is not stacked takes about as long as this many LeNets
 PER_MEMBER = ("lr", "momentum", "weight_decay", "dropout")
 # Steps. Compiling takes about 30 s and saves about a millisecond per step; on CUDA a step is nearly pure overhead.
 COMPILE_FROM = {"cpu": 20_000, "cuda": 2_000, "mps": 20_000}
@@ -97,7 +97,7 @@ def run(
     validation: bool = False,
     evaluate_train: bool = False,
     stacked: bool = True,
-    batch_losses_seed: int | None = 0,
+    batch_losses: bool = True,
 ) -> dict[tuple[str, int], dict[str, np.ndarray]]:
     """Train every configuration with every seed; return {(configuration, seed): history} as in common/training.py.
 
@@ -113,26 +113,28 @@ def run(
         images.
     stacked: False trains runs one at a time, so that their times are comparable. In a stack, a run's `seconds` are
         its share of the stack's.
-    batch_losses_seed: the seed whose losses are saved batch by batch; None for none.
+    batch_losses: save the losses of the first seed batch by batch, and those of the baseline (else of the first
+        configuration) also under the three keys of the report.
     """
     configs = configure(configs, base, options)
     seeds = list(options.seeds if seeds is None else seeds)
     if options.plan:
-        jobs = make_jobs(configs, seeds, 1, stacked)
+        jobs = make_jobs(configs, seeds, stacked, seeds_together=True)
         rows = [plan_row(job, options.scale, validation, evaluate_train) for job in jobs]
         plan.show(options.command.split()[1], rows, options.scale, options.device)
         return {}
 
     train_set, _, source = data.load(options.scale, options.data)  # downloads it, before several processes read it
     processes = machine.cores() if options.device == "cpu" else 1
-    jobs = make_jobs(configs, seeds, processes, stacked)
+    # on a CPU each job has one seed, so that its result does not depend on the number of cores
+    jobs = make_jobs(configs, seeds, stacked, seeds_together=options.device != "cpu")
     setup = Setup(
         checkpoints=options.out / "checkpoints" / Path(save_to).stem,
         scale=options.scale,
         data=options.data,
         device=options.device,
         precision=options.precision,
-        threads=max(1, processes // len(jobs)),
+        threads=1 if processes > 1 else torch.get_num_threads(),
         validation=validation,
         evaluate_train=evaluate_train,
     )
@@ -143,7 +145,8 @@ def run(
             trained |= histories
     histories = {(name, seed): trained[name, seed] for name in configs for seed in seeds}
 
-    tables.save_histories(options.out / save_to, histories, batch_losses_seed)
+    plain = ("baseline" if "baseline" in configs else next(iter(configs)), seeds[0]) if batch_losses else None
+    tables.save_histories(options.out / save_to, histories, plain)
     if validation:
         train_indices, val_indices = data.train_val_split(train_set.labels)
         split = {"train": train_indices.numpy(), "validation": val_indices.numpy()}
@@ -182,10 +185,12 @@ def _write_run_json(configs, options, source):
     cli.write_run_json(options, source, precision=" and ".join(precisions), configs=configs)
 
 
-def make_jobs(configs: dict[str, dict], seeds: list[int], processes: int, stacked: bool = True) -> list[Job]:
-    """Group configurations and seeds into jobs for `processes`, the longest first.
+def make_jobs(
+    configs: dict[str, dict], seeds: list[int], stacked: bool = True, seeds_together: bool = False
+) -> list[Job]:
+    """Group configurations into jobs, each with one seed or, of a stack and `seeds_together`, with all of them.
 
-    A single process trains all seeds of a stack at once.
+    The longest job comes first.
     """
     groups = {}
     for name, config in configs.items():
@@ -194,18 +199,14 @@ def make_jobs(configs: dict[str, dict], seeds: list[int], processes: int, stacke
         groups.setdefault(key if in_stack else (*key, name), []).append(name)
     jobs = []
     for names in groups.values():
-        seeds_at_once = 1
-        if stacked and stackable(configs[names[0]]["model"]):
-            seeds_at_once = -(-len(seeds) // processes)
-            if processes > 1:
-                seeds_at_once = min(seeds_at_once, -(-FULL_STACK // len(names)))
-        for start in range(0, len(seeds), seeds_at_once):
-            jobs.append(Job({name: configs[name] for name in names}, seeds[start : start + seeds_at_once]))
+        in_stack = stacked and stackable(configs[names[0]]["model"])
+        for job_seeds in [seeds] if seeds_together and in_stack else [[seed] for seed in seeds]:
+            jobs.append(Job({name: configs[name] for name in names}, job_seeds))
     return sorted(jobs, key=_estimated_length, reverse=True)
 
 
 def _estimated_length(job):
-    cost = 1 if stackable(job.shared["model"]) else BATCH_NORM_COST
+    cost = 1 if stackable(job.shared["model"]) else SINGLE_COST
     return job.shared["epochs"] * job.members * cost
 
 
@@ -215,12 +216,14 @@ def training_precision(model: str, precision: str) -> str:
 
 
 def stackable(model: str) -> bool:
-    """Return whether a network can be trained in a stack.
+    """Return whether a network can be trained in a stack, and gains by it.
 
     Batch statistics are not a function of weights and batch alone, so a network that has them is trained by itself.
     """
     with torch.device("meta"):
-        return not any(isinstance(module, torch.nn.BatchNorm2d) for module in MODELS[model]().modules())
+        network = MODELS[model]()
+        has_statistics = any(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+        return not has_statistics and forward_flops(network) < STACKED_FLOPS
 
 
 def _train_jobs(jobs, setup, processes, progress) -> Iterator[dict]:
@@ -334,6 +337,7 @@ def member_histories(history: dict, job: Job) -> dict[tuple[str, int], dict[str,
             own = {key: value[..., row, column] if value.ndim > 1 else value for key, value in history.items()}
             own["seconds"] = history["seconds"] / job.members
             own["lr"] = history["lr"] * config["lr"]
+            own["roughness"] = np.array(metrics.roughness(own["batch_losses"]))
             histories[name, seed] = own
     return histories
 

@@ -18,6 +18,7 @@ from common.support.errors import UserError, unreadable
 from common.support.files import atomic
 
 Histories = dict[tuple[str, int], dict[str, np.ndarray]]
+Measured = dict[str, dict[tuple[str, int], float]]
 # columns that results.csv has where a history has such a field; what summary.csv averages over seeds, {column: field}
 OPTIONAL = ("weight_norm", "clean_train_loss", "clean_train_accuracy", "val_loss", "val_accuracy")
 AVERAGED = {
@@ -26,15 +27,23 @@ AVERAGED = {
     "test_loss": "test_loss",
     "val_accuracy": "val_accuracy",
 }
+REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # of loss_history.npz (assignment, section 3.1.1)
+PREDICTED = "report inside the 95% prediction interval"  # the column of `is_predicted`
+DASH = "–"  # an empty cell: the report states no such number, or it does not apply
+ROUNDING = 1e-4  # our accuracies are float32
 QUICK = "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's."
 
 
-def save_histories(path: Path, histories: Histories, batch_losses_seed: int | None = 0) -> None:
-    """Write histories: the arrays per epoch of every seed, those per batch of the seed `batch_losses_seed` only."""
-    arrays = {}
+def save_histories(path: Path, histories: Histories, plain: tuple[str, int] | None = None) -> None:
+    """Write histories: the arrays per epoch of every run, those per batch of one seed's runs.
+
+    plain: (configuration, seed) of the run that is also saved under the report's three keys alone, REPORT_KEYS; its
+        seed is the one whose losses per batch are saved. None for no losses per batch.
+    """
+    arrays = {key: histories[plain][key] for key in REPORT_KEYS} if plain else {}
     for (config, seed), history in histories.items():
         for field, values in history.items():
-            if seed == batch_losses_seed or not field.startswith("batch_"):
+            if (plain and seed == plain[1]) or not field.startswith("batch_"):
                 arrays[f"{config}/{seed}/{field}"] = values
     save_arrays(path, arrays)
 
@@ -53,6 +62,8 @@ def load_histories(path: Path, configs: Iterable[str] = ()) -> Histories:
     """
     histories = {}
     for key, values in load_arrays(path).items():
+        if key in REPORT_KEYS:
+            continue
         try:
             config, seed, field = key.rsplit("/", 2)
             histories.setdefault((config, int(seed)), {})[field] = values
@@ -81,14 +92,18 @@ def last(history: dict[str, np.ndarray], field: str) -> float:
     return float(history[field][-1])
 
 
-def write_results(out: Path, histories: Histories, scale: str) -> None:
-    """Write results.csv, one row per run, and summary.csv, one row per configuration, into the folder `out`."""
-    write_csv(out / "results.csv", result_rows(histories, scale))
-    write_csv(out / "summary.csv", summary_rows(histories, scale))
+def write_results(out: Path, histories: Histories, scale: str, measured: Measured | None = None) -> None:
+    """Write results.csv, one row per run, and summary.csv, one row per configuration, into the folder `out`.
+
+    measured: more columns, for the runs that have a value: {column: {(configuration, seed): value}}.
+    """
+    write_csv(out / "results.csv", result_rows(histories, scale, measured))
+    write_csv(out / "summary.csv", summary_rows(histories, scale, measured))
 
 
-def result_rows(histories: Histories, scale: str) -> list[dict]:
+def result_rows(histories: Histories, scale: str, measured: Measured | None = None) -> list[dict]:
     """Return one row per run with its values after the last epoch: accuracies in per cent, losses in nats."""
+    measured = measured or {}
     return [
         {
             "scale": scale,
@@ -101,13 +116,17 @@ def result_rows(histories: Histories, scale: str) -> list[dict]:
             "test_loss": f"{last(history, 'test_loss'):.4f}",
             **{name: f"{last(history, name):.4f}" for name in OPTIONAL if name in history},
             "diverged_step": int(history["diverged_step"]),
+            **{name: f"{values[config, seed]:.4g}" for name, values in measured.items() if (config, seed) in values},
         }
         for (config, seed), history in histories.items()
     ]
 
 
-def summary_rows(histories: Histories, scale: str) -> list[dict]:
-    """Return one row per configuration: number of seeds, and mean and standard deviation over them."""
+def summary_rows(histories: Histories, scale: str, measured: Measured | None = None) -> list[dict]:
+    """Return one row per configuration: number of seeds, and mean and standard deviation over them.
+
+    Of the columns of `measured`, whose values may be infinite, the median.
+    """
     rows = {config: {"scale": scale, "config": config} for config, _ in histories}
     for name, field in AVERAGED.items():
         if any(field in history for history in histories.values()):
@@ -118,6 +137,9 @@ def summary_rows(histories: Histories, scale: str) -> list[dict]:
     for config, values in total_seconds(histories).items():
         rows[config]["seconds_mean"] = f"{values.mean():.1f}"
         rows[config]["seconds_std"] = f"{std(values):.1f}"
+    for column, by_run in (measured or {}).items():
+        for config, values in group_by_config((config, value) for (config, _), value in by_run.items()).items():
+            rows[config][f"{column}_median"] = f"{np.median(values):.4g}"
     return list(rows.values())
 
 
@@ -153,6 +175,44 @@ def half_width(values: Sequence[float], confidence: float = 0.95) -> float | Non
     """Return half of the confidence interval of the mean, by Student's t; None of a single value."""
     n = len(values)
     return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) / n**0.5) if n > 1 else None
+
+
+def prediction_half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """Return half of the interval in which one more value of the same distribution lies; None of a single value.
+
+    By Student's t it is t s sqrt(1 + 1/n) around the mean of n values.
+    """
+    n = len(values)
+    return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) * (1 + 1 / n) ** 0.5) if n > 1 else None
+
+
+def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return the ends of the prediction interval; both are infinite for a single value."""
+    half = prediction_half_width(values, confidence)
+    mean = float(np.mean(values))
+    return (-np.inf, np.inf) if half is None else (mean - half, mean + half)
+
+
+def is_predicted(number: float | None, values: Sequence[float]) -> str:
+    """Return whether a number of the report lies in the 95% prediction interval of our values: yes, no, or a dash.
+
+    The dash stands where there is no such number, or a single value.
+    """
+    if number is None or len(values) < 2:
+        return DASH
+    low, high = prediction_interval(values)
+    return "yes" if low - ROUNDING <= number <= high + ROUNDING else "no"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Format a difference with its sign, without a negative zero."""
+    return f"{round(float(value), digits) + 0.0:+.{digits}f}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as in a sentence: a, b and c."""
+    names = list(names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def mean_std(values: Sequence[float], digits: int = 2) -> str:
@@ -198,7 +258,9 @@ def markdown(rows: list[dict]) -> str:
 
 def write_markdown(path: Path, title: str, sections: list[str | list[dict]], scale: str) -> None:
     """Write a page: texts as they are, lists of rows as tables. The page of a quick run is marked as one."""
-    body = [section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections]
+    body = [
+        section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections if section
+    ]
     write_text(path, "\n\n".join([f"# {title}", *([] if scale == "full" else [QUICK]), *body]) + "\n")
 
 

@@ -115,7 +115,7 @@ def save_network(configs, results, options, dataset):
         entry = result_tables.metrics_entry(seed, result, labels)
         metrics.append({**entry, "parameters": parameters, "flops": flops})
     cli.write_json(options.out / "metrics.json", metrics)
-    tables.save_histories(options.out / "loss_history.npz", histories)
+    tables.save_histories(options.out / "loss_history.npz", histories, next(iter(histories)))
     tables.save_arrays(options.out / "logits.npz", arrays)
     write_run_json(results, options, source, model=model, recipe=dataclasses.asdict(recipe))
 

@@ -17,7 +17,10 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, plots, reported, sweep, tables
+import numpy as np
+from matplotlib.ticker import MultipleLocator
+
+from common import cli, plots, repeated, reported, run_plots, sweep, tables
 
 BASE = dict(model="lenet", epochs=5, batch_size=4, lr=0.001, momentum=0.9, weight_decay=0.0, dropout=0.0)
 CONFIGS = {
@@ -34,8 +37,10 @@ CONFIGS = {
 }
 COMPARED = ("no_regularization", "l2", "dropout", "baseline")
 TABLE2 = ("strong_regularization", "baseline", "no_regularization")
+REPORT_SETTING = {"weight_decay": 0.01, "dropout": 0.5}
+FITTED = {"test_accuracy": "Test accuracy, %", "clean_train_accuracy": "Training accuracy, %"}
 FIELDS = ("epoch_losses", "clean_train_loss", "clean_train_accuracy", "test_loss", "test_accuracy", "weight_norm")
-ERRORS = 2  # standard errors by which one configuration must differ from another to be called better or worse
+LOWEST = 15  # per cent; accuracies below it are those of guessing, and have a panel of their own
 
 
 def main():
@@ -49,7 +54,8 @@ def train(options):
 
 def write_results(source, out):
     """Write every table and figure into `out` from the histories saved in `source`."""
-    scale = cli.read_json(source / "run.json")["scale"]
+    run_json = cli.read_json(source / "run.json")
+    scale = run_json["scale"]
     plots.setup(scale)
     histories = tables.load_histories(source / "loss_history.npz", CONFIGS)
     tables.write_results(out, histories, scale)
@@ -58,6 +64,7 @@ def write_results(source, out):
     cost = cli.read_json(source / "cost.json") if (source / "cost.json").exists() else {}
 
     page = [
+        finding(final),
         f"Mean ± standard deviation over {len(final['gap']['baseline'])} seeds, after the last epoch. "
         "The running training loss is the mean over the epoch while training, with dropout on. "
         "Clean values are measured after the epoch in evaluation mode, on 10,000 training images. "
@@ -71,10 +78,31 @@ def write_results(source, out):
         "## Table 2",
         "The fourth row of the report's table 2, ten epochs of the baseline, is `more_epochs` of task 3.",
         table2(final),
+        repeated.compare(source, repeated.BASELINE),
     ]
     tables.write_markdown(out / "comparison.md", "Task 2: L2 and dropout", page, scale)
-    draw_curves(out / "curves.png", histories)
-    draw_strengths(out / "strength.png", final)
+    batch_size = f"batch size {run_json['configs']['baseline']['batch_size']}"
+    facts = run_plots.facts(histories, scale, "LeNet", batch_size, "mean ± standard deviation")
+    draw_curves(out / "curves.png", histories, facts)
+    draw_strengths(out / "strength.png", final, facts)
+
+
+def finding(final):
+    """Return what was found: whether any strength helps, and what both together cost; computed, so it stays true."""
+    better, worse, undecided = classified(final["test_accuracy"])
+    accuracy, gap, loss = final["test_accuracy"], final["gap"], final["clean_train_loss"]
+    tried = len(better) + len(worse) + len(undecided)
+    first = f"No strength is better than no regularization: of {tried} tried, {len(worse)} are worse"
+    if better:
+        first = f"{len(better)} of {tried} strengths are better than no regularization, {len(worse)} are worse"
+    none, both = "no_regularization", "baseline"
+    lower = accuracy[none].mean() - accuracy[both].mean()
+    return (
+        f"**{first}, and {len(undecided)} cannot be told from it.** "
+        f"The report's setting (L2 0.01 and dropout 0.5) closes the gap between training and test accuracy, from "
+        f"{gap[none].mean():.2f} to {gap[both].mean():.2f} points, and lowers test accuracy by {lower:.2f} points: "
+        f"the training loss rises from {loss[none].mean():.3f} to {loss[both].mean():.3f}, so the network underfits."
+    )
 
 
 def all_strengths(final):
@@ -96,40 +124,56 @@ def all_strengths(final):
     ]
 
 
-def verdict(final):
-    """Return sentences computed from the numbers, so that they stay true.
+def classified(accuracy):
+    """Return the configurations that are better than no regularization, worse, and undecided.
 
-    A configuration is better or worse where it differs, seed by seed, by more than two standard errors.
+    Seed by seed, by whether the 95% interval of the mean difference excludes 0.
     """
-    accuracy, gap = final["test_accuracy"], final["gap"]
+    better, worse, undecided = [], [], []
+    for name in CONFIGS:
+        if name != "no_regularization":
+            differences = accuracy[name] - accuracy["no_regularization"]
+            half = tables.half_width(differences)
+            decided = half is not None and abs(differences.mean()) > half
+            (undecided if not decided else better if differences.mean() > 0 else worse).append(name)
+    return better, worse, undecided
+
+
+def verdict(final):
+    """Return sentences computed from the numbers, so that they stay true."""
+    accuracy = final["test_accuracy"]
     none = accuracy["no_regularization"]
+    groups = classified(accuracy)
     best = max(accuracy, key=lambda name: accuracy[name].mean())
-    differences = {name: accuracy[name] - none for name in CONFIGS if name != "no_regularization"}
-    better = [name for name, values in differences.items() if values.mean() > ERRORS * standard_error(values)]
-    worse = [name for name, values in differences.items() if values.mean() < -ERRORS * standard_error(values)]
-    holds = "does not hold" if better else "holds" if len(worse) == len(differences) else "is neither shown nor refuted"
-    lists = [
-        ", ".join(f"`{name}` ({differences[name].mean():+.2f})" for name in names) or "no configuration"
-        for names in (better, worse)
-    ]
+
+    def described(names):
+        return ", ".join(f"`{name}` ({tables.signed((accuracy[name] - none).mean())})" for name in names)
+
+    kinds = ("better", "worse", "undecided")
+    lists = "; ".join(f"{kind}: {described(names)}" for kind, names in zip(kinds, groups) if names)
+    best_text = ""
+    if best in groups[2]:
+        best_text = (
+            f" The highest mean, {accuracy[best].mean():.2f}% of `{best}`, is the largest of {len(CONFIGS) - 1} "
+            "strengths and lies inside the noise: it does not show that this strength helps."
+        )
+    elif best == "no_regularization":
+        best_text = f" The highest mean is {none.mean():.2f}%, without regularization."
+    claim = (
+        "does not hold" if groups[0] else "holds" if not groups[2] else "holds for all strengths that can be decided"
+    )
     return (
-        f"The highest accuracy is that of `{best}`, {accuracy[best].mean():.2f}%; "
-        f"without regularization it is {none.mean():.2f}%. "
-        f"Compared with `no_regularization` seed by seed (difference in points), by more than {ERRORS} standard errors "
-        f"better: {lists[0]}; worse: {lists[1]}. "
-        f"The gap is {gap['no_regularization'].mean():.2f} points without regularization "
-        f"and {gap['baseline'].mean():.2f} with the baseline, which has both. "
-        f"The claim that regularization only hurts here (section 4.2.4) {holds} for these strengths and five epochs."
+        "Compared with `no_regularization` seed by seed (mean difference in points; decided where its 95% interval "
+        f"excludes 0): {lists}.{best_text} "
+        f"The claim that regularization only hurts here (section 4.2.4) {claim}, at five epochs."
     )
 
 
-def standard_error(values):
-    """Return the standard error of the mean; infinite of a single value."""
-    return tables.std(values) / len(values) ** 0.5 if len(values) > 1 else float("inf")
-
-
 def comparison(final, cost):
-    """Return the rows of the report's comparison that can be measured. cost: {configuration: ms per step}, or empty."""
+    """Return the rows of the report's comparison that can be measured.
+
+    cost: {configuration: milliseconds per step, one value or those of several rounds}, or empty.
+    """
     accuracy, loss = final["test_accuracy"], final["epoch_losses"]
     shift = {name: tables.mean_std(loss[name] - final["clean_train_loss"][name], 3) for name in COMPARED}
     norms = {name: tables.mean_std(final["weight_norm"][name], 1) for name in COMPARED}
@@ -137,13 +181,15 @@ def comparison(final, cost):
     best = {}
     for name, hyperparameter in (("l2", "weight_decay"), ("dropout", "dropout")):
         strengths = by_strength(hyperparameter)
-        best[name] = f"{max(strengths, key=lambda strength: accuracy[strengths[strength]].mean()):g}"
-    milliseconds = {name: f"{value:.2f}" for name, value in cost.items()}
+        strength = max(strengths, key=lambda strength: accuracy[strengths[strength]].mean())
+        undecided = strengths[strength] in classified(accuracy)[2]
+        best[name] = f"{strength:g}" + (", undecided against 0" if undecided else "")
+    milliseconds = {name: tables.mean_std(np.atleast_1d(value)) for name, value in cost.items()}
     rows = (
         ("training against testing (running minus clean loss)", "the same", "on, off", shift),
         ("typical strength (best of those tried)", "0.001 to 0.1", "0.3 to 0.5", best),
         ("effect (weight norm)", "smaller weights", "less co-adaptation", norms),
-        ("effect (gap, points)", "", "", gaps),
+        ("effect (gap, points)", tables.DASH, tables.DASH, gaps),
         ("cost (ms per step)", "low", "medium", milliseconds),
     )
     return [
@@ -151,7 +197,7 @@ def comparison(final, cost):
             "property": name,
             "report: L2": l2,
             "report: dropout": dropout,
-            **{f"measured: {config}": values.get(config, "") for config in COMPARED[:3]},
+            **{f"measured: {config}": values.get(config, tables.DASH) for config in COMPARED[:3]},
         }
         for name, l2, dropout, values in rows
         if values
@@ -173,39 +219,90 @@ def table2(final):
             "ours: training loss": tables.mean_std(final["epoch_losses"][name], 4),
             "report: test accuracy, %": f"{reported.ACCURACY[TASK.name][name]:.2f}",
             "ours: test accuracy, %": tables.mean_std(final["test_accuracy"][name]),
+            tables.PREDICTED: tables.is_predicted(reported.ACCURACY[TASK.name][name], final["test_accuracy"][name]),
         }
         for name in TABLE2
     ]
 
 
-def draw_curves(path, histories):
+def draw_curves(path, histories, facts):
     """Draw loss and accuracy, of training on the left and of testing on the right, over the epochs."""
     compared = {key: history for key, history in histories.items() if key[0] in COMPARED}
-    figure, axes = plots.plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    plots.curves(axes[0, 0], compared, "clean_train_loss", "Training loss (evaluation mode)")
-    plots.curves(axes[0, 1], compared, "test_loss", "Test loss")
-    plots.curves(axes[1, 0], compared, "clean_train_accuracy", "Training accuracy, %")
-    plots.curves(axes[1, 1], compared, "test_accuracy", "Test accuracy, %")
+    figure, axes = plots.plt.subplots(2, 2, figsize=(11, 8.5), layout="constrained")
+    run_plots.curves(axes[0, 0], compared, "clean_train_loss", "Training loss (evaluation mode)")
+    run_plots.curves(axes[0, 1], compared, "test_loss", "Test loss")
+    run_plots.curves(axes[1, 0], compared, "clean_train_accuracy", "Training accuracy, %")
+    run_plots.curves(axes[1, 1], compared, "test_accuracy", "Test accuracy, %")
     for left, right in axes:
         right.sharey(left)
         right.autoscale(axis="y")
-    axes[0, 0].legend()
+    last = max(len(history["test_accuracy"]) for history in compared.values())
+    report = [reported.ACCURACY[TASK.name][name] for name in COMPARED if name in reported.ACCURACY[TASK.name]]
+    run_plots.mark_report(axes[1, 1], [last] * len(report), report)
+    plots.legend(figure, columns=5)
+    plots.about(figure, "What L2 and dropout change", *facts)
     plots.save(figure, path)
 
 
-def draw_strengths(path, final):
-    """Draw training and test accuracy against the strength of L2 and of dropout."""
-    figure, axes = plots.plt.subplots(1, 2, figsize=(11, 4.5), sharey=True, layout="constrained")
-    for panel, hyperparameter, label in zip(axes, ("weight_decay", "dropout"), ("L2 (weight decay)", "Dropout")):
+def draw_strengths(path, final, facts):
+    """Draw training and test accuracy against the strength of L2 and of dropout.
+
+    Accuracies of guessing are drawn in low panels with an axis of their own.
+    """
+    means = [final[field][name].mean() for field in ("test_accuracy", "clean_train_accuracy") for name in CONFIGS]
+    broken = min(means) < LOWEST < max(means)
+    rows = dict(nrows=2, height_ratios=(5, 1)) if broken else dict(nrows=1)
+    size = dict(ncols=2, figsize=(11, 5.5), layout="constrained", squeeze=False)
+    figure, axes = plots.plt.subplots(**rows, **size, sharex="col", sharey="row")
+    for column, hyperparameter, label in zip(axes.T, ("weight_decay", "dropout"), ("L2 (weight decay)", "Dropout")):
         strengths = by_strength(hyperparameter)
-        for field, name in (("test_accuracy", "Test accuracy, %"), ("clean_train_accuracy", "Training accuracy, %")):
-            values = [final[field][config] for config in strengths.values()]
-            means, spreads = [value.mean() for value in values], [tables.std(value) for value in values]
-            panel.errorbar(range(len(strengths)), means, yerr=spreads, marker="o", capsize=3, label=name)
-        panel.set_xticks(range(len(strengths)), [f"{strength:g}" for strength in strengths])
-        panel.set(xlabel=label, ylabel="Accuracy after training, %")
-    axes[0].legend()
+        places = place_strengths(hyperparameter, list(strengths))
+        setting = places[list(strengths).index(REPORT_SETTING[hyperparameter])]
+        for panel in column:
+            for field, name in FITTED.items():
+                draw_strength(panel, places, [final[field][config] for config in strengths.values()], name)
+            panel.axvline(setting, color="0.4", linestyle=":", linewidth=1.2, label="The report's setting")
+        report = reported.ACCURACY[TASK.name]["no_regularization"]
+        run_plots.mark_report(column[0], places[0], report)
+        column[-1].set_xticks(places, [f"{strength:g}" for strength in strengths])
+        column[-1].set_xlabel(label)
+    axes[0, 0].set_ylabel("Accuracy after training, %")
+    if broken:
+        break_axis(axes, [mean for mean in means if mean > LOWEST])
+    plots.legend(figure)
+    plots.about(figure, "Accuracy at each strength of L2 and of dropout", *facts)
     plots.save(figure, path)
+
+
+def place_strengths(hyperparameter, strengths):
+    """Return where strengths are drawn: those of L2 by their logarithm and 0 one step before them, dropout as it is."""
+    if hyperparameter == "dropout":
+        return strengths
+    logarithms = [round(float(np.log10(strength))) for strength in strengths if strength]
+    return [logarithms[0] - 1.5, *logarithms]
+
+
+def draw_strength(panel, places, values, name):
+    """Draw one line; the way from no regularization to the weakest, which a logarithm cannot show, is dashed."""
+    means, spreads = np.array([value.mean() for value in values]), [tables.std(value) for value in values]
+    bars = panel.errorbar(places, means, yerr=spreads, fmt="o", capsize=3, label=name)
+    color = bars[0].get_color()
+    panel.plot(places[:2], means[:2], color=color, linestyle="--" if places[0] else "-", linewidth=1)
+    panel.plot(places[1:], means[1:], color=color)
+
+
+def break_axis(axes, means):
+    """Give the upper panels the range of `means`, the lower ones that of guessing, and mark the break."""
+    axes[0, 0].set_ylim(min(means) - 3, max(means) + 3)
+    axes[1, 0].set_ylim(8.5, 11.5)
+    axes[1, 0].yaxis.set_major_locator(MultipleLocator(1))
+    slash = dict(marker=[(-1, -0.6), (1, 0.6)], markersize=9, linestyle="", color="black", clip_on=False)
+    for upper, lower in axes.T:
+        upper.spines.bottom.set_visible(False)
+        lower.spines.top.set_visible(False)
+        upper.tick_params(bottom=False)
+        upper.plot([0, 1], [0, 0], transform=upper.transAxes, **slash)
+        lower.plot([0, 1], [1, 1], transform=lower.transAxes, **slash)
 
 
 if __name__ == "__main__":

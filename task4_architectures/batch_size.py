@@ -4,12 +4,12 @@
 
 The report does not state it. Its LeNet reaches 54.93% after ten epochs in task 3 and 36.30% in task 4, and nothing else
 that it states differs. Writes to task4_architectures/outputs/batch_size/:
-    loss_history.npz          LeNet, ten epochs at each batch size
-    resnet_history.npz        LightweightResNet, one epoch at each
-    batch_size.png            LeNet's accuracy over the epochs
-    batch_size.md             accuracies at each batch size, and which is nearest to the report's
+    loss_history.npz          LeNet, ten epochs at each batch size but that of main.py
+    resnet_history.npz        LightweightResNet, ten epochs at 100 and one at 128
+    batch_size.png            test accuracy of both networks over the epochs
+    batch_size.md             the report's numbers of both networks at each batch size, and which size is nearest
     results.csv, summary.csv, run.json
-LightweightResNet's first epoch at batch size 64 is read from the outputs of main.py, one folder up.
+Both networks at batch size 64 are read from the outputs of main.py, one folder up.
 """
 
 import sys
@@ -20,25 +20,42 @@ sys.path.insert(0, str(TASK.parent))
 
 import numpy as np
 
-from common import cli, plots, reported, sweep, tables
+from common import cli, plots, repeated, reported, run_plots, sweep, tables
 from common.support.errors import UsageError
+from task4_architectures import main as task4
 
 BASE = dict(model="lenet", epochs=10, batch_size=64, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
 SIZES = (4, 32, 64, 100, 128)
-CONFIGS = {f"lenet_batch_{size}": {"batch_size": size} for size in SIZES}
-# The report states the residual network's accuracy after its first epoch, so one epoch shows its batch size.
-# LeNet alone rules out 4 and 32.
-RESNET_SIZES = (100, 128)
-RESNETS = {f"resnet_batch_{n}": {"model": "lightweight_resnet", "batch_size": n, "epochs": 1} for n in RESNET_SIZES}
+# main.py, one folder up, trains both networks with this size
+MAIN_SIZE = BASE["batch_size"]
+CONFIGS = {f"lenet_batch_{size}": {"batch_size": size} for size in SIZES if size != MAIN_SIZE}
+# LeNet alone rules out 4 and 32. At 128 the first epoch suffices, whose accuracy the report states.
+RESNETS = {
+    "resnet_batch_100": {"model": "lightweight_resnet", "batch_size": 100},
+    "resnet_batch_128": {"model": "lightweight_resnet", "batch_size": 128, "epochs": 1},
+}
 SEEDS = {"quick": 2, "full": 3}
 TASK3 = reported.ACCURACY["task3_hparams"]["more_epochs"]
-TASK4 = reported.ACCURACY[TASK.name]["lenet"]
-# the numbers that the report states, {column: (network, index of the epoch, test accuracy)}
-REPORTED = {
-    "LeNet, epoch 1": ("lenet", 0, reported.TASK4_FIRST_EPOCH["lenet"]),
-    "LeNet, last epoch": ("lenet", -1, TASK4),
-    "ResNet, epoch 1": ("resnet", 0, reported.TASK4_FIRST_EPOCH["lightweight_resnet"]),
+NETWORKS = {"lenet": "LeNet", "resnet": "LightweightResNet"}
+MAIN_CONFIGS = dict(zip(NETWORKS, task4.CONFIGS))
+SHADES = (0.35, 0.95)  # of the color map: light for the smallest batch size, dark for the largest
+LABEL_GAP = 2.2  # points of accuracy between the labels of two lines
+# the report's numbers, {column: (network, field, epoch, -1 for the last; number)}
+ACCURACIES = {
+    f"{NETWORKS[network]}, {'last epoch' if epoch == -1 else f'epoch {epoch}'}": (
+        network,
+        "test_accuracy",
+        epoch,
+        value,
+    )
+    for network, config in MAIN_CONFIGS.items()
+    for epoch, value in task4.REPORTED[config].items()
 }
+LOSSES = {
+    f"{NETWORKS[network]}, training loss": (network, "epoch_losses", -1, reported.LOSS[TASK.name][config])
+    for network, config in MAIN_CONFIGS.items()
+}
+REPORTED = ACCURACIES | LOSSES
 
 
 def main():
@@ -49,93 +66,193 @@ def train(options):
     """Train LeNet at every batch size, and LightweightResNet at those that main.py does not train it with."""
     if options.batch_size:
         raise UsageError("--batch-size: the configurations of this script differ in batch size only; leave it out")
-    sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz", batch_losses_seed=None)
-    sweep.run(RESNETS, BASE, options, save_to="resnet_history.npz", seeds=options.seeds[:1], batch_losses_seed=None)
+    sweep.run(CONFIGS, BASE, options, save_to="loss_history.npz", batch_losses=False)
+    sweep.run(RESNETS, BASE, options, save_to="resnet_history.npz", evaluate_train=True, batch_losses=False)
 
 
 def write_results(source, out):
     """Write every table and figure into `out` from the histories saved in `source`, and those of main.py above it."""
     scale = cli.read_json(source / "run.json")["scale"]
     plots.setup(scale)
-    lenets = tables.load_histories(source / "loss_history.npz")
-    resnets = tables.load_histories(source / "resnet_history.npz")
-    tables.write_results(out, lenets | resnets, scale)
+    own = tables.load_histories(source / "loss_history.npz", CONFIGS)
+    own = {run: history for run, history in own.items() if run[0] in CONFIGS}
+    own |= tables.load_histories(source / "resnet_history.npz", RESNETS)
+    tables.write_results(out, own, scale)
 
-    histories = lenets | resnets | main_resnets(source.parent)
-    rows, distances = size_table(histories)
-    page = [caption(histories), rows, verdict(lenets, distances)]
+    histories = own | main_histories(source.parent)
+    measured = {size: numbers_at(histories, size) for size in SIZES}
+    distances = {
+        size: {"points": distance(values, ACCURACIES), "nats": distance(values, LOSSES)}
+        for size, values in measured.items()
+        if all(len(numbers) for numbers in values.values())
+    }
+    page = [
+        finding(histories, measured, distances),
+        caption(histories),
+        size_table(measured, distances),
+        nearest(measured, distances),
+        repeated.compare(source.parent, repeated.TEN_EPOCHS),
+    ]
     tables.write_markdown(out / "batch_size.md", "Task 4: the batch size that the report does not state", page, scale)
-    draw_sizes(out / "batch_size.png", lenets)
+    draw_sizes(out / "batch_size.png", histories, scale)
 
 
-def main_resnets(folder):
-    """Return main.py's histories of LightweightResNet in `folder`, named as here; {} where main.py has not run."""
+def main_histories(folder):
+    """Return main.py's histories in `folder`, named as here; {} where main.py has not run."""
     path = folder / "loss_history.npz"
     if not path.exists():
         return {}
-    size = cli.read_json(folder / "run.json")["configs"]["lightweight_resnet"]["batch_size"]
-    histories = tables.load_histories(path).items()
-    return {(f"resnet_batch_{size}", seed): history for (n, seed), history in histories if n == "lightweight_resnet"}
+    configs = cli.read_json(folder / "run.json")["configs"]
+    loaded = tables.load_histories(path, MAIN_CONFIGS.values())
+    return {
+        (f"{network}_batch_{configs[config]['batch_size']}", seed): history
+        for network, config in MAIN_CONFIGS.items()
+        for (name, seed), history in loaded.items()
+        if name == config
+    }
+
+
+def numbers_at(histories, size):
+    """Return our values of the report's numbers at one batch size, {column: (seeds,)}; empty where not trained."""
+    return {
+        column: after_epoch(histories, f"{network}_batch_{size}", field, epoch)
+        for column, (network, field, epoch, _) in REPORTED.items()
+    }
+
+
+def after_epoch(histories, name, field, epoch):
+    """Return a field after an epoch (seeds,), -1 for the last one of the longest training; empty where not trained."""
+    longest = max(len(history[field]) for history in histories.values())
+    index = (longest if epoch == -1 else min(epoch, longest)) - 1
+    runs = [history[field] for (config, _), history in histories.items() if config == name]
+    return np.array([float(values[index]) for values in runs if index < len(values)])
+
+
+def distance(values, columns):
+    """Return each seed's mean absolute difference from the report's numbers in `columns`, (seeds,)."""
+    seeds = min(len(values[column]) for column in columns)
+    differences = [np.abs(values[column][:seeds] - number) for column, (*_, number) in columns.items()]
+    return np.mean(differences, axis=0)
+
+
+def count_inside(values):
+    """Return how many of the report's numbers lie in the prediction intervals of our values."""
+    return sum(tables.is_predicted(number, values[column]) == "yes" for column, (*_, number) in REPORTED.items())
+
+
+def finding(histories, measured, distances):
+    """Return what was found, computed, so that it stays true."""
+    last = f"{NETWORKS['lenet']}, last epoch"
+    report = ACCURACIES[last][-1]
+    text = (
+        f"**The batch size decides LeNet's accuracy: {measured[4][last].mean():.2f}% at 4, that of tasks 1 to 3 (the "
+        f"report's task 3: {TASK3:.2f}%), and {measured[100][last].mean():.2f}% at 100 (the report's task 4: "
+        f"{report:.2f}%).** Nothing else that the report states differs. "
+    )
+    inside = {size: count_inside(measured[size]) for size in distances}
+    counts = tables.listed([f"{count} at {size}" for size, count in inside.items()])
+    several = all(len(values) > 1 for size in distances for values in measured[size].values())
+    if distances and several:
+        text += f"Of the report's {len(REPORTED)} numbers of task 4, our 95% prediction intervals contain {counts}."
+    return text
+
+
+def nearest(measured, distances):
+    """Return which batch size is nearest to the report, and whether the seeds can tell it from the second; computed."""
+    if not distances:
+        return "No batch size has been tried with both networks for all epochs: run main.py and this script."
+    sentences = []
+    for unit, what in (("points", "accuracies"), ("nats", "training losses")):
+        means = {size: values[unit].mean() for size, values in distances.items()}
+        best, *others = sorted(means, key=means.get)
+        digits = 2 if unit == "points" else 3
+        text = f"By the report's {what}, {best} is nearest ({means[best]:.{digits}f} {unit})"
+        for other in others:
+            pair = distances[other][unit], distances[best][unit]
+            seeds = min(map(len, pair))
+            differences = pair[0][:seeds] - pair[1][:seeds]
+            half = tables.half_width(differences)
+            decided = half is not None and differences.mean() > half
+            text += f"; {other} ({means[other]:.{digits}f}) " + ("is farther" if decided else "cannot be told from it")
+        sentences.append(text + ".")
+    return (
+        "Of the sizes tried with both networks for all epochs, seed by seed, by the 95% interval of the mean "
+        "difference: " + " ".join(sentences)
+    )
 
 
 def caption(histories):
-    """Return the number of seeds behind each mean, and what the distance is."""
+    """Return the number of seeds behind each mean, and what the distances are."""
     seeds = {name: sum(config == name for config, _ in histories) for name, _ in histories}
-    resnets = sorted((int(name.rsplit("_", 1)[1]), count) for name, count in seeds.items() if name.startswith("resnet"))
-    counts = ", ".join(f"{count} at batch size {size}" for size, count in resnets)
+    counts = tables.listed([str(count) for count in sorted(set(seeds.values()))])
     return (
-        "Test accuracy in per cent, mean ± standard deviation over seeds: "
-        f"{seeds['lenet_batch_4']} for LeNet; for LightweightResNet {counts}. "
-        f"The distance is the mean absolute difference from the report's {len(REPORTED)} numbers."
+        f"Test accuracy in per cent and training loss in nats, mean ± standard deviation over {counts} seeds. "
+        "In parentheses, whether the report's number lies in the 95% prediction interval. The distances are each "
+        f"seed's mean absolute differences from the report's {len(ACCURACIES)} accuracies and {len(LOSSES)} losses. "
+        f"Batch size {MAIN_SIZE} is that of main.py, one folder up."
     )
 
 
-def size_table(histories):
-    """Return the report's row and one per batch size, and {batch size: distance} of those tried with both networks."""
-    report = {column: f"{value:.2f}" for column, (_, _, value) in REPORTED.items()}
-    rows, distances = [{"batch size": "the report", **report, "mean distance": ""}], {}
-    for size in SIZES:
-        cells, differences = {}, []
-        for column, (network, epoch, value) in REPORTED.items():
-            values = accuracies(histories, f"{network}_batch_{size}", epoch)
-            cells[column] = tables.mean_std(values) if len(values) else ""
-            differences += [abs(values.mean() - value)] if len(values) else []
-        if len(differences) == len(REPORTED):
-            distances[size] = sum(differences) / len(differences)
-        distance = f"{distances[size]:.2f}" if size in distances else ""
-        rows.append({"batch size": size, **cells, "mean distance": distance})
-    return rows, distances
+def size_table(measured, distances):
+    """Return the report's row and one per batch size."""
+    digits = {column: 3 if column in LOSSES else 2 for column in REPORTED}
+    report = {column: f"{number:.{digits[column]}f}" for column, (*_, number) in REPORTED.items()}
+    empty = {"distance, points": tables.DASH, "distance, nats": tables.DASH}
+    rows = [{"batch size": "the report", **report, **empty}]
+    for size, values in measured.items():
+        cells = {}
+        for column, (*_, number) in REPORTED.items():
+            inside = tables.is_predicted(number, values[column])
+            mean = tables.mean_std(values[column], digits[column]) if len(values[column]) else tables.DASH
+            cells[column] = mean if inside == tables.DASH else f"{mean} ({inside})"
+        near = dict(empty)
+        if size in distances:
+            near["distance, points"] = tables.mean_std(distances[size]["points"])
+            near["distance, nats"] = tables.mean_std(distances[size]["nats"], 3)
+        rows.append({"batch size": size, **cells, **near})
+    return rows
 
 
-def accuracies(histories, name, epoch=-1):
-    """Return the test accuracies (seeds,) of a configuration after an epoch, the last one by default."""
-    return np.array([float(h["test_accuracy"][epoch]) for (config, _), h in histories.items() if config == name])
-
-
-def verdict(lenets, distances):
-    """Return which batch size is nearest to the report; computed, so that it stays true."""
-    best, *others = sorted(distances, key=distances.get)
-    epochs = len(next(iter(lenets.values()))["test_accuracy"])
-    return (
-        f"At batch size 4, that of tasks 1 to 3, LeNet reaches {accuracies(lenets, 'lenet_batch_4').mean():.2f}% "
-        f"after {epochs} epochs (the report's task 3: {TASK3:.2f}%); "
-        f"at batch size 100 it reaches {accuracies(lenets, 'lenet_batch_100').mean():.2f}% "
-        f"(the report's task 4: {TASK4:.2f}%). Nothing else that the report states differs. "
-        f"Of the sizes tried with both networks, {best} is nearest to the report: "
-        f"it is {distances[best]:.2f} points from it on average "
-        f"({', '.join(f'{size}: {distances[size]:.2f}' for size in others)})."
-    )
-
-
-def draw_sizes(path, lenets):
-    """Draw LeNet's test accuracy over the epochs at each batch size, and the report's two numbers."""
-    figure, axes = plots.plt.subplots(figsize=(8, 5), layout="constrained")
-    plots.curves(axes, lenets, "test_accuracy", "Test accuracy, %")
-    axes.axhline(TASK3, color="grey", linestyle=":", linewidth=1, label="the report's task 3")
-    axes.axhline(TASK4, color="grey", linestyle="--", linewidth=1, label="the report's task 4")
-    axes.set_title("LeNet at five batch sizes")
-    axes.legend()
+def draw_sizes(path, histories, scale):
+    """Draw the test accuracy of both networks over the epochs at each batch size, and the report's numbers."""
+    figure, axes = plots.plt.subplots(1, 2, figsize=(13, 5.5), layout="constrained", sharey=True)
+    shades = plots.plt.colormaps["viridis_r"](np.linspace(*SHADES, len(SIZES)))
+    last = max(len(history["test_accuracy"]) for history in histories.values())
+    for panel, (network, title) in zip(axes, NETWORKS.items()):
+        ends = []
+        for size, color in zip(SIZES, shades):
+            name = f"{network}_batch_{size}"
+            runs = {run: history for run, history in histories.items() if run[0] == name}
+            if runs:
+                style = {name: {"color": color, "marker": "o", "linestyle": "-", "linewidth": 1.8}}
+                run_plots.curves(panel, runs, "test_accuracy", "Test accuracy, %", style)
+                means = run_plots.by_epoch(runs, name, "test_accuracy").mean(0)
+                ends.append((means[-1], len(means), str(size), color))
+        label_ends(panel, ends)
+        points = [(epoch, value) for net, _, epoch, value in ACCURACIES.values() if net == network]
+        points = [(last if epoch == -1 else epoch, value) for epoch, value in points if epoch <= last]
+        run_plots.mark_report(panel, *zip(*points), label="The report's task 4")
+        if network == "lenet":
+            panel.scatter(
+                last, TASK3, marker="s", **run_plots.REPORT_MARK, edgecolors="black", label="The report's task 3"
+            )
+        panel.set_title(title)
+        panel.set_xlim(0.5, last + 1)
+    handles, labels = axes[0].get_legend_handles_labels()
+    marks = {label: handle for handle, label in zip(handles, labels) if label.startswith("The report")}
+    figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(marks))
+    facts = run_plots.facts(histories, scale, "batch size at the end of each line", "mean ± standard deviation")
+    plots.about(figure, "Test accuracy at different batch sizes", *facts)
     plots.save(figure, path)
+
+
+def label_ends(panel, ends):
+    """Write labels right of the ends of lines, from pairs (height, epoch, label, color), none on another."""
+    lowest = {}
+    for height, epoch, label, color in sorted(ends):
+        height = max(height, lowest.get(epoch, height))
+        lowest[epoch] = height + LABEL_GAP
+        panel.annotate(label, (epoch, height), xytext=(9, 0), textcoords="offset points", va="center", color=color)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
 from common import data
@@ -18,6 +19,8 @@ from common.reported import CONFUSED_PAIRS
 FACTS = {  # parameters, FLOPs of a forward pass, shape of the last feature maps
     "lenet": (62_006, 1_303_440, (16, 5, 5)),
     "lightweight_resnet": (308_650, 98_241_024, (128, 8, 8)),
+    "lightweight_resnet_no_batch_norm": (307_978, 98_241_024, (128, 8, 8)),
+    "lightweight_resnet_no_shortcuts": (298_026, 96_143_872, (128, 8, 8)),
     "resnet18": (11_173_962, 1_110_845_440, (512, 4, 4)),
     "resnet34": (21_282_122, 2_318_804_992, (512, 4, 4)),
     "resnet50": (23_520_842, 2_595_659_776, (2048, 4, 4)),
@@ -275,3 +278,31 @@ def test_without_its_parts_it_is_the_plain_network(name, plain):
         for parameter in model.parts.what.parameters():
             parameter.zero_()
     assert torch.allclose(model(x), other(x), atol=1e-5)
+
+
+def test_a_network_with_its_batch_norms_folded_is_the_one_without_batch_norm():
+    whole, reduced = (MODELS[f"lightweight_resnet{end}"]() for end in ("", "_no_batch_norm"))
+    whole(torch.randn(64, 3, 32, 32))  # gives the batch norms statistics
+    weights = {}
+    pairs = {"stem.0": "stem.1", **{f"layer{i}.conv{j}": f"layer{i}.bn{j}" for i in (1, 2, 3) for j in (1, 2)}}
+    pairs |= {f"layer{i}.shortcut.0": f"layer{i}.shortcut.1" for i in (2, 3)}
+    for conv, norm in pairs.items():
+        fused = fuse_conv_bn_eval(whole.get_submodule(conv).eval(), whole.get_submodule(norm).eval())
+        weights |= {f"{conv}.weight": fused.weight, f"{conv}.bias": fused.bias}
+    reduced.load_state_dict({**weights, "fc.weight": whole.fc.weight, "fc.bias": whole.fc.bias})
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(whole.eval()(x), reduced.eval()(x), atol=1e-5)
+
+
+def test_a_network_whose_shortcuts_are_zero_is_the_one_without_shortcuts():
+    class Zero(nn.Module):
+        def forward(self, x):
+            return 0
+
+    whole, reduced = (MODELS[f"lightweight_resnet{end}"]() for end in ("", "_no_shortcuts"))
+    for name in ("layer1", "layer2", "layer3"):
+        whole.get_submodule(name).shortcut = Zero()
+    whole.load_state_dict(reduced.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(whole.eval()(x), reduced.eval()(x))
+    assert not torch.equal(reduced(x), MODELS["lightweight_resnet"]().eval()(x))

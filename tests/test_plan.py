@@ -43,8 +43,11 @@ def test_a_plan_writes_nothing_and_follows_the_flags(tmp_path):
     process = run_python(ROOT / "task3_hparams/main.py", "--plan", *flags, "--out", tmp_path / "out")
     assert process.returncode == 0, process.stderr
     rows = table_rows(process.stdout)
-    assert [row[0] for row in rows] == ["baseline and 7 more", "baseline and 7 more (9:1 split)"]
-    assert all(row[2:5] == ["3", "7", "4"] for row in rows)
+    together, *alone, split = rows
+    assert [together[0], split[0]] == ["baseline and 7 more", "baseline and 7 more (9:1 split)"]
+    assert len(alone) == 8 and alone[0][0] == "baseline"  # for their times
+    assert together[2:5] == split[2:5] == ["3", "7", "4"]
+    assert all(row[2:5] == ["1", "7", "4"] for row in alone)
     assert not (tmp_path / "out").exists()
 
 
@@ -55,7 +58,7 @@ def test_image_counts():
 
 def test_a_row_of_a_job():
     base = {"model": "lenet", "epochs": 5, "batch_size": 4, "lr": 0.1, "momentum": 0.9, "weight_decay": 0, "dropout": 0}
-    (job,) = sweep.make_jobs({"a": base, "b": {**base, "lr": 0.2}}, [0, 1, 2], 1)
+    (job,) = sweep.make_jobs({"a": base, "b": {**base, "lr": 0.2}}, [0, 1, 2], seeds_together=True)
     assert sweep.plan_row(job, "full", validation=True, evaluate_train=True) == {
         "name": "a and 1 more (9:1 split)",
         "model": "lenet",

@@ -1,6 +1,7 @@
 """Every script of tasks 1 to 4 at quick scale, as a user types it; its outputs; bad input; the committed results."""
 
 import importlib.util
+import itertools
 import os
 import re
 import shutil
@@ -16,28 +17,31 @@ import torch
 from matplotlib.text import Text
 
 from benchmarks import step_cost
-from common import cli, plots, sweep, tables
+from common import cli, plots, repeated, sweep, tables
 from common.learners import Learner, StackedLearner
 from common.support import files, machine
 from common.support.translations import CHINESE
 from tests.conftest import ROOT, TASKS, assert_single_error_line, run_python
 
-FIRST, TASK2, TASK3, TASK4, BATCH_SIZE = SCRIPTS = (
+FIRST, TASK2, TASK3, TASK4, BATCH_SIZE, ABLATIONS = SCRIPTS = (
     *(f"{task}/main.py" for task in TASKS),
     "task4_architectures/batch_size.py",
+    "task4_architectures/ablations.py",
 )
+BELOW_MAIN = {BATCH_SIZE: "batch_size", ABLATIONS: "ablations"}  # folders in the outputs of task 4's main.py
 OUTPUTS = {
     FIRST: {"loss_history.npz", "loss_history_seeds.npz", "loss_curves.png", "loss_table.md"},
     TASK2: {"loss_history.npz", "comparison.md", "curves.png", "strength.png"},
     TASK3: {
-        *("loss_history.npz", "split_history.npz", "split.npz"),
-        *("comparison.png", "hyperparameters.md", "split_results.csv"),
+        *("loss_history.npz", "alone_history.npz", "split_history.npz", "split.npz"),
+        *("losses.png", "comparison.png", "hyperparameters.md", "split_results.csv"),
     },
     TASK4: {"loss_history.npz", "comparison.png", "architectures.md"},
     BATCH_SIZE: {"loss_history.npz", "resnet_history.npz", "batch_size.png", "batch_size.md"},
+    ABLATIONS: {"loss_history.npz", "ablations.png", "ablations.md"},
 }
 ALWAYS = {"results.csv", "summary.csv", "run.json"}
-SHORTER = {TASK4: ("--epochs", "1"), BATCH_SIZE: ("--epochs", "1")}
+SHORTER = dict.fromkeys((TASK4, BATCH_SIZE, ABLATIONS), ("--epochs", "1"))
 QUICK = ("--scale", "quick", "--device", "cpu")
 NAMES = {"LeNet", "ResNet", "Dropout"}  # the names that Chinese figures leave in English
 
@@ -56,7 +60,7 @@ def configs_of(script):
 
 def outputs_of(script, folder):
     """Return where a script writes when it is given `folder` as --out."""
-    return folder / "batch_size" if script == BATCH_SIZE else folder
+    return folder / BELOW_MAIN.get(script, "")
 
 
 def lock(folder):
@@ -69,13 +73,13 @@ def quick(tmp_path_factory):
     """Return quick(script), which returns the folder of its results at quick scale, run from another working directory.
 
     Task 1 trains in one process per core; the others have one core, so one process, as starting more takes longer than
-    they train. batch_size.py writes below the results of task 4's main.py, which it reads.
+    they train. batch_size.py and ablations.py write below the results of task 4's main.py, which they read.
     """
     made, elsewhere = {}, tmp_path_factory.mktemp("elsewhere")
 
     def train(script):
         if script not in made:
-            out = train(TASK4) if script == BATCH_SIZE else tmp_path_factory.mktemp(Path(script).parts[0]) / "results"
+            out = train(TASK4) if script in BELOW_MAIN else tmp_path_factory.mktemp(Path(script).parts[0]) / "results"
             words = [ROOT / script, *QUICK, "--out", out, *SHORTER.get(script, ())]
             process = run_python(*words, cwd=elsewhere, cores=None if script == FIRST else 1)
             assert process.returncode == 0, process.stderr
@@ -92,7 +96,7 @@ def test_quick_writes_everything_finite_and_stamped(quick, script):
     rows = tables.read_csv(out / "results.csv")
     assert {"config", "seed", "test_accuracy", "train_loss", "epochs", "seconds"} <= rows[0].keys()
     assert [(row["config"], row["seed"]) for row in rows] == [
-        (config, seed) for config in configs_of(script) for seed in ("0" if config.startswith("resnet") else "01")
+        (config, seed) for config in configs_of(script) for seed in "01"
     ]
     for row in rows:
         assert row["scale"] == "quick"
@@ -115,6 +119,75 @@ def test_the_reports_three_keys(quick):
     assert history["batch_indices"].tolist() == list(range(1, steps + 1))
     means = history["batch_losses"].reshape(len(history["epoch_losses"]), -1).mean(1)
     assert np.allclose(history["epoch_losses"], means, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("script", "config"), [(TASK2, "baseline"), (TASK3, "baseline"), (TASK4, "lenet")])
+def test_the_three_keys_can_be_read_plainly_next_to_the_others(quick, script, config):
+    with np.load(quick(script) / "loss_history.npz") as file:
+        assert len(file["batch_losses"]) == file["batch_indices"][-1] > len(file["epoch_losses"])
+        for key in tables.REPORT_KEYS:
+            assert np.array_equal(file[key], file[f"{config}/0/{key}"])
+
+
+def test_a_cpu_trains_the_same_with_any_number_of_processes(quick, tmp_path):
+    """quick(FIRST) is trained in one process per core."""
+    process = run_python(ROOT / FIRST, *QUICK, "--out", tmp_path, cores=1)
+    assert process.returncode == 0, process.stderr
+    one, several = (tables.load_arrays(folder / "loss_history_seeds.npz") for folder in (tmp_path, quick(FIRST)))
+    times = {key for key in one if key.endswith("seconds")}
+    assert one.keys() == several.keys() and len(times) < len(one)
+    assert all(np.array_equal(one[key], several[key]) for key in one.keys() - times)
+
+
+def test_the_metrics_of_task_3_are_those_of_its_histories(quick, tmp_path):
+    out = quick(TASK3)
+    histories = tables.load_histories(out / "loss_history.npz")
+    alone = tables.load_histories(out / "alone_history.npz")
+    rows = tables.read_csv(out / "results.csv")
+    for row in rows:
+        run = row["config"], int(row["seed"])
+        accuracy = histories[run]["test_accuracy"]
+        first = next((epoch for epoch, value in enumerate(accuracy, 1) if value >= 35), np.inf)
+        assert float(row["epochs_to_35"]) == first
+        assert bool(row["seconds_alone"]) == (run in alone) == (run[1] == 0)
+        if run[1] == 0:  # whose losses per batch are saved
+            losses = histories[run]["batch_losses"].astype(np.float64)
+            means = [losses[start : start + 100].mean() for start in range(0, len(losses) - 99, 100)]
+            jumps = [abs(b - a) for a, b in itertools.pairwise(means)]
+            assert float(row["roughness"]) == pytest.approx(sum(jumps) / len(jumps), rel=1e-3)
+    assert "median" in "".join(tables.read_csv(out / "summary.csv")[0])
+
+
+def test_task_3_is_drawn_from_histories_without_roughness_and_times(quick, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(quick(TASK3), source)
+    histories = tables.load_histories(source / "loss_history.npz")
+    for history in histories.values():
+        del history["roughness"]
+    tables.save_histories(source / "loss_history.npz", histories, ("baseline", 0))
+    (source / "alone_history.npz").unlink()
+    load_script(TASK3).write_results(source, tmp_path)
+    text = (tmp_path / "hyperparameters.md").read_text(encoding="utf-8")
+    assert "have not been timed" in text
+    table = text.split("## Section 3.3.2")[1].split("##")[0]
+    cells = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| 1 ")]
+    assert [cells[0][index] for index in (3, 6)] == [tables.DASH] * 2
+    assert "seconds_alone" not in tables.read_csv(tmp_path / "results.csv")[0]
+
+
+def test_the_same_experiment_is_compared_across_tasks(quick, tmp_path):
+    for script in (FIRST, TASK2, TASK3):
+        shutil.copytree(quick(script), tmp_path / Path(script).parts[0] / "outputs_quick")
+    folder = tmp_path / Path(TASK3).parts[0] / "outputs_quick"
+    text = repeated.compare(folder, repeated.BASELINE)
+    for script in (FIRST, TASK2, TASK3):
+        rows = tables.read_csv(quick(script) / "results.csv")
+        values = [float(row["test_accuracy"]) for row in rows if row["config"] == "baseline"]
+        assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}% (`baseline` of task {script[4]})" in text
+    run_json = cli.read_json(tmp_path / Path(FIRST).parts[0] / "outputs_quick" / "run.json")
+    run_json["configs"]["baseline"]["epochs"] += 1  # another experiment
+    cli.write_json(tmp_path / Path(FIRST).parts[0] / "outputs_quick" / "run.json", run_json)
+    assert repeated.compare(folder, repeated.BASELINE) == ""
 
 
 def test_configurations_that_differ_only_in_epochs_are_one_training(quick):
@@ -213,20 +286,31 @@ def test_a_diverged_run_is_drawn_too(quick, tmp_path):
         elif values.ndim:
             cut[field] = values[:1]
     cut["epoch_losses"], cut["diverged_step"] = np.array([np.nan], np.float32), np.array(101)
-    tables.save_histories(source / "loss_history.npz", histories)
+    tables.save_histories(source / "loss_history.npz", histories, ("baseline", 0))
     load_script(TASK3).write_results(source, tmp_path)
     rows = {(row["config"], row["seed"]): row for row in tables.read_csv(tmp_path / "results.csv")}
     assert rows["more_epochs", "0"]["diverged_step"] == "101" and rows["more_epochs", "0"]["train_loss"] == "nan"
 
 
 def test_batch_size_is_drawn_where_main_has_not_run(quick, tmp_path):
-    """Then batch size 64 has no residual network, and is not compared."""
+    """Then batch size 64 has no network, and is not compared."""
     source = tmp_path / "alone" / "batch_size"
     shutil.copytree(quick(BATCH_SIZE), source)
     load_script(BATCH_SIZE).write_results(source, tmp_path)
-    rows = [line.split(" | ") for line in (tmp_path / "batch_size.md").read_text(encoding="utf-8").splitlines()]
-    cells = {row[0].removeprefix("| "): row[3:] for row in rows if len(row) == 5}
-    assert cells["64"] == ["", " |"] and cells["100"][0] and float(cells["100"][1].removesuffix(" |")) > 0
+    text = (tmp_path / "batch_size.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    cells = {row[0]: row[1:] for row in rows}
+    assert set(cells["64"]) == {tables.DASH}
+    assert tables.DASH not in cells["100"] and float(cells["100"][-2].split(" ± ")[0]) > 0
+
+
+def test_ablations_are_drawn_where_main_has_not_run(quick, tmp_path):
+    """Then there is nothing to compare with, and no attribution is judged."""
+    source = tmp_path / "alone" / "ablations"
+    shutil.copytree(quick(ABLATIONS), source)
+    load_script(ABLATIONS).write_results(source, tmp_path)
+    text = (tmp_path / "ablations.md").read_text(encoding="utf-8")
+    assert "has not been trained" in text and "the whole network |" not in text and "attributes" not in text
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -237,7 +321,8 @@ def test_every_configuration_has_a_chinese_name(script):
 
 def test_the_cost_of_a_step_is_measured_for_every_compared_network_and_shown(quick, tmp_path):
     costs = step_cost.step_costs(torch.device("cpu"), steps=2)
-    assert list(costs) == ["no_regularization", "l2", "dropout", "baseline"] and min(costs.values()) > 0
+    assert list(costs) == ["no_regularization", "l2", "dropout", "baseline"]
+    assert all(len(times) == step_cost.ROUNDS and min(times) > 0 for times in costs.values())
     source = tmp_path / "source"
     shutil.copytree(quick(TASK2), source)
     assert "ms per step" not in (source / "comparison.md").read_text(encoding="utf-8")
@@ -246,7 +331,7 @@ def test_the_cost_of_a_step_is_measured_for_every_compared_network_and_shown(qui
     row = next(
         line for line in (tmp_path / "comparison.md").read_text(encoding="utf-8").splitlines() if "ms per" in line
     )
-    assert row.endswith(" | ".join(f"{costs[name]:.2f}" for name in list(costs)[:3]) + " |")
+    assert row.endswith(" | ".join(f"{tables.mean_std(costs[name])}" for name in list(costs)[:3]) + " |")
 
 
 # --- run.json ---

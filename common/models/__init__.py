@@ -20,7 +20,11 @@ from common.models.fast import (
     fast_small_spatial,
 )
 from common.models.lenet import lenet
-from common.models.lightweight_resnet import lightweight_resnet
+from common.models.lightweight_resnet import (
+    lightweight_resnet,
+    lightweight_resnet_no_batch_norm,
+    lightweight_resnet_no_shortcuts,
+)
 from common.models.resnet import (
     resnet18,
     resnet18_bilinear,
@@ -40,6 +44,8 @@ MODELS = {
     for factory in (
         lenet,
         lightweight_resnet,
+        lightweight_resnet_no_batch_norm,
+        lightweight_resnet_no_shortcuts,
         resnet18,
         resnet34,
         resnet50,
