@@ -286,7 +286,8 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
         learner = Learner(model, optimizer, compiled=compiled)
         if compiled:
             before, drawn = learner.weights(), torch.get_rng_state()
-            assert learner._compile(*next(iter(batches(sample, 0, 20, 70)))) > 0
+            learner._compile(*next(iter(batches(sample, 0, 20, 70))))
+            assert learner._compile_seconds > 0
             assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
             assert torch.equal(torch.get_rng_state(), drawn)
             learner = Learner(model, optimizer, compiled=True)
@@ -301,15 +302,45 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
     assert histories[1]["seconds"].sum() + compiling[0] <= spent  # counted once
 
 
-def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
+def test_compiling_is_not_part_of_a_stacks_seconds(sample, monkeypatch):
+    """It changes nothing of the training either: with a compiler that does nothing, all losses are the same."""
+    histories = []
+    for compiled in (False, True):
+        monkeypatch.setattr(torch, "compile", lambda update, **_: Slow(update))
+        stack = StackedLearner(
+            [[seeded(0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20, compiled=compiled
+        )
+        torch.manual_seed(7)
+        histories.append(training.fit(stack, StackedBatches([batches(sample, count=90)]), 2))
+    assert histories[1]["compile_seconds"][0] > 0.5 and histories[1]["compile_seconds"][1] == 0
+    assert histories[1]["seconds"].max() < 0.5 and "compile_seconds" not in histories[0]
+    assert np.array_equal(histories[0]["batch_losses"], histories[1]["batch_losses"])
+
+
+class Slow:
+    """What torch.compile returns, as far as time is concerned: the first call takes longer."""
+
+    def __init__(self, update):
+        self.update, self.called = update, False
+
+    def __call__(self, *arguments):
+        if not self.called:
+            time.sleep(0.5)
+        self.called = True
+        return self.update(*arguments)
+
+
+def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys, monkeypatch):
     stack = StackedLearner([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
     plain = training.fit(stack, StackedBatches([batches(sample)]), 1)
 
     def broken(*_):
         raise RuntimeError("no header\nand more")
 
-    stack = StackedLearner([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
-    stack._compiled = broken
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    stack = StackedLearner(
+        [[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20, compiled=True
+    )
     history = training.fit(stack, StackedBatches([batches(sample)]), 1)
     assert np.array_equal(history["batch_losses"], plain["batch_losses"])
     assert capsys.readouterr().err.splitlines() == ["not compiled, so slower: no header"]
