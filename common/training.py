@@ -123,10 +123,10 @@ def fit(
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
     early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are restored at the end,
         also with a patience of 0, which never stops.
-    checkpoint: written after an epoch where 30 s have passed since the last time, and at the end, also that of an
-        interrupted training; training resumes from it if it exists. On a CPU the result is the same to the bit as
-        without an interruption. A single network whose loss or weights are no longer finite stops at the end of that
-        epoch, which is not written: the checkpoint stays that of the last good epoch.
+    checkpoint: written after the first epoch, then where 30 s have passed since the last time, and at the end, also
+        that of an interrupted training; training resumes from it if it exists. On a CPU the result is the same to the
+        bit as without an interruption. A single network whose loss or weights are no longer finite stops at the end of
+        that epoch, which is not written: the checkpoint stays that of the last good epoch.
     on_step: called with the epochs done, a fraction, after each step except an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
 

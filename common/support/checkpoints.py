@@ -7,6 +7,7 @@ newer one is damaged or missing, as after a kill between the two renames of a wr
 import contextlib
 import copy
 import dataclasses
+import math
 import signal
 import threading
 import time
@@ -142,10 +143,11 @@ class Checkpoint:
     def saving(self) -> Iterator[Callable]:
         """Yield a function that saves the state of a training after an epoch, as `document` takes it.
 
-        It writes where INTERVAL seconds have passed since the last write, otherwise it keeps a copy in memory. At the
-        end of the block the last copy is written: also where the block ends by Ctrl-C, SIGTERM or another error.
+        It writes after the first epoch, and then where INTERVAL seconds have passed since the last write; otherwise it
+        keeps a copy in memory. At the end of the block the last copy is written: also where the block ends by Ctrl-C,
+        SIGTERM or another error.
         """
-        written, pending = time.monotonic(), None
+        written, pending = -math.inf, None
 
         def save_epoch(*training):
             nonlocal written, pending
