@@ -17,7 +17,7 @@ EAGER_CALLS = 3  # ordinary calls before a capture: by then every library has ch
 # reserve its memory for a second time.
 LONG_STEP = 1e12
 # From here on the GPU computes long enough for torch.compile's fused kernels to be worth the minute that it takes.
-WORTH_COMPILING = 1e11
+WORTH_COMPILING = 1.5e11
 
 
 def capture(function: Callable, arguments: list[torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:

@@ -60,10 +60,7 @@ def cuda_problem() -> str:
             return ""
         index = nvidia.wheel_index(card, platform.system())
         reason = _why_unavailable()
-    if card.driver:
-        driver = f", driver {card.driver}"
-    else:
-        driver = "" if usable else ", whose driver does not answer"
+    driver = f", driver {card.driver}" if card.driver else "" if usable else ", whose driver does not answer"
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
     advice = (
         f"run {sys.executable} -m pip install --force-reinstall torch torchvision --index-url {nvidia.WHEELS}{index}"
