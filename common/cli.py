@@ -97,7 +97,7 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
         "--precision",
         choices=machine.PRECISIONS,
         default="auto",
-        help="default: auto, bf16 where the hardware supports it and it is faster, else fp32",
+        help="default: auto, bf16 where the hardware supports it and it is faster, fp16 on GPUs without it, else fp32",
     )
     add("--deterministic", action="store_true", help="bit-reproducible on CUDA, and slower; a CPU always is")
     add("--lang", choices=("en", "zh"), default="en", help="language of the figures (default: en)")

@@ -97,7 +97,7 @@ class Learner:
     compiled: compile forward and backward, at the first batch of each image size. Full batches only: a short last batch
         is not worth a compilation of its own. Where compiling fails, one line says so and training is not compiled. A
         loss that needs features is never compiled.
-    graph: replay the update of a full batch as one CUDA graph. The optimizer must be fused, and AdamW `capturable`.
+    graph: replay the update of a full batch as one CUDA graph. The optimizer must be fused.
     hooks: called around every update, in this order; after it first those that are `in_update`.
     """
 
@@ -133,6 +133,7 @@ class Learner:
         self._rates = [torch.zeros((), device=self.device) for _ in optimizer.param_groups] if graph else None
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        self._prepare_optimizer()
         self.set_lr(1.0)
         for hook in hooks:
             hook.attach(self)
@@ -140,6 +141,12 @@ class Learner:
     def set_lr(self, factor: float) -> None:
         for number, group in enumerate(self.optimizer.param_groups):
             self.set_group_lr(number, group["initial_lr"] * factor)
+
+    def _prepare_optimizer(self):
+        """Make Adam count its steps where a graph can; SGD has no such setting."""
+        for group in self.optimizer.param_groups:
+            if self._graphs and "capturable" in group:
+                group["capturable"] = True
 
     def set_group_lr(self, number: int, lr: float) -> None:
         """Set the learning rate of one of the optimizer's groups."""
@@ -271,6 +278,7 @@ class Learner:
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._prepare_optimizer()
         for number, group in enumerate(self.optimizer.param_groups):
             self.set_group_lr(number, float(group["lr"]))
         if self.scaler:
@@ -379,8 +387,6 @@ class StackedLearner:
     def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
         """Return the metrics of the last epoch, tensors (*shape) and seconds; reset the seconds."""
         norm = sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
-        if not (self.compiled or self._graphs):
-            return {"weight_norm": norm}
         return {"weight_norm": norm, "compile_seconds": _take_compile_seconds(self)}
 
     def state_dict(self) -> dict:
@@ -420,6 +426,7 @@ def set_up(device: torch.device) -> None:
     """Set torch and the C library up for training on this device."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # real fp32, not TF32
     if device.type == "cuda":
+        # torch refuses to mix its old interface to TF32 with the new one: nothing here may read cudnn.allow_tf32
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # shapes stay the same
     elif device.type == "cpu":
         keep_freed_memory()

@@ -134,9 +134,9 @@ def test_a_replayed_training_is_an_eager_one(sample, device, monkeypatch, name):
         learners.append(learner)
     assert len(device.tapes) == GRAPHS.get(name, 1)  # nothing is captured twice, nothing without need
     exact = {"rtol": 0, "atol": 0} if name not in ROUNDED else {"rtol": 1e-4, "atol": 1e-5}
-    for field in histories[0].keys() - {"seconds"}:
+    for field in histories[0].keys() - {"seconds", "compile_seconds"}:
         torch.testing.assert_close(*(torch.as_tensor(history[field]) for history in histories), **exact)
-    assert "compile_seconds" in histories[1]
+    assert histories[1]["compile_seconds"][0] > 0
     for one, other in zip(*(tree_leaves(learner.state_dict()) for learner in learners), strict=True):
         if isinstance(one, (torch.Tensor, float)):
             numbers = (torch.as_tensor(value, dtype=torch.float32) for value in (one, other))

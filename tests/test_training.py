@@ -314,7 +314,7 @@ def test_compiling_is_not_part_of_a_stacks_seconds(sample, monkeypatch):
         torch.manual_seed(7)
         histories.append(training.fit(stack, StackedBatches([batches(sample, count=90)]), 2))
     assert histories[1]["compile_seconds"][0] > 0.5 and histories[1]["compile_seconds"][1] == 0
-    assert histories[1]["seconds"].max() < 0.5 and "compile_seconds" not in histories[0]
+    assert histories[1]["seconds"].max() < 0.5 and not histories[0]["compile_seconds"].any()
     assert np.array_equal(histories[0]["batch_losses"], histories[1]["batch_losses"])
 
 

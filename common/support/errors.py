@@ -28,8 +28,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def gpu_failure(error: BaseException) -> str:
-    """Return one line on what an error of the GPU means for the user, "" where it is another error."""
+    """Return one line on what an error of the GPU means for the user, "" of another one or a lack of memory."""
     text = str(error)
+    if out_of_memory(error):
+        return ""
     if "no kernel image" in text:
         return (
             "this torch has no code for this GPU; install another build of torch (PyTorch's cu126), or use --device cpu"

@@ -285,8 +285,7 @@ def optimizer(network, recipe):
     """Return the optimizer of a recipe that is not fast."""
     decay = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": True}
     if recipe.optimizer == "adamw":
-        on_cuda = next(network.parameters()).is_cuda
-        return torch.optim.AdamW(network.parameters(), **decay, capturable=on_cuda)
+        return torch.optim.AdamW(network.parameters(), **decay)
     return torch.optim.SGD(network.parameters(), momentum=recipe.momentum, **decay)
 
 
