@@ -64,9 +64,7 @@ def main():
                 differing.append(model)
     print(describe_machine(device, precision), tables.markdown(rows), sep="\n\n")
     if differing:
-        raise UserError(
-            f"the replayed losses of {' and '.join(differing)} are not the eager ones: the code is at fault"
-        )
+        raise UserError(f"the replayed losses of {' and '.join(differing)} are not the eager ones: a fault in the code")
 
 
 if __name__ == "__main__":
