@@ -46,6 +46,8 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 exec </dev/null # nothing here reads input, and a closed stdin makes some subprocesses fail
 . common/support/environment.sh
+want_gpu='' # where a card is here, an environment whose torch cannot use it is not good enough
+case $device-$plan in auto- | cuda-) want_gpu=yes ;; esac
 make_environment
 
 choose_device='

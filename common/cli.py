@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.support import checkpoints, machine
-from common.support.errors import UsageError, UserError, out_of_memory, unreadable
+from common.support.errors import UsageError, UserError, gpu_failure, out_of_memory, unreadable
 from common.support.files import atomic, locked, remove_stale
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +96,7 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
         "--precision",
         choices=machine.PRECISIONS,
         default="auto",
-        help="default: auto, bf16 where the hardware supports it and it is faster, else fp32",
+        help="default: auto, bf16 where the hardware supports it and it is faster, fp16 on GPUs without it, else fp32",
     )
     add("--deterministic", action="store_true", help="bit-reproducible on CUDA, and slower; a CPU always is")
     add(
@@ -299,7 +299,13 @@ def entry_point(main: Callable) -> NoReturn:
         raise
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):
-            exit_with("out of memory; lower --batch-size or use --device cpu. The last checkpoint is kept", 1)
+            exit_with(
+                "out of memory; close what else uses the GPU, use --device cpu, or lower --batch-size: these are other"
+                " settings, which train from the start. The last checkpoint is kept",
+                1,
+            )
+        if line := gpu_failure(error):
+            exit_with(line, 1)
         raise
 
 

@@ -1,8 +1,11 @@
 """What `fit` trains: a Learner, one network, or a StackedLearner, several networks trained together.
 
 Of the time that a batch of 4 takes through LeNet, a few microseconds are arithmetic and two hundred are overhead. A
-StackedLearner, whose members differ in seed and hyperparameters, pays the overhead once for all of them, and compiles
-forward, backward and update into one graph. Each member gets the same result as if it were trained alone.
+StackedLearner, whose members differ in seed and hyperparameters, pays the overhead once for all of them; it can compile
+forward, backward and update together. Each member gets the same result as if it were trained alone.
+
+On CUDA a whole step can be replayed as one graph of kernels (common/cuda_graph.py). For that, what a step changes stays
+in place: counts, learning rates, averages.
 """
 
 import copy
@@ -13,6 +16,7 @@ import platform
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -20,8 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
+from common.cuda_graph import StepGraphs
 from common.data import Batches
 from common.support.errors import first_line, out_of_memory
+
+# what the message of a failed compilation says where gcc or Python's headers are not installed
+MISSING_COMPILER = ("C compiler", "CppCompileError", "InvalidCxxCompiler", "No such file or directory", "Python.h")
 
 
 class Trainable(Protocol):
@@ -31,6 +39,7 @@ class Trainable(Protocol):
     """
 
     shape: tuple[int, ...]  # () of one network, (seeds, configurations) of a stack
+    device: torch.device
 
     def set_lr(self, factor: float) -> None:
         """Set every learning rate to `factor` times its initial value."""
@@ -55,9 +64,12 @@ class Hook:
     """What a Learner does around its updates; a subclass overrides the methods that it needs.
 
     average: a network that is evaluated and saved instead of the trained one, or None.
+    in_update: whether `after_step` does the same after every step but the first, in tensors that stay in place. Then it
+        is part of the update and of its CUDA graph, and `step` is not counted up in replayed steps.
     """
 
     average: torch.nn.Module | None = None
+    in_update = False
 
     def attach(self, learner: "Learner") -> None:
         """Prepare for this learner, before its first step."""
@@ -77,14 +89,16 @@ class Hook:
 
 
 class Learner:
-    """One network and its optimizer, in channels_last and, with `precision` "bf16", autocast.
+    """One network and its optimizer, in channels_last and, with `precision` "bf16" or "fp16", autocast.
 
     loss: (logits (B, classes), labels (B,) or their probabilities (B, classes)) -> tensor (). A loss with an attribute
         `needs_features` that is true is called with the last feature maps (B, C, h, w) as a third argument.
+    precision: with "fp16" the loss is scaled so that small gradients do not become 0 (torch.amp.GradScaler).
     compiled: compile forward and backward, at the first batch of each image size. Full batches only: a short last batch
         is not worth a compilation of its own. Where compiling fails, one line says so and training is not compiled. A
         loss that needs features is never compiled.
-    hooks: called around every update, in this order.
+    graph: replay the update of a full batch as one CUDA graph. The optimizer must be fused.
+    hooks: called around every update, in this order; after it first those that are `in_update`.
     """
 
     shape = ()
@@ -97,90 +111,105 @@ class Learner:
         loss: Callable[..., torch.Tensor] = F.cross_entropy,
         precision: str = "fp32",
         compiled: bool = False,
+        graph: bool = False,
         hooks: Sequence[Hook] = (),
     ):
-        device = next(model.parameters()).device
-        set_up(device)
+        self.device = next(model.parameters()).device
+        set_up(self.device)
         self.model = model.train()
         self.optimizer = optimizer
         self.loss = loss
         self.needs_features = getattr(loss, "needs_features", False)
-        self.device_type = device.type
         self.precision = precision
+        self.scaler = torch.amp.GradScaler(self.device.type) if precision == "fp16" else None
         self.compiled = compiled and not self.needs_features
         self.hooks = hooks
         self.steps = 0  # updates so far
-        self._correct, self._total = 0, 0
+        self._correct, self._total = torch.zeros((), device=self.device), 0
         self._compiled_model, self._compiled_shapes = None, set()
         self._compiling_failed, self._compile_seconds, self._full_batch = False, 0.0, 0
+        self._graphs = StepGraphs() if graph else None
+        # a graph reads the learning rates where it was captured
+        self._rates = [torch.zeros((), device=self.device) for _ in optimizer.param_groups] if graph else None
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        self._prepare_optimizer()
+        self.set_lr(1.0)
         for hook in hooks:
             hook.attach(self)
 
     def set_lr(self, factor: float) -> None:
+        for number, group in enumerate(self.optimizer.param_groups):
+            self.set_group_lr(number, group["initial_lr"] * factor)
+
+    def _prepare_optimizer(self):
+        """Make Adam count its steps where a graph can; SGD has no such setting."""
         for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+            if self._graphs and "capturable" in group:
+                group["capturable"] = True
+
+    def set_group_lr(self, number: int, lr: float) -> None:
+        """Set the learning rate of one of the optimizer's groups."""
+        self.optimizer.param_groups[number]["lr"] = self._rates[number].fill_(lr) if self._rates else lr
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Take one step with images (B, 3, H, W) and labels (B,) or their probabilities; return the loss before it."""
         for hook in self.hooks:
             hook.before_step(self, self.steps)
+        self._full_batch = self._full_batch or len(x)  # only the last batch of a pass may be short
+        if len(x) < self._full_batch:
+            loss = self._update(x, y)
+        else:
+            if self.compiled and not self._compiling_failed and x.shape not in self._compiled_shapes:
+                self._compile(x, y)
+            loss = self._graphs(self._update, x, y) if self._graphs else self._update(x, y)
+        self.steps += 1
+        self._total += len(y)
+        for hook in self.hooks:
+            if not hook.in_update:
+                hook.after_step(self, self.steps)
+        return loss
+
+    def _update(self, x, y):
+        """Take one step, without the hooks that are not part of it: all that a CUDA graph holds."""
         loss, logits = self._training_loss(x, y)
         self.backward_and_step(loss)
-        self.steps += 1
         for hook in self.hooks:
-            hook.after_step(self, self.steps)
+            if hook.in_update:
+                hook.after_step(self, self.steps + 1)
         self._track_accuracy(logits.detach(), y)
         return loss.detach()
 
     def _training_loss(self, x, y):
         if not self.needs_features:
-            logits = self._forward(x, self._training_model(x, y))
+            logits = self._forward(x, self._compiled_model if x.shape in self._compiled_shapes else self.model)
             return self.loss(logits, y), logits
         with self._autocast():
             features = self.model.forward_features(x.contiguous(memory_format=torch.channels_last))
             logits = self.model.forward_head(features).float()
         return self.loss(logits, y, features), logits
 
-    def _training_model(self, x, y):
-        """Return the network to train this batch with: the compiled one for a full batch, else the network itself."""
-        self._full_batch = self._full_batch or len(x)  # only the last batch of a pass may be short
-        wanted = self.compiled and not self._compiling_failed and len(x) == self._full_batch
-        if wanted and x.shape not in self._compiled_shapes:
-            self._compile_seconds += self._compile(x, y)
-        return self._compiled_model if x.shape in self._compiled_shapes else self.model
+    def _compile(self, x, y):
+        """Compile forward and backward for batches like this one, or note that it failed.
 
-    def _compile(self, x: torch.Tensor, y: torch.Tensor) -> float:
-        """Compile forward and backward for batches like this one; return the seconds that it takes.
-
-        It works on a copy that shares the compiled code, so nothing of the training changes: neither weights nor random
-        numbers. Where compiling fails, one line says so.
+        It works on a copy that shares the compiled code, so no weight of the training changes.
         """
-        if not can_compile(x.device):
+
+        def compile_copy():
+            self.loss(self._forward(x, torch.compile(copy.deepcopy(self.model), dynamic=False)), y).backward()
+
+        seconds = try_compiling(compile_copy, self.device)
+        if seconds is None:
             self._compiling_failed = True
-            return 0.0
-        if x.device.type == "cuda":
-            torch.cuda.synchronize()  # steps that are still running are not part of compiling
-        started = time.perf_counter()
-        try:
-            with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
-                self.loss(self._forward(x, torch.compile(copy.deepcopy(self.model), dynamic=False)), y).backward()
-            if x.device.type == "cuda":
-                torch.cuda.synchronize()
-        except Exception as error:  # an installed compiler may still lack headers or a runtime
-            if out_of_memory(error):
-                raise
-            _print_not_compiled(error)
-            self._compiling_failed = True
-            return 0.0
+            return
+        self._compile_seconds += seconds
         if self._compiled_model is None:
             self._compiled_model = torch.compile(self.model, dynamic=False)
         self._compiled_shapes.add(x.shape)
-        return time.perf_counter() - started
 
     def _autocast(self):
-        return torch.autocast(self.device_type, torch.bfloat16, enabled=self.precision == "bf16")
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
 
     def _forward(self, x, model):
         with self._autocast():
@@ -189,24 +218,30 @@ class Learner:
     def backward_and_step(self, loss: torch.Tensor) -> None:
         """Update the weights by the gradients of `loss`."""
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        if self.scaler is None:
+            loss.backward()
+            self.optimizer.step()
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)  # skipped where a gradient is not finite
+        self.scaler.update()
 
     def _track_accuracy(self, logits, y):
         prediction = logits.argmax(1)
         # for mixed labels, count the share of the predicted class: 0.7 where it has 0.7 of the image
         correct = (prediction == y) if y.dim() == 1 else y.gather(1, prediction[:, None])
-        self._correct, self._total = self._correct + correct.sum(), self._total + len(y)
+        self._correct += correct.sum()
 
     def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
-        """Return the metrics of the last epoch, tensors () and, of a compiled learner, seconds; reset them."""
+        """Return the metrics of the last epoch, tensors () and seconds; reset them."""
         metrics = {
             "weight_norm": torch.nn.utils.get_total_norm(self.model.parameters()).detach(),
             "train_accuracy": self._correct / self._total * 100,
         }
-        if self.compiled:
-            metrics["compile_seconds"] = self._compile_seconds
-        self._correct, self._total, self._compile_seconds = 0, 0, 0.0
+        if self.compiled or self._graphs:
+            metrics["compile_seconds"] = _take_compile_seconds(self)
+        self._correct.zero_()
+        self._total = 0
         return metrics
 
     @property
@@ -237,11 +272,17 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
             "hooks": [hook.state_dict() for hook in self.hooks],
+            **({"scaler": self.scaler.state_dict()} if self.scaler else {}),
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._prepare_optimizer()
+        for number, group in enumerate(self.optimizer.param_groups):
+            self.set_group_lr(number, float(group["lr"]))
+        if self.scaler:
+            self.scaler.load_state_dict(state["scaler"])
         self.steps = int(state["steps"])
         for hook, saved in zip(self.hooks, state["hooks"], strict=True):
             hook.load_state_dict(saved)
@@ -253,6 +294,7 @@ class StackedLearner:
     models: a list (seeds) of lists (configurations) of networks without batch statistics; they may differ in dropout.
     lr, momentum, weight_decay: one value per configuration.
     compiled: compile the whole step for batches of `batch_size`, where a compiler is available.
+    graph: replay the whole step for batches of `batch_size` as one CUDA graph.
 
     The configurations of one seed in a stack see the same batches and draw the same dropout noise, so they differ in
     nothing but their hyperparameters. That noise depends on which seeds are stacked together, hence on the number of
@@ -268,9 +310,10 @@ class StackedLearner:
         weight_decay: list[float],
         batch_size: int,
         compiled: bool = False,
+        graph: bool = False,
     ):
         self.shape = (len(models), len(models[0]))
-        device = next(models[0][0].parameters()).device
+        self.device = device = next(models[0][0].parameters()).device
         set_up(device)
         parameters, buffers = stack_module_state([model for seed in models for model in seed])
         self.parameters = {name: value.detach().unflatten(0, self.shape) for name, value in parameters.items()}
@@ -296,18 +339,13 @@ class StackedLearner:
         self._gradients = vmap(configurations, randomness="different")
         forward = vmap(compute_logits, in_dims=(0, 0, None))
         self._logits = vmap(forward, in_dims=(0, 0, None))
-        self._compiled, self._proven, self._compile_seconds = self._update, False, 0.0
-        if compiled and can_compile(device):
-            mode = None
-            if device.type == "cuda":
-                # a step is one graph of kernels, launched at once; what it writes to must stay in place
-                mode = "reduce-overhead"
-                for value in (*self.parameters.values(), *self.velocities.values()):
-                    torch._dynamo.mark_static_address(value, guard=False)
-            self._compiled = torch.compile(self._update, dynamic=False, mode=mode)
+        self.compiled = compiled
+        self._full_update = None if compiled else self._update
+        self._compile_seconds = 0.0
+        self._graphs = StepGraphs() if graph else None
 
     def set_lr(self, factor: float) -> None:
-        self.lr = self.base_lr * factor
+        torch.mul(self.base_lr, factor, out=self.lr)  # a graph reads it where it was captured
 
     def _update(self, parameters, velocities, buffers, lr, momentum, weight_decay, x, y):
         gradients, losses = self._gradients(parameters, buffers, x, y)
@@ -320,33 +358,36 @@ class StackedLearner:
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Take one step with images (seeds, B, 3, 32, 32), labels (seeds, B); return the losses before it (*shape)."""
-        # a short last batch is not worth a compilation of its own
-        update = self._compiled if y.shape[-1] == self.batch_size else self._update
+        if y.shape[-1] != self.batch_size:  # a short last batch is not worth a compilation of its own
+            return self._take(self._update, x, y)
+        if self._full_update is None:
+            self._compile(x, y)
+        return self._graphs(self._take_full, x, y) if self._graphs else self._take_full(x, y)
+
+    def _take_full(self, x, y):
+        return self._take(self._full_update, x, y)
+
+    def _take(self, update, x, y):
         hyperparameters = (self.lr, self.momentum, self.weight_decay)
-        started = time.perf_counter()
-        try:
-            losses = update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
-        except Exception as error:
-            if update == self._update or self._proven or out_of_memory(error):
-                raise
-            # An installed compiler may still lack headers or a runtime. It fails before anything has been computed.
-            _print_not_compiled(error)
-            self._compiled = self._update
-            return self.step(x, y)
-        if update != self._update and not self._proven:  # the first step of a compiled update compiles it
-            self._proven, self._compile_seconds = True, time.perf_counter() - started
-        return losses.clone()  # the next launch of a graph overwrites their memory
+        return update(self.parameters, self.velocities, self.buffers, *hyperparameters, x, y)
+
+    def _compile(self, x, y):
+        """Compile the update, or fall back to the one that is not compiled. No weight of the training changes."""
+        update = torch.compile(self._update, dynamic=False)
+        copies = [{name: value.clone() for name, value in old.items()} for old in (self.parameters, self.velocities)]
+        arguments = (*copies, self.buffers, self.lr, self.momentum, self.weight_decay, x, y)
+        seconds = try_compiling(lambda: update(*arguments), self.device)
+        self._full_update = self._update if seconds is None else update
+        self._compile_seconds += seconds or 0.0
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits (*shape, B, classes) of images (B, 3, 32, 32) in evaluation mode."""
         return self._logits(self.parameters, self.buffers, x)
 
-    def epoch_metrics(self) -> dict[str, torch.Tensor]:
-        """Return the metrics of the last epoch: {name: tensor (*shape)}."""
-        norms = sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
-        metrics = {"weight_norm": norms, "compile_seconds": self._compile_seconds}
-        self._compile_seconds = 0.0
-        return metrics
+    def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
+        """Return the metrics of the last epoch, tensors (*shape) and seconds; reset the seconds."""
+        norm = sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
+        return {"weight_norm": norm, "compile_seconds": _take_compile_seconds(self)}
 
     def state_dict(self) -> dict:
         return {"parameters": self.parameters, "velocities": self.velocities}
@@ -385,6 +426,7 @@ def set_up(device: torch.device) -> None:
     """Set torch and the C library up for training on this device."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # real fp32, not TF32
     if device.type == "cuda":
+        # torch refuses to mix its old interface to TF32 with the new one: nothing here may read cudnn.allow_tf32
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()  # shapes stay the same
     elif device.type == "cpu":
         keep_freed_memory()
@@ -405,8 +447,46 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, -1)
 
 
-def _print_not_compiled(error):
-    print(f"not compiled, so slower: {first_line(error)}", file=sys.stderr, flush=True)
+def _take_compile_seconds(learner):
+    """Return the seconds of compiling and capturing since the last call."""
+    seconds = learner._compile_seconds + (learner._graphs.take_seconds() if learner._graphs else 0.0)
+    learner._compile_seconds = 0.0
+    return seconds
+
+
+def try_compiling(function: Callable[[], object], device: torch.device) -> float | None:
+    """Call `function`, which compiles something, and return its seconds; None, with one line printed, where it fails.
+
+    Random numbers do not change, and steps that are still running are not part of the seconds.
+    """
+    if not can_compile(device):
+        return None
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    try:
+        with torch.random.fork_rng([device] if on_cuda else []), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")  # real fp32 is meant
+            function()
+        if on_cuda:
+            torch.cuda.synchronize(device)
+    except Exception as error:  # an installed compiler may still lack headers or a runtime
+        if out_of_memory(error):
+            raise
+        print(f"not compiled, so slower: {first_line(error)}{_missing_compiler(error)}", file=sys.stderr, flush=True)
+        return None
+    return time.perf_counter() - started
+
+
+def _missing_compiler(error):
+    """Return what to install where an error says that a compiler or one of its files is missing, else ""."""
+    text = f"{type(error).__name__}: {error}"
+    if "triton" in text.lower() and platform.system() == "Windows":
+        return "; `pip install triton-windows` makes it faster"
+    if any(sign in text for sign in MISSING_COMPILER) and platform.system() == "Linux":
+        return "; `apt install gcc g++ python3-dev`, or your system's like, makes it faster"
+    return ""
 
 
 def can_compile(device: torch.device) -> bool:

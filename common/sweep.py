@@ -29,8 +29,9 @@ from common.training import fit
 STACKED_FLOPS = 1e7  # a network that needs more per image is not bound by overhead, so a stack gains nothing
 SINGLE_COST = 50  # a network that is not stacked takes about as long as this many LeNets
 PER_MEMBER = ("lr", "momentum", "weight_decay", "dropout")
-# Steps. Compiling takes about 30 s and saves about a millisecond per step; on CUDA a step is nearly pure overhead.
-COMPILE_FROM = {"cpu": 20_000, "cuda": 2_000, "mps": 20_000}
+# Steps of a stack. Compiling takes 30 s or more and saves about a millisecond per step; on CUDA, where a step is one
+# graph anyway, about a quarter of one.
+COMPILE_FROM = {"cpu": 20_000, "cuda": 100_000, "mps": 20_000}
 CLEAN_TRAIN_IMAGES = 10_000  # training images measured in evaluation mode: as many as test images
 QUICK_SHARE = 5  # quick scale trains one fifth of the epochs
 
@@ -365,17 +366,17 @@ def stacked_learner(
     hyperparameters = {name: [config[name] for config in configs] for name in ("lr", "momentum", "weight_decay")}
     models = [[make_model(config, seed, device) for config in configs] for seed in job.seeds]
     compiled = len(batches[0]) * job.shared["epochs"] >= COMPILE_FROM[device.type]
-    learner = StackedLearner(models, **hyperparameters, batch_size=size, compiled=compiled)
+    on_cuda = device.type == "cuda"
+    learner = StackedLearner(models, **hyperparameters, batch_size=size, compiled=compiled, graph=on_cuda)
     return learner, StackedBatches(batches)
 
 
 def single_learner(
     job: Job, batches: list[data.Batches], device: torch.device, precision: str
 ) -> tuple[Learner, data.Batches]:
-    """Return the learner of a job's only member, and its batches. Compiling it gains nothing on a CPU."""
+    """Return the learner of a job's only member, and its batches. Compiling such a small network gains nothing."""
     config, (seed,), (batches,) = job.shared, job.seeds, batches
     model = make_model(config, seed, device).to(memory_format=torch.channels_last)
     hyperparameters = {name: config[name] for name in ("lr", "momentum", "weight_decay")}
     optimizer = torch.optim.SGD(model.parameters(), **hyperparameters, fused=True)
-    compiled = device.type == "cuda" and len(batches) * config["epochs"] >= COMPILE_FROM["cuda"]
-    return Learner(model, optimizer, precision=precision, compiled=compiled), batches
+    return Learner(model, optimizer, precision=precision, graph=device.type == "cuda"), batches

@@ -9,7 +9,7 @@ other axes are that shape.
     epoch_losses   (epochs, ...)  mean over the epoch's examples: a short last batch counts by its size
     lr             (epochs,)      the schedule's factor on the learning rate in the epoch's last step
     seconds        (epochs,)      of training, without evaluation and compile_seconds
-    compile_seconds (epochs,)     of compiling, of a Learner with compiled=True: 0 in epochs without it
+    compile_seconds (epochs,)     of compiling and of capturing CUDA graphs, where a learner does: 0 in most epochs
     weight_norm    (epochs, ...)  square root of the sum of all squared parameters, after the epoch
     train_accuracy (epochs,)      of a Learner: per cent correct of the augmented batches, each before its update
     kept_epoch     ()             the epoch, from 1, whose weights the learner ends with
@@ -18,6 +18,7 @@ other axes are that shape.
     and, one value per epoch, whatever `evaluate` returns
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -140,7 +141,8 @@ def fit(
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
     early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are restored at the end,
         also with a patience of 0, which never stops.
-    checkpoint: written after every epoch; training resumes from it if it exists. On a CPU the result is the same to the
+    checkpoint: written after the first epoch, then where 30 s have passed since the last time, and at the end, also
+        that of an interrupted training; training resumes from it if it exists. On a CPU the result is the same to the
         bit as without an interruption. A single network whose loss or weights are no longer finite stops at the end of
         that epoch, which is not written: the checkpoint stays that of the last good epoch.
     on_step: called with the epochs done, a fraction, after each step except an epoch's last.
@@ -152,45 +154,24 @@ def fit(
     state = {"epoch": 0, "history": {}, "best_weights": None}
     if checkpoint and checkpoint.exists():
         state = checkpoint.restore(learner, batches, early_stopping)
-    history, steps = state["history"], len(batches)
+    history = state["history"]
     if on_epoch and history:
         on_epoch(state["epoch"], history)
 
-    for epoch in range(state["epoch"], epochs):
-        if _finished_early(history, learner, early_stopping):
-            break
-        started = time.perf_counter()
-        losses, sizes, factor = [], [], None
-        for step, (x, y) in enumerate(batches):
-            before, factor = factor, schedule(epoch + step / steps, epochs)
-            if factor != before:
-                learner.set_lr(factor)
-            losses.append(learner.step(x, y))
-            sizes.append(x.shape[-4])
-            if on_step and step + 1 < steps:
-                on_step(epoch + (step + 1) / steps)
-        losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
-        seconds = time.perf_counter() - started
-
-        metrics = learner.epoch_metrics()
-        epoch_history = {
-            "batch_losses": losses,
-            "epoch_losses": weighted_mean(losses, sizes),
-            "lr": factor,
-            "seconds": seconds - metrics.get("compile_seconds", 0.0),
-            **metrics,
-            **evaluate(),
-        }
-        for name, value in epoch_history.items():
-            history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
-        state["epoch"] = epoch + 1
-        if not _diverged(history, learner):
-            if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
-                state["best_weights"] = learner.weights()
-            if checkpoint:
-                checkpoint.write(state, learner, batches, early_stopping)
-        if on_epoch:
-            on_epoch(epoch + 1, history)
+    with checkpoint.saving() if checkpoint else contextlib.nullcontext(_save_nothing) as save_epoch:
+        for epoch in range(state["epoch"], epochs):
+            if _finished_early(history, learner, early_stopping):
+                break
+            trained = _train_epoch(learner, batches, epoch, epochs, schedule, on_step)
+            for name, value in (trained | evaluate()).items():
+                history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
+            state["epoch"] = epoch + 1
+            if not _diverged(history, learner):
+                if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
+                    state["best_weights"] = learner.weights()
+                save_epoch(state, learner, batches, early_stopping)
+            if on_epoch:
+                on_epoch(epoch + 1, history)
 
     kept_epoch = state["epoch"]
     if state["best_weights"] is not None:
@@ -199,10 +180,38 @@ def fit(
     return _arrays(history) | {"kept_epoch": np.array(kept_epoch)}
 
 
+def _train_epoch(learner, batches, epoch, epochs, schedule, on_step):
+    """Train for one pass; return what the history says of it, except for evaluation: {name: tensor or number}."""
+    steps, started = len(batches), time.perf_counter()
+    losses, sizes, factor = [], [], None
+    for step, (x, y) in enumerate(batches):
+        before, factor = factor, schedule(epoch + step / steps, epochs)
+        if factor != before:
+            learner.set_lr(factor)
+        losses.append(learner.step(x, y))
+        sizes.append(x.shape[-4])
+        if on_step and step + 1 < steps:
+            on_step(epoch + (step + 1) / steps)
+    losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
+    seconds = time.perf_counter() - started
+    metrics = learner.epoch_metrics()
+    return {
+        "batch_losses": losses,
+        "epoch_losses": weighted_mean(losses, sizes),
+        "lr": factor,
+        "seconds": seconds - metrics.get("compile_seconds", 0.0),
+        **metrics,
+    }
+
+
 def weighted_mean(losses: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Return the mean over examples of mean losses (steps, ...) of batches of `sizes` (steps,) examples."""
     weights = torch.tensor(sizes, dtype=torch.float64)
     return torch.tensordot(weights / weights.sum(), losses.double(), dims=1)
+
+
+def _save_nothing(*training):
+    """Do what a training without a checkpoint does after an epoch."""
 
 
 def _first_not_finite(losses):

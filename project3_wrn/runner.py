@@ -15,7 +15,7 @@ import numpy as np
 
 from common import cli, data, evaluation, tables
 from common.support import checkpoints, plan
-from common.support.errors import UserError, first_line, out_of_memory
+from common.support.errors import UserError, first_line, gpu_failure, out_of_memory
 from common.support.progress import Progress, epoch_reporter
 from project3_wrn import result_files
 from project3_wrn.method import distributed
@@ -192,8 +192,8 @@ def train_all(runs, options, dataset, device, splits=None):
                 if is_main and not options.keep_checkpoints:
                     checkpoints.discard(run.checkpoint)
             except (UserError, RuntimeError) as error:
-                if distributed.world_size() > 1:
-                    raise  # the other processes would wait for this one
+                if distributed.world_size() > 1 or gpu_failure(error):
+                    raise  # the other processes would wait for this one; on a broken GPU all other runs fail too
                 failed.append(f"{run.config} with seed {run.seed} ({explain(error)})")
                 progress.log(f"failed, and left out: {failed[-1]}")
             report_progress(run.recipe.epochs, skipped=True)  # finished before, stopped early, or failed

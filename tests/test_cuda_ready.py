@@ -4,17 +4,22 @@ A step never waits for the device, every full batch is one graph of static shape
 """
 
 import dataclasses
+import os
+import sys
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common import cli, data
+from common import cli, cuda_graph, data
 from common.learners import StackedBatches, StackedLearner
 from common.models import MODELS
+from common.support import machine, nvidia
+from common.support.errors import UsageError, UserError
+from project3_wrn.method import distributed
 from project3_wrn.method.recipes import RECIPES, Recipe
 from project3_wrn.method.train import Backend, build
-from tests.conftest import run_python
+from tests.conftest import ROOT, assert_single_error_line, run, run_python
 
 EAGER = Backend()
 # operations whose result the host has to see: a value, or how many values there are
@@ -116,6 +121,7 @@ def test_every_full_batch_is_one_graph(sample, monkeypatch):
     monkeypatch.setattr(
         torch, "compile", lambda what, **_: compiler(what, dynamic=False, fullgraph=True, backend=counted)
     )
+    monkeypatch.setattr(cuda_graph, "WORTH_COMPILING", 0)
     images = sample[0][:90]  # the last batch is short, and not compiled
     compiled = Backend(compiled=True)
     trainings = (reports({}, images, compiled), quick("fast94", images, compiled), stack(images, compiled=True))
@@ -127,14 +133,132 @@ def test_every_full_batch_is_one_graph(sample, monkeypatch):
         assert len(graphs) == count
 
 
-def test_out_of_memory_is_one_line(capsys):
+def left_with(error, capsys):
+    """Return the one line that a program prints which ends by this error."""
+
     def main():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
+        raise error
 
     with pytest.raises(SystemExit) as left:
         cli.entry_point(main)
-    error = capsys.readouterr().err
-    assert left.value.code == 1 and error.count("\n") == 1 and "--batch-size" in error and "checkpoint is kept" in error
+    printed = capsys.readouterr().err
+    assert left.value.code == 1 and printed.startswith("error: ") and printed.count("\n") == 1, printed
+    return printed
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation"),
+        torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be reported asynchronously"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_is_one_line(capsys, error):
+    line = left_with(error, capsys)
+    assert "--batch-size" in line and "checkpoint is kept" in line and "out of memory" in line
+
+
+def test_a_broken_gpu_is_one_line(capsys):
+    broken = torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+    assert "illegal memory access" in (line := left_with(broken, capsys)) and "resume" in line
+    line = left_with(RuntimeError("CUDA error: no kernel image is available for execution on the device"), capsys)
+    assert "cu126" in line and "--device cpu" in line
+    with pytest.raises(RuntimeError):  # any other error keeps its traceback
+        cli.entry_point(lambda: (_ for _ in ()).throw(RuntimeError("shapes differ")).__next__())
+
+
+# --- the card, the driver and the build of torch ---
+
+
+@pytest.fixture
+def smi(tmp_path, monkeypatch):
+    """Return smi(text, status), which puts an nvidia-smi on the PATH that prints this."""
+
+    def put(text, status=0):
+        script = tmp_path / "nvidia-smi"
+        script.write_text(f"#!/bin/sh\necho '{text}'\nexit {status}\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    return put
+
+
+posix = pytest.mark.skipif(os.name == "nt", reason="the stub is a shell script")
+
+
+@posix
+@pytest.mark.parametrize(
+    ("text", "status", "card", "linux", "windows"),
+    [
+        ("NVIDIA H100 80GB HBM3, 580.65.06", 0, ("NVIDIA H100 80GB HBM3", "580.65.06"), "cu130", "cu130"),
+        ("Tesla T4, 550.54.15", 0, ("Tesla T4", "550.54.15"), "cu126", "cu126"),
+        ("NVIDIA-SMI has failed because it could not communicate", 9, ("", ""), "cu126", "cu126"),
+    ],
+)
+def test_the_driver_decides_which_wheels_are_installed(smi, text, status, card, linux, windows):
+    smi(text, status)
+    found = nvidia.find_card()
+    assert (found.name, found.driver) == card
+    assert nvidia.wheel_index(found, "Linux") == linux and nvidia.wheel_index(found, "Windows") == windows
+    assert run(sys.executable, "-S", ROOT / "common" / "support" / "nvidia.py").stdout.strip() == linux
+
+
+def test_without_a_card_linux_gets_the_small_wheels():
+    assert [nvidia.wheel_index(None, system) for system in ("Linux", "Windows", "Darwin")] == ["cpu", "", ""]
+
+
+@posix
+def test_a_card_that_is_hidden_is_not_there(smi, monkeypatch):
+    smi("Tesla T4, 550.54.15")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert nvidia.find_card() is None
+
+
+@posix
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here torch can use the card")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_card_that_torch_cannot_use_stops_with_one_line(smi, device):
+    """Nobody who has a GPU gets quick scale on the CPU without having asked for it."""
+    smi("NVIDIA A10, 550.54.15")
+    words = (ROOT / "task1_loss_curves" / "main.py", "--device", device)
+    line = "NVIDIA A10, driver 550.54.15", f"torch {torch.__version__}", "--index-url", "/cu126", "--device cpu"
+    assert_single_error_line(run_python(*words), *line, status=1)
+    on_cpu = run_python(*words[:1], "--device", "cpu", "--scale", "quick", "--plan")
+    assert on_cpu.returncode == 0, on_cpu.stderr
+
+
+def test_a_card_that_is_too_old_for_this_torch(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GeForce GTX 1080")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "sm_120", "compute_120"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
+    with pytest.raises(UserError, match=r"GTX 1080.* capability 6\.1.*cu126"):
+        machine.choose_device("auto")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
+    assert machine.choose_device("auto") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "precision"), [(6, False, "fp32"), (7, False, "fp16"), (9, True, "bf16")]
+)
+def test_precision_of_a_gpu(monkeypatch, capability, bf16, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (capability, 0))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bf16)
+    assert machine.choose_precision("auto", "cuda") == precision
+    with pytest.raises(UsageError, match="fp16"):
+        machine.choose_precision("fp16", "cpu")
+
+
+def test_a_cluster_that_sets_world_size_alone_is_no_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("RANK", raising=False)
+    assert distributed.world_size() == 1 and distributed.is_main_process()
+    with distributed.process_group("cpu") as device:
+        assert device == "cpu"
 
 
 def test_deterministic_is_set_before_cuda_starts():

@@ -2,6 +2,7 @@ import functools
 import math
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -312,7 +313,8 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
         learner = Learner(model, optimizer, compiled=compiled)
         if compiled:
             before, drawn = learner.weights(), torch.get_rng_state()
-            assert learner._compile(*next(iter(batches(sample, 0, 20, 70)))) > 0
+            learner._compile(*next(iter(batches(sample, 0, 20, 70))))
+            assert learner._compile_seconds > 0
             assert all(torch.equal(value, before[name]) for name, value in learner.weights().items())
             assert torch.equal(torch.get_rng_state(), drawn)
             learner = Learner(model, optimizer, compiled=True)
@@ -327,15 +329,43 @@ def test_a_compiled_network_trains_as_an_eager_one(sample):
     assert histories[1]["seconds"].sum() + compiling[0] <= spent  # counted once
 
 
-def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys):
+def test_compiling_is_not_part_of_a_stacks_seconds(sample, monkeypatch):
+    """It changes nothing of the training either: with a compiler that does nothing, all losses are the same."""
+    histories, now = [], [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def slow_compiler(update, **_):
+        def compiled(*arguments):
+            now[0] += 60 if len(calls) == 0 else 1
+            calls.append(1)
+            return update(*arguments)
+
+        calls = []
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", slow_compiler)
+    for compiled in (False, True):
+        stack = StackedLearner(
+            [[seeded(0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20, compiled=compiled
+        )
+        torch.manual_seed(7)
+        histories.append(training.fit(stack, StackedBatches([batches(sample, count=90)]), 2))
+    assert histories[1]["compile_seconds"].tolist() == [60, 0] and histories[0]["compile_seconds"].tolist() == [0, 0]
+    assert histories[1]["seconds"].tolist() == [4, 4] and histories[0]["seconds"].tolist() == [0, 0]
+    assert np.array_equal(histories[0]["batch_losses"], histories[1]["batch_losses"])
+
+
+def test_a_step_that_cannot_be_compiled_is_taken_anyway(sample, capsys, monkeypatch):
     stack = StackedLearner([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
     plain = training.fit(stack, StackedBatches([batches(sample)]), 1)
 
     def broken(*_):
         raise RuntimeError("no header\nand more")
 
-    stack = StackedLearner([[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20)
-    stack._compiled = broken
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    stack = StackedLearner(
+        [[seeded(0, dropout=0.0)]], lr=[0.01], momentum=[0.9], weight_decay=[0.0], batch_size=20, compiled=True
+    )
     history = training.fit(stack, StackedBatches([batches(sample)]), 1)
     assert np.array_equal(history["batch_losses"], plain["batch_losses"])
     assert capsys.readouterr().err.splitlines() == ["not compiled, so slower: no header"]
@@ -391,6 +421,122 @@ def test_runs_of_a_seed_share_their_dropout_noise(sample):
 
 
 # --- checkpoints ---
+
+
+@pytest.fixture
+def every_epoch(monkeypatch):
+    """Write every epoch, however short."""
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Return a list whose only value is the time in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    return now
+
+
+def written_epochs(monkeypatch):
+    """Return a list to which the epoch of every checkpoint is added when it is written."""
+    written, real = [], Checkpoint.write
+    monkeypatch.setattr(
+        Checkpoint, "write", lambda self, document: written.append(document["epoch"]) or real(self, document)
+    )
+    return written
+
+
+@pytest.mark.parametrize(
+    ("epoch_seconds", "written"),
+    [(30.0, [1, 2, 3, 4, 5, 6]), (29.0, [1, 3, 5, 6]), (10.0, [1, 4, 6]), (0.1, [1, 6])],
+)
+def test_a_checkpoint_is_written_on_a_clock_and_at_the_end(
+    sample, tmp_path, monkeypatch, clock, epoch_seconds, written
+):
+    def pass_time(*_):
+        clock[0] += epoch_seconds
+
+    seen = written_epochs(monkeypatch)
+    training.fit(network(), batches(sample), 6, checkpoint=Checkpoint(tmp_path / "run.pt"), on_epoch=pass_time)
+    assert seen == written
+
+
+def test_early_stopping_and_divergence_write_the_last_good_epoch(sample, tmp_path, monkeypatch, clock):
+    accuracies = iter([50.0, 60.0, 50.0, 40.0, 90.0])
+    seen = written_epochs(monkeypatch)
+    training.fit(
+        network(),
+        batches(sample),
+        5,
+        evaluate=lambda: {"val_accuracy": torch.tensor(next(accuracies))},
+        early_stopping=training.EarlyStopping(patience=2),
+        checkpoint=Checkpoint(tmp_path / "stopped.pt"),
+    )
+    assert seen == [1, 4]
+    assert checkpoints.load(tmp_path / "stopped.pt", "", "")["early_stopping"]["waited"] == 2
+    seen.clear()
+    learner = network()
+
+    def diverge(epoch, history):
+        if epoch == 3:
+            learner.set_lr(math.nan)
+            learner.set_lr = lambda factor: None
+
+    path = tmp_path / "diverged.pt"
+    history = training.fit(learner, batches(sample), 6, checkpoint=Checkpoint(path), on_epoch=diverge)
+    assert len(history["epoch_losses"]) == 4 and seen == [1, 3]
+    assert all(value.isfinite().all() for value in checkpoints.load(path, "", "")["learner"]["model"].values())
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ZeroDivisionError, signal.SIGTERM])
+def test_an_interruption_writes_the_last_finished_epoch(sample, tmp_path, monkeypatch, clock, stop):
+    """It comes in the middle of epoch 4, when weights and random numbers are already others."""
+    path = tmp_path / "run.pt"
+    straight = network()
+    losses = training.fit(straight, batches(sample), 5)["batch_losses"]
+    seen, learner, steps = written_epochs(monkeypatch), network(), []
+    step = learner.step
+
+    def interrupted(x, y):
+        steps.append(1)
+        if len(steps) == 3 * 5 + 3:
+            if isinstance(stop, signal.Signals):
+                os.kill(os.getpid(), stop)
+            else:
+                raise stop
+        return step(x, y)
+
+    learner.step = interrupted
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit if isinstance(stop, signal.Signals) else stop):
+        training.fit(learner, batches(sample), 5, checkpoint=Checkpoint(path))
+    assert len(steps) == 3 * 5 + 3 and seen == [1, 3] and signal.getsignal(signal.SIGTERM) == before
+    learner = network()
+    resumed = training.fit(learner, batches(sample), 5, checkpoint=Checkpoint(path))
+    assert np.array_equal(resumed["batch_losses"], losses)
+    assert all(torch.equal(value, learner.weights()[name]) for name, value in straight.weights().items())
+
+
+def test_a_full_disk_does_not_hide_what_ended_a_training(sample, tmp_path, monkeypatch):
+    learner, checkpoint = network(), Checkpoint(tmp_path / "run.pt")
+
+    def fail(epoch, history):
+        if epoch == 2:
+            monkeypatch.setattr(checkpoints, "save", lambda *_: 1 / 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(learner, batches(sample), 3, checkpoint=checkpoint, on_epoch=fail)
+    assert checkpoints.load(checkpoint.path, "", "")["epoch"] == 1
+
+
+def test_a_training_on_a_cpu_never_asks_for_the_gpu(sample, tmp_path, monkeypatch):
+    """Neither to save nor to resume: a CUDA context takes hundreds of megabytes of a card that may be full."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: 1 / 0)
+    for epochs in (1, 2):
+        training.fit(network(), batches(sample), epochs, checkpoint=Checkpoint(tmp_path / "run.pt"))
+    assert checkpoints.load(tmp_path / "run.pt", "", "")["cuda_rng"] is None
 
 
 def test_killed_and_resumed_is_never_stopped(tmp_path):
@@ -559,7 +705,7 @@ def held(folder):
 
 
 @pytest.mark.parametrize("fault", ["flipped", "cut", "empty", "missing", "crafted"])
-def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys, fault):
+def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys, fault, every_epoch):
     """It prints one line, and the result is the same to the bit as if nothing had been damaged."""
     path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
 
@@ -597,7 +743,7 @@ def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys,
     assert checkpoints.load(path, "", "")["epoch"] == 4 and checkpoints.load(previous, "", "")["epoch"] in (2, 3)
 
 
-def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path):
+def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path, every_epoch):
     path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
     training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(path))
     good = previous.read_bytes()
@@ -606,7 +752,7 @@ def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path)
     assert previous.read_bytes() == good and checkpoints.load(path, "", "")["epoch"] == 2
 
 
-def test_both_generations_damaged_is_one_line(sample, tmp_path):
+def test_both_generations_damaged_is_one_line(sample, tmp_path, every_epoch):
     path = tmp_path / "run.pt"
     training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(path))
     for damaged in (path, checkpoints.previous_path(path)):
@@ -615,13 +761,13 @@ def test_both_generations_damaged_is_one_line(sample, tmp_path):
         training.fit(network(), batches(sample), 3, checkpoint=Checkpoint(path))
 
 
-def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch):
+def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, every_epoch):
     """In that moment only there is no newest checkpoint. The unfinished file is not one; the next start removes it."""
     path, renames, real = tmp_path / "checkpoints" / "run.pt", [], os.replace
 
     def killed(source, target):
         renames.append(target)
-        if len(renames) == 5:  # 1: run.pt of epoch 1; 2 and 3: of epoch 2; 4 and 5: of epoch 3
+        if len(renames) >= 5:  # 1: run.pt of epoch 1; 2 and 3: of epoch 2; 4 and 5: of epoch 3
             raise KeyboardInterrupt
         real(source, target)
 
@@ -630,9 +776,9 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
     with pytest.raises(KeyboardInterrupt):
         training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     monkeypatch.undo()
-    temporary, previous = sorted(path.parent.iterdir())
+    *unfinished, previous = sorted(path.parent.iterdir())
     assert previous == checkpoints.previous_path(path) and checkpoints.load(previous, "", "")["epoch"] == 2
-    assert files.is_temporary(temporary) and checkpoints.exists(path)
+    assert unfinished and all(map(files.is_temporary, unfinished)) and checkpoints.exists(path)
     with held(tmp_path):
         assert sorted(name.name for name in path.parent.iterdir()) == ["lock", "run.previous.pt"]
         history = training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))

@@ -1,12 +1,18 @@
 """Checkpoints and weights on disk: written whole or not at all, and read only where every byte is what was written.
 
-A checkpoint has two generations: `run.pt`, and `run.previous.pt`, which was `run.pt` an epoch before. Where the newer
-one is damaged or missing, as after a kill between the two renames of a write, training resumes from the other.
+A checkpoint has two generations: `run.pt`, and `run.previous.pt`, which was `run.pt` before that was written. Where the
+newer one is damaged or missing, as after a kill between the two renames of a write, training resumes from the other.
 """
 
 import contextlib
+import copy
 import dataclasses
+import math
+import signal
+import threading
+import time
 import zipfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +23,7 @@ from common.support.errors import UserError, first_line, out_of_memory
 from common.support.files import atomic
 
 FRESH = "start over with --fresh"
+INTERVAL = 30  # seconds between two checkpoints of a training; an epoch on a GPU can be shorter than its write
 KINDS = {  # the type of each value that a checkpoint holds
     "epoch": int,
     "history": dict,
@@ -118,7 +125,7 @@ def setting_changes(saved: dict, settings: dict) -> str:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training is saved after every epoch and resumed from.
+    """Where a training is saved and resumed from.
 
     settings: plain values that are saved along; resuming with other values raises UserError.
     read_only: resume from it but write none: for all processes except the main one of a data-parallel training.
@@ -132,24 +139,58 @@ class Checkpoint:
         """Return whether either generation exists to resume from."""
         return exists(self.path)
 
-    def write(self, state, learner, batches, early_stopping) -> None:
-        """Save the state of a training after an epoch; the checkpoint before becomes the previous one, if it is whole.
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[Callable]:
+        """Yield a function that saves the state of a training after an epoch, as `document` takes it.
+
+        It writes after the first epoch, and then where INTERVAL seconds have passed since the last write; otherwise it
+        keeps a copy in memory. At the end of the block the last copy is written: also where the block ends by Ctrl-C,
+        SIGTERM or another error.
+        """
+        written, pending = -math.inf, None
+
+        def save_epoch(*training):
+            nonlocal written, pending
+            if self.read_only:
+                return
+            pending = self.document(*training)
+            if time.monotonic() - written >= INTERVAL:
+                self.write(pending)
+                written, pending = time.monotonic(), None
+            else:
+                pending = copy.deepcopy(pending)  # training changes the tensors in place
+
+        with _exit_on_sigterm():
+            try:
+                yield save_epoch
+            except BaseException:
+                if pending is not None:
+                    with contextlib.suppress(Exception):  # what ended the training matters more
+                        self.write(pending)
+                raise
+            if pending is not None:
+                self.write(pending)
+
+    def write(self, document: dict) -> None:
+        """Write a document; the checkpoint before becomes the previous one, if it is whole."""
+        # a damaged file must not replace the one that this training resumed from
+        save(self.path, document, previous_path(self.path) if _is_whole(self.path) else None)
+
+    def document(self, state, learner, batches, early_stopping) -> dict:
+        """Return the state of a training after an epoch, as it is written.
 
         state: {"epoch": epochs done, "history": ..., "best_weights": ...} as common/training.py has it.
         """
-        if self.read_only:
-            return
-        document = {
+        return {
             **state,
             "settings": self.settings,
             "learner": learner.state_dict(),
             "batches": batches.state_dict(),
             "early_stopping": dataclasses.asdict(early_stopping) if early_stopping else None,
             "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+            # asking for it on another device would start CUDA, which takes hundreds of megabytes of the GPU
+            "cuda_rng": torch.cuda.get_rng_state(learner.device) if learner.device.type == "cuda" else None,
         }
-        # a damaged file must not replace the one that this training resumed from
-        save(self.path, document, previous_path(self.path) if _is_whole(self.path) else None)
 
     def restore(self, learner, batches, early_stopping) -> dict:
         """Set learner, batches, early stopping and random numbers to the newest whole generation; return its `state`.
@@ -172,8 +213,8 @@ class Checkpoint:
         with _as_user_error(path, device_or_damage, f"resume there, or {FRESH}"):
             batches.load_state_dict(document["batches"])
             torch.set_rng_state(document["rng"])
-            if torch.cuda.is_available() and document["cuda_rng"] is not None:
-                torch.cuda.set_rng_state(document["cuda_rng"])
+            if learner.device.type == "cuda":
+                torch.cuda.set_rng_state(document["cuda_rng"], learner.device)
         if early_stopping:
             vars(early_stopping).update(document["early_stopping"])
         return {name: document[name] for name in ("epoch", "history", "best_weights")}
@@ -195,6 +236,23 @@ class Checkpoint:
     def _print(self, line):
         if not self.read_only:  # the main process prints it
             print(line, flush=True)
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm():
+    """Turn SIGTERM, which would end the process at once, into SystemExit within the block."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def leave(number, frame):
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _read(path, then):

@@ -26,24 +26,24 @@ can_import() { # can_import PYTHON [MODULE ...]: whether it imports what the tas
     "$python" -c "$required$extra" >/dev/null 2>&1
 }
 
+can_use_gpu() { # can_use_gpu PYTHON: whether its torch can use the NVIDIA card, if there is one and $want_gpu is set
+    [ -z "${want_gpu:-}" ] || "$1" -c "$gpu_is_usable" >/dev/null 2>&1
+}
+
+gpu_is_usable='
+import sys
+from common.support import machine
+sys.exit(bool(machine.cuda_problem()))
+'
+
 make_environment() { # make_environment [MODULE ...]: set $PYTHON, installing into .venv where no Python has the packages
-    local base candidate
+    local base candidate index
     for PYTHON in python3 python; do
-        if command -v "$PYTHON" >/dev/null && can_import "$PYTHON" "$@"; then
+        if command -v "$PYTHON" >/dev/null && can_import "$PYTHON" "$@" && can_use_gpu "$PYTHON"; then
             echo "environment: $("$PYTHON" -c 'import sys, torch; print(sys.executable, "with torch", torch.__version__)')"
             return
         fi
     done
-    set_venv_python
-    if [ -x "$PYTHON" ] && can_import "$PYTHON" "$@"; then
-        echo "environment: .venv"
-        return
-    fi
-    if [ -x "$PYTHON" ] && can_import "$PYTHON"; then
-        echo "environment: .venv, installing the packages that the tests need"
-        install_requirements "$@"
-        return
-    fi
     base=''
     for candidate in python3 python python3.14 python3.13 python3.12 python3.11 python3.10; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; then
@@ -55,15 +55,28 @@ make_environment() { # make_environment [MODULE ...]: set $PYTHON, installing in
         echo "error: no Python 3.10 or newer on the PATH; install one (https://www.python.org/downloads/) and run this again" >&2
         exit 1
     fi
-    echo "environment: the current python3 lacks required packages; creating .venv with $("$base" --version)"
+    index=$("$base" common/support/nvidia.py)
+    set_venv_python
+    # A .venv from the right index is not made again: where it cannot use the card, the program says why.
+    if [ -x "$PYTHON" ] && can_import "$PYTHON" && { can_use_gpu "$PYTHON" || [ "$(cat .venv/index 2>/dev/null)" = "$index" ]; }; then
+        if can_import "$PYTHON" "$@"; then
+            echo "environment: .venv"
+        else
+            echo "environment: .venv, installing the packages that the tests need"
+            install_requirements "$@"
+        fi
+        return
+    fi
+    echo "environment: no Python here has the required packages, with a torch for this machine; creating .venv with $("$base" --version)"
     make_venv "$base"
-    if [ "$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ] && ! command -v nvidia-smi >/dev/null; then
-        echo "no NVIDIA driver: trying PyTorch's CPU wheels, a tenth of the size"
-        if ! install_cpu_wheels $(grep -E '^torch(vision)?==' constraints.txt) && ! install_cpu_wheels 'torch>=2.11' torchvision; then
-            echo "PyTorch's CPU wheels are unavailable; installing the default build (about 3 GB)"
+    if [ -n "$index" ]; then
+        echo "installing PyTorch from its wheels for $index"
+        if ! install_wheels "$index" $(grep -E '^torch(vision)?==' constraints.txt) && ! install_wheels "$index" 'torch>=2.11' torchvision; then
+            echo "PyTorch's wheels for $index are unavailable; installing the default build (about 3 GB)"
             make_venv "$base"
         fi
     fi
+    echo "$index" >.venv/index
     install_requirements "$@"
 }
 
@@ -80,9 +93,11 @@ make_venv() { # make_venv PYTHON: create an empty .venv
     set_venv_python
 }
 
-install_cpu_wheels() { # install_cpu_wheels REQUIREMENT ...
+install_wheels() { # install_wheels INDEX REQUIREMENT ...
     # Where the index does not answer, pip may find builds elsewhere that do not match each other; then the import fails.
-    "$PYTHON" -m pip install --retries 1 --timeout 20 --index-url https://download.pytorch.org/whl/cpu "$@" &&
+    local index=$1
+    shift
+    "$PYTHON" -m pip install --retries 1 --timeout 20 --index-url "https://download.pytorch.org/whl/$index" "$@" &&
         "$PYTHON" -c 'import torch, torchvision' 2>/dev/null
 }
 
@@ -97,7 +112,10 @@ install_requirements() { # install_requirements [MODULE ...]: with the packages 
 }
 
 install_list() { # install_list FILE: the versions of constraints.txt, else the newest
-    "$PYTHON" -m pip install -r "$1" -c constraints.txt && return
+    local versions=.venv/constraints.txt torch='^torch(vision)?=='
+    "$PYTHON" -c 'import torch, torchvision' 2>/dev/null || torch='^$' # what is installed for this machine stays
+    grep -vE "$torch" constraints.txt >"$versions"
+    "$PYTHON" -m pip install -r "$1" -c "$versions" && return
     echo "pip could not install the versions of constraints.txt; trying the newest ones"
     "$PYTHON" -m pip install -r "$1"
 }

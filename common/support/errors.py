@@ -4,6 +4,9 @@ from pathlib import Path
 
 import torch
 
+# what libraries say where memory has run out: of the machine, the CUDA driver, cuBLAS and cuDNN
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+
 
 class UserError(Exception):
     """Something that the user can correct. Its text is one line: what is wrong, and what to do about it."""
@@ -20,7 +23,23 @@ def first_line(error: BaseException | str) -> str:
 
 def out_of_memory(error: BaseException) -> bool:
     """Return whether an exception means that memory ran out, of the GPU or of the machine."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in text for sign in OUT_OF_MEMORY)
+
+
+def gpu_failure(error: BaseException) -> str:
+    """Return one line on what an error of the GPU means for the user, "" of another one or a lack of memory."""
+    text = str(error)
+    if out_of_memory(error):
+        return ""
+    if "no kernel image" in text:
+        return (
+            "this torch has no code for this GPU; install another build of torch (PyTorch's cu126), or use --device cpu"
+        )
+    if isinstance(error, torch.AcceleratorError) or "CUDA error" in text:
+        line = first_line(error)
+        return f"the GPU failed ({line}); rerun the same command without --fresh to resume, or use --device cpu"
+    return ""
 
 
 def unreadable(path: Path, problem: Exception | str) -> UserError:

@@ -4,21 +4,26 @@ import os
 import platform
 import sys
 import time
+import warnings
 
 import torch
 
 from common import winograd
-from common.support.errors import UsageError, UserError
+from common.support import nvidia
+from common.support.errors import UsageError, UserError, first_line
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 CONVOLUTIONS = ("auto", "direct", "winograd")
 MATRIX = 4096
+FP16_CAPABILITY = 7  # of Volta and Turing: fast in fp16, without bf16
 
 
 def available_devices() -> dict[str, bool]:
     """Return whether each torch device type is available here."""
-    return {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a driver that is too old; cuda_problem says so
+        return {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
 def choose_device(name: str) -> str:
@@ -26,7 +31,10 @@ def choose_device(name: str) -> str:
 
     Raises:
         UsageError: the device is requested by name and not available.
+        UserError: there is an NVIDIA card, and this torch cannot use it.
     """
+    if name in ("auto", "cuda") and (problem := cuda_problem()):
+        raise UserError(problem)
     available = available_devices()
     if name == "auto":
         return next(device for device in ("cuda", "mps", "cpu") if available[device])
@@ -36,15 +44,62 @@ def choose_device(name: str) -> str:
     return name
 
 
-def choose_precision(name: str, device: str) -> str:
-    """Return `fp32` or `bf16`; `auto` is bf16 on CUDA and on CPUs that have bf16 instructions.
+def cuda_problem() -> str:
+    """Return one line on why torch cannot use the NVIDIA card that is here, "" where it can or there is none."""
+    usable = available_devices()["cuda"]
+    if usable:
+        capability = torch.cuda.get_device_capability()
+        supported = [divmod(int(arch[3:].rstrip("af")), 10) for arch in torch.cuda.get_arch_list() if arch[:3] == "sm_"]
+        if not supported or capability >= min(supported):
+            return ""
+        card = nvidia.Card(torch.cuda.get_device_name())
+        index = nvidia.OLDEST
+        reason = "it has no code for compute capability {}.{}".format(*capability)
+    else:
+        if (card := nvidia.find_card()) is None:
+            return ""
+        index = nvidia.wheel_index(card, platform.system())
+        reason = _why_unavailable()
+    driver = f", driver {card.driver}" if card.driver else "" if usable else ", whose driver does not answer"
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    advice = (
+        f"run {sys.executable} -m pip install --force-reinstall torch torchvision --index-url {nvidia.WHEELS}{index}"
+    )
+    if (torch.version.cuda or "").replace(".", "") == index[2:] or not (usable or card.driver):
+        advice = "see whether nvidia-smi finds the card"  # another build would not help
+    return (
+        f"here is an NVIDIA GPU ({card.name or 'of unknown name'}{driver}), but torch {torch.__version__} ({build})"
+        f" cannot use it: {reason}; {advice}, or train on the CPU with --device cpu"
+    )
 
-    Emulated bf16 is a hundred times slower than fp32.
+
+def _why_unavailable():
+    """Return why torch cannot start CUDA."""
+    if not torch.version.cuda:
+        return "it was built without CUDA"
+    try:
+        torch.cuda.init()
+    except Exception as error:
+        return first_line(error).partition(". ")[0]
+    return "no device is visible"
+
+
+def choose_precision(name: str, device: str) -> str:
+    """Return `fp32`, `bf16` or `fp16`; `auto` is bf16 on CUDA and on CPUs that have bf16 instructions.
+
+    On a GPU of compute capability 7, which has no bf16, it is fp16. Emulated bf16 is a hundred times slower than fp32.
+
+    Raises:
+        UsageError: fp16 is requested and the device is not a CUDA one.
     """
+    if name == "fp16" and device != "cuda":
+        raise UsageError(f"--precision fp16 is for CUDA devices, not {device}; leave it out")
     if name != "auto":
         return name
     if device == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bf16"
+        return "fp16" if torch.cuda.get_device_capability()[0] == FP16_CAPABILITY else "fp32"
     return "bf16" if device == "cpu" and cpu_has_bf16() else "fp32"
 
 
@@ -93,7 +148,7 @@ def cores() -> int:
 
 def matmul_flops(device: str | torch.device, precision: str, size: int = MATRIX) -> float:
     """Measure the FLOP/s of a product of two matrices (size, size): the practical ceiling of this machine."""
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(4):

@@ -109,7 +109,6 @@ CHINESE = {
     "last feature maps": "最后的特征图",
     "layer": "层",
     "short run": "缩短的训练",
-    "quick scale": "快速规模",
     "Training labels that look wrong": "看起来有误的训练标签",
     "Test labels that look wrong": "看起来有误的测试标签",
     "image: label → more probable class, with its probability": "图像编号：标签 → 更可能的类别及其概率",

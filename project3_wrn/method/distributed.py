@@ -20,27 +20,34 @@ from common.support.errors import UserError
 @contextlib.contextmanager
 def process_group(device):
     """Join the other processes that torchrun has started, if any; yield this process's GPU, or `device`."""
-    if "WORLD_SIZE" not in os.environ:
+    if not started_by_torchrun():
         yield device
         return
     if device == "cuda":
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        dist.init_process_group("nccl", device_id=torch.device(device))
+    else:
+        dist.init_process_group("gloo")
     try:
         yield device
     finally:
         dist.destroy_process_group()
 
 
+def started_by_torchrun():
+    """Return whether torchrun, or something like it, started this process. Some clusters set one of these for all."""
+    return all(name in os.environ for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
+
+
 def is_main_process():
     """Return whether this process is the one that writes and prints."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return int(os.environ["RANK"]) == 0 if started_by_torchrun() else True
 
 
 def world_size():
     """Return how many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return int(os.environ["WORLD_SIZE"]) if started_by_torchrun() else 1
 
 
 def barrier():
@@ -81,6 +88,7 @@ class DistributedLearner(Learner):
         loss = self.loss(logits, labels) * (len(share) * self.world_size / len(x))
         self.backward_and_step(loss)
         self._track_accuracy(logits.detach(), labels)
+        self._total += len(labels)
         total = loss.detach() / self.world_size
         dist.all_reduce(total)
         return total

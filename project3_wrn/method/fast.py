@@ -42,7 +42,7 @@ def optimizer(model, recipe):
     plain = {"lr": lr, "weight_decay": recipe.weight_decay}
     biases = {"lr": lr * BIAS_LR, "weight_decay": recipe.weight_decay / BIAS_LR}
     groups = [{"params": list(named.values()), **plain}, {"params": norms, **biases}, {"params": whitening, **plain}]
-    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=True)
+    return torch.optim.SGD(groups, momentum=recipe.momentum, nesterov=True, fused=whitening[0].is_cuda)
 
 
 def _muon(named, norms, whitening, recipe):
@@ -72,7 +72,7 @@ def _muon(named, norms, whitening, recipe):
         {"params": norms, **biases},
         {"params": whitening, **biases},
     ]
-    return Muon(groups, momentum=recipe.momentum, nesterov=True)
+    return Muon(groups, momentum=recipe.momentum, nesterov=True, fused=whitening[0].is_cuda)
 
 
 class Muon(torch.optim.SGD):
@@ -82,7 +82,13 @@ class Muon(torch.optim.SGD):
     of its channels every `norm_every` steps. Weight decay is decoupled from the gradient. Jordan et al., Muon (2024),
     as in the repository's airbench94_muon. torch.optim.Muon accepts matrices only, and always computes in bf16, which
     most CPUs emulate.
+
+    Steps are counted on the device, and the norm is computed in all of them: then a CUDA graph can hold the update.
     """
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._step_supports_amp_scaling = False  # of SGD's part only
 
     @torch.no_grad()
     def step(self):
@@ -90,14 +96,14 @@ class Muon(torch.optim.SGD):
             for weight in group["params"] if group["orthogonal"] else ():
                 state, momentum = self.state[weight], group["momentum"]
                 if not state:
-                    state.update(momentum_buffer=torch.zeros_like(weight), steps=0)
+                    state.update(momentum_buffer=torch.zeros_like(weight), steps=torch.zeros((), device=weight.device))
                 velocity = state["momentum_buffer"]
                 velocity.mul_(momentum).add_(weight.grad)
                 direction = (weight.grad + momentum * velocity).flatten(1)
                 update = newton_schulz(direction, group["coefficients"], group["eps"]).view(weight.shape)
                 state["steps"] += 1
-                if state["steps"] % group["norm_every"] == 0:
-                    weight.mul_(len(weight) ** 0.5 / weight.norm())
+                due = state["steps"] % group["norm_every"] == 0
+                weight.mul_(torch.where(due, len(weight) ** 0.5 / weight.norm(), 1.0))
                 weight.sub_(group["lr"] * update).mul_(1 - group["lr"] * group["weight_decay"])
                 weight.grad = None  # so that SGD leaves it alone
         super().step()

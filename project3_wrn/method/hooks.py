@@ -16,6 +16,8 @@ class EMA(Hook):
     It is not torch's AveragedModel, which counts its steps on the device and so makes the host wait there in each.
     """
 
+    in_update = True
+
     def __init__(self, decay):
         self.update = get_ema_multi_avg_fn(decay)
 
@@ -83,11 +85,12 @@ class WhiteningBias(Hook):
         self.steps, self.whitening_decays = steps, whitening_decays
 
     def before_step(self, learner, step):
-        group = learner.optimizer.param_groups[-1]
+        number = len(learner.optimizer.param_groups) - 1
         if step >= self.steps:
-            group["lr"] = 0.0
+            learner.set_group_lr(number, 0.0)
         elif self.whitening_decays:
-            group["lr"] = group["initial_lr"] * (1 - step / self.steps)
+            initial_lr = learner.optimizer.param_groups[number]["initial_lr"]
+            learner.set_group_lr(number, initial_lr * (1 - step / self.steps))
 
 
 def _averaged_values(model):

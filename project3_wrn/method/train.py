@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from common import augment, data, evaluation, winograd
+from common import augment, cuda_graph, data, evaluation, winograd
 from common.learners import Learner
-from common.models import MODELS
+from common.models import MODELS, forward_flops
 from common.support.errors import UserError
 from common.training import EarlyStopping, cosine, fit, multistep_decay, step_decay, warm
 from project3_wrn.method import fast, losses, policies, soft_labels
@@ -43,7 +43,7 @@ class Backend:
 
     precision: str = "fp32"  # or "bf16"
     convolutions: str = "direct"  # or "winograd"
-    compiled: bool = False
+    compiled: bool = False  # the networks whose steps are long enough
 
 
 def make_splits(recipe, train_set):
@@ -234,7 +234,7 @@ def build(model, recipe, seed, train_set, backend=Backend()):
             flip=recipe.flip,
             **prepared,
         )
-        learner = build_learner(network, fast.optimizer(network, recipe), recipe, batches, backend)
+        learner = build_learner(model, network, fast.optimizer(network, recipe), recipe, batches, backend)
 
         def schedule(epoch, _):
             return fast.triangular_schedule(
@@ -246,12 +246,12 @@ def build(model, recipe, seed, train_set, backend=Backend()):
 
         return learner, batches, schedule
     batches = data.Batches(train_set, recipe.batch_size, seed=seed, **prepared)
-    learner = build_learner(network, optimizer(network, recipe), recipe, batches, backend)
+    learner = build_learner(model, network, optimizer(network, recipe), recipe, batches, backend)
     schedule = SCHEDULES[recipe.schedule]
     return learner, batches, warm(schedule, recipe.warmup) if recipe.warmup else schedule
 
 
-def build_learner(network, optimizer, recipe, batches, backend):
+def build_learner(model, network, optimizer, recipe, batches, backend):
     """Return a learner with the loss and the hooks of the recipe, data-parallel where torchrun started this process."""
     loss = build_loss(recipe)
     if dist.is_initialized():
@@ -268,7 +268,24 @@ def build_learner(network, optimizer, recipe, batches, backend):
         hooks.append(EMA(recipe.ema))
     if recipe.fast and recipe.optimizer == "sgd":
         hooks.append(Lookahead(batches.steps))
-    return Learner(network, optimizer, loss=loss, precision=backend.precision, compiled=backend.compiled, hooks=hooks)
+    work = step_flops(model, recipe.batch_size)
+    # the gradients of Muon's matrices are checked on the host where they are scaled
+    waits = backend.precision == "fp16" and recipe.optimizer == "muon"
+    return Learner(
+        network,
+        optimizer,
+        loss=loss,
+        precision=backend.precision,
+        compiled=backend.compiled and work >= cuda_graph.WORTH_COMPILING,
+        graph=batches.dataset.images.is_cuda and work < cuda_graph.LONG_STEP and not waits,
+        hooks=hooks,
+    )
+
+
+def step_flops(model, batch_size):
+    """Return the floating-point operations of the forward pass of a training step."""
+    with torch.device("meta"):
+        return batch_size * forward_flops(MODELS[model]())
 
 
 def preparation(recipe, train_set):
