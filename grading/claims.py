@@ -152,7 +152,10 @@ def find_mistake(claim, claims):
         return f"it is against {', '.join(unknown)}, which does not exist"
     if bool(claim.against) != (claim.check in ("computed", "contradicted", "pair")):
         return f"a check {claim.check!r} is{' not' if claim.against else ''} against other claims"
-    if claim.check == "pair" and claims[claim.against].against != claim.id:
+    if claim.check == "pair" and (claims[claim.against].check, claims[claim.against].against) != (
+        "contradicted",
+        claim.id,
+    ):
         return f"{claim.against} is not against it"
     if claim.check in ("run", "fact") and not claim.settings:
         return "it has no file"

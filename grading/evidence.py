@@ -5,6 +5,8 @@ A `field` is an expression of + - * /, min(...) and max(...) over terms. A term 
     correlation[x=train_loss,y=test_accuracy]    Pearson's, over the rows of each seed
     epoch_losses[config=baseline,epoch=2]  an array of a history after an epoch; -1 is the last, `kept` the one whose
                                            weights were kept, `min` and `max` the extreme. Without config: of any
+    roughness[config=baseline]             a number of a history
+    epochs_to[config=low_lr,accuracy=35]   the first epoch of a history with this test accuracy; infinity if none has it
     best_epoch                             a key of a JSON file, p[method=stacking] a key inside it; a list has rounds
     recall[class=cat]                      a quantity of SCORES, of a logits.npz
     parameters[model=lenet]                with a module of common/ as file: one of FACTS, computed from the code
@@ -30,7 +32,6 @@ NO_GPU = ("ensemble",)  # studies that train nothing
 SEVERAL_SEEDS = " --seeds 3"  # one run has no interval
 # folders of project 3 whose command trains several seeds anyway, or none
 ENOUGH_SEEDS = ("improvements", "ensemble", "label_audit", "fast94", "fast95")
-NEVER = "never"  # in a table: an accuracy was not reached
 
 
 class NotRun(Exception):
@@ -105,7 +106,9 @@ def read_field(paths, field):
     if not seeds:
         missing = [term for term in values if not values[term]]
         raise ValueError(f"{paths[0].name} has no {', '.join(missing) or 'seed with all of ' + field}")
-    return evaluate(field, {term: np.array([by_seed[seed] for seed in seeds], float) for term, by_seed in values.items()})
+    return evaluate(
+        field, {term: np.array([by_seed[seed] for seed in seeds], float) for term, by_seed in values.items()}
+    )
 
 
 def reader_of(paths):
@@ -147,14 +150,10 @@ def look_up_rows(rows, term):
         if inside is not None:
             value = value.get(inside) if isinstance(value, dict) else None
         if isinstance(value, list):  # rounds of a measurement
-            values.update({(row.get("seed", position), place): to_float(v) for place, v in enumerate(value)})
+            values.update({(row.get("seed", position), place): float(v) for place, v in enumerate(value)})
         elif value not in (None, ""):
-            values[row.get("seed", position)] = to_float(value)
+            values[row.get("seed", position)] = float(value)
     return values
-
-
-def to_float(value):
-    return np.inf if value == NEVER else float(value)
 
 
 def correlations(rows, x, y):
@@ -169,16 +168,28 @@ def correlations(rows, x, y):
 def look_up_history(histories, term):
     """Return {seed: value} of a term in histories; NaN where training ended before the epoch, so it never agrees."""
     name, wanted = split_term(term)
+    where = {"epoch": wanted["epoch"]} if "epoch" in wanted else {}
     return {
-        seed: at_epoch(history, name, wanted["epoch"])
+        seed: epochs_to(history, wanted["accuracy"]) if name == "epochs_to" else at_epoch(history, name, **where)
         for (config, seed), history in histories.items()
-        if config == wanted.get("config", config) and name in history
+        if config == wanted.get("config", config) and (name in history or name == "epochs_to")
     }
 
 
-def at_epoch(history, name, epoch):
-    """Return an array's value after an epoch: a number from 1, -1 for the last, `kept`, `min` or `max`."""
+def epochs_to(history, accuracy):
+    """Return the first epoch, from 1, whose test accuracy is at least `accuracy` per cent; infinity where none is."""
+    reached = np.flatnonzero(history["test_accuracy"] >= float(accuracy))
+    return reached[0] + 1 if len(reached) else np.inf
+
+
+def at_epoch(history, name, epoch=None):
+    """Return an array's value after an epoch: a number from 1, -1 for the last, `kept`, `min` or `max`.
+
+    An array without epochs has one value.
+    """
     values = history[name]
+    if epoch is None:
+        return float(values)
     if epoch in FUNCTIONS:
         return FUNCTIONS[epoch].reduce(values)
     number = int(history["kept_epoch"]) if epoch == "kept" else int(epoch)
@@ -265,5 +276,3 @@ def compute_fact(term):
     if name not in FACTS:
         raise ValueError(f"no fact is called {name}")
     return FACTS[name](**arguments)
-
-

@@ -55,7 +55,7 @@ def agree(value, values):
     if match := BOUND.fullmatch(value):
         negated, sign, limit = match.groups()
         distance = (1 if sign == ">" else -1) * (values.mean() - float(limit))
-        return (distance > tables.half_width(values, CONFIDENCE)) != bool(negated)
+        return bool(distance > tables.half_width(values, CONFIDENCE)) != bool(negated)
     return lies_within(value, values.mean(), prediction_half_width(values))
 
 

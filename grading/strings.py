@@ -42,6 +42,7 @@ REPORTS = {
     "project3": Text("Project 3", "项目三"),
 }
 
+
 class Kind(NamedTuple):
     """A kind of verdict: its name and what it means."""
 
@@ -133,9 +134,13 @@ REASONS = {  # for a verdict
     "side": Text("our runs agree with {id}", "我们的实验支持 {id}"),
     "both": Text("our runs cannot tell the two apart", "我们的实验无法区分两者"),
     "neither": Text("our runs agree with neither", "我们的实验与两者都不符"),
-    "one seed": Text("one run has no interval; for a verdict: {command}", "单次实验没有区间；如需判定，请运行：{command}"),
+    "one seed": Text(
+        "one run has no interval; for a verdict: {command}", "单次实验没有区间；如需判定，请运行：{command}"
+    ),
     "fact": Text("from the code or the data", "取自代码或数据"),
-    "confidence": Text("95% confidence interval of the mean ± {width}, {seeds}", "均值的 95% 置信区间 ± {width}，{seeds}"),
+    "confidence": Text(
+        "95% confidence interval of the mean ± {width}, {seeds}", "均值的 95% 置信区间 ± {width}，{seeds}"
+    ),
     "prediction": Text("95% prediction interval ± {width}, {seeds}", "95% 预测区间 ± {width}，{seeds}"),
     "p": Text("McNemar's test, p = {p}", "McNemar 检验，p = {p}"),
     "short": Text("{what}", "{what}"),

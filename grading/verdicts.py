@@ -125,7 +125,9 @@ def judge_contradiction(claim, other, measurements, claims):
     agreeing = [side.id for side, own in ((claim, measurements), (other, theirs)) if any(m.agrees for m in own)]
     judged = any(m.agrees is not None for m in measurements + theirs)
     if judged:
-        side = REASONS["side"].format(id=agreeing[0]) if len(agreeing) == 1 else REASONS["both" if agreeing else "neither"]
+        side = (
+            REASONS["side"].format(id=agreeing[0]) if len(agreeing) == 1 else REASONS["both" if agreeing else "neither"]
+        )
         reason = join(reason, side)
     return Verdict("contradicts itself", measurements, reason)
 
