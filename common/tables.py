@@ -155,6 +155,15 @@ def half_width(values: Sequence[float], confidence: float = 0.95) -> float | Non
     return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) / n**0.5) if n > 1 else None
 
 
+def prediction_half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """Return half of the interval in which one more value of the same distribution lies; None of a single value.
+
+    By Student's t it is t s sqrt(1 + 1/n) around the mean of n values.
+    """
+    n = len(values)
+    return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) * (1 + 1 / n) ** 0.5) if n > 1 else None
+
+
 def mean_std(values: Sequence[float], digits: int = 2) -> str:
     """Format mean and standard deviation, as 50.68 ± 0.41; of a single value only the value."""
     values = np.asarray(values, float)

@@ -12,8 +12,8 @@ of which the first one that has been run is taken, " | " joins settings that the
 judged, with its own `configuration`. One field serves several files.
 
 `zh` is verbatim from the report where `quote` is "yes" (…… for what is left out), else our Chinese text.
-`value_zh` and `configuration_zh` are empty where the English text serves both. `p_value` is a term: the claim is about
-one test set on which two methods are compared, and this is the p of that comparison.
+The Chinese cells are empty where the English text serves both, `value_zh` also where only the unit is translated.
+`p_value` is a term: the p of a comparison of two methods on one test set.
 """
 
 import csv
@@ -25,7 +25,7 @@ from typing import NamedTuple
 from common.support.errors import UserError
 from grading.evidence import find_terms, is_code
 from grading.rules import is_value
-from grading.strings import Text
+from grading.strings import UNITS, Text
 
 CLAIMS = Path(__file__).parent / "claims.csv"
 CHECKS = ("run", "fact", "computed", "contradicted", "pair")
@@ -86,8 +86,8 @@ class Claim:
     def value_text(self):
         exact = not self.value[0].isdigit() or Decimal(self.value).as_tuple().exponent <= 0
         number = self.value if exact else f"{int(Decimal(self.value)):,}"
-        text = f"{number} {self.unit}".strip()
-        return Text(text, self.value_zh or text)
+        chinese = f"{number.replace('not ', '不 ')} {UNITS.get(self.unit, self.unit)}".strip()
+        return Text(f"{number} {self.unit}".strip(), self.value_zh or chinese)
 
     @property
     def quantity_text(self):

@@ -8,7 +8,6 @@ import re
 from decimal import Decimal
 
 import numpy as np
-from scipy import stats
 
 from common import tables
 
@@ -33,19 +32,12 @@ def half_unit(number):
     return 0.5 * 10.0 ** Decimal(number).as_tuple().exponent
 
 
-def prediction_half_width(values):
-    """Return half of the 95% prediction interval of one more run: t * s * sqrt(1 + 1/k), of k values.
-
-    A confidence interval is about the mean of all runs; a report's number is that of one run, which varies more.
-    """
-    k = len(values)
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, k - 1) * tables.std(values) * np.sqrt(1 + 1 / k))
-
-
 def agree(value, values):
     """Return whether our seeds agree with a number or bound; None of a single seed, which has no interval.
 
-    A number agrees within the prediction interval and its own rounding. A bound holds where the confidence interval of
+    A number agrees within the prediction interval, t * s * sqrt(1 + 1/k) around the mean of k seeds, and its own rounding.
+    A confidence interval would be about the mean of all runs; a report's number is that of one run, which varies more.
+    A bound holds where the confidence interval of
     the mean is beyond it, and "not >x" where it is not. NaN, of a run that ended before, never agrees.
     """
     if len(values) < 2:
@@ -56,7 +48,7 @@ def agree(value, values):
         negated, sign, limit = match.groups()
         distance = (1 if sign == ">" else -1) * (values.mean() - float(limit))
         return bool(distance > tables.half_width(values, CONFIDENCE)) != bool(negated)
-    return lies_within(value, values.mean(), prediction_half_width(values))
+    return lies_within(value, values.mean(), tables.prediction_half_width(values, CONFIDENCE))
 
 
 def holds(value, number, tolerance=0.0):

@@ -147,6 +147,16 @@ REASONS = {  # for a verdict
     "full": Text("in full: {command}", "完整运行：{command}"),
 }
 
+UNITS = {  # in Chinese; the others are the same
+    "points": "个百分点",
+    "nats": "nat",
+    "images": "张",
+    "epochs": "轮",
+    "pixels": "像素",
+    "ms": "毫秒",
+    "s": "秒",
+}
+
 STATES = {  # of a folder of outputs
     "done": Text("full scale", "完整规模"),
     "shortened": Text("shortened: not the report's epochs or network", "缩短：轮次或网络与报告不同"),
@@ -189,7 +199,7 @@ PAGE = {
     "claim": Text("Claim", "论断"),
     "measured": Text("Measured", "实测"),
     "why": Text("Why", "依据"),
-    "tested": Text("Tested", "检验内容"),
+    "tested": Text("Tested: ", "检验内容："),
     "command": Text("Command:", "运行命令："),
     "details": Text("Tables and notes", "表格与说明（英文）"),
     "figures": Text("Figures", "图"),

@@ -193,7 +193,7 @@ def compare(claim, setting, source, values):
         width = format_number(tables.half_width(values, rules.CONFIDENCE), values, claim.unit)
         why = REASONS["confidence"].format(width=width, seeds=format_seeds(len(values)))
     else:
-        width = format_number(rules.prediction_half_width(values), values, claim.unit)
+        width = format_number(tables.prediction_half_width(values, rules.CONFIDENCE), values, claim.unit)
         why = REASONS["prediction"].format(width=width, seeds=format_seeds(len(values)))
     return Measurement(setting.configuration, agrees, text, source, why)
 

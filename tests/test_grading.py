@@ -19,7 +19,22 @@ from grading.verdicts import count_verdicts, judge, judge_all
 from tests.conftest import ROOT, run_python
 
 NAMES = {  # that are the same in Chinese
-    *("CIFAR", "LeNet", "ResNet", "WRN", "VGG", "DLA", "Wide", "WideResNet", "ViT", "H", "Dropout", "Focal", "Loss", "L2"),
+    *(
+        "CIFAR",
+        "LeNet",
+        "ResNet",
+        "WRN",
+        "VGG",
+        "DLA",
+        "Wide",
+        "WideResNet",
+        "ViT",
+        "H",
+        "Dropout",
+        "Focal",
+        "Loss",
+        "L2",
+    ),
     *("AutoAugment", "RandAugment", "MixUp", "CutMix", "CBAM", "SE", "A10", "nat", "torchvision", "Cutout", "Adam"),
     *("GPU", "NVIDIA", "FLOPs", "F1", "Pearson", "p", "w", "arXiv"),
 }
@@ -110,19 +125,19 @@ def test_the_prediction_interval_is_that_of_scipy(count):
     values = np.random.default_rng(count).normal(50, 2, count)
     scale = stats.sem(values) * np.sqrt(count + 1)  # of the difference between one more value and the mean
     low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=scale)
-    assert rules.prediction_half_width(values) == pytest.approx((high - low) / 2)
+    assert tables.prediction_half_width(values) == pytest.approx((high - low) / 2)
 
 
 def test_the_prediction_interval_holds_one_more_run_95_times_in_100():
     draws = np.random.default_rng(0).normal(50, 2, (4000, 4))
-    inside = [abs(draw[3] - draw[:3].mean()) <= rules.prediction_half_width(draw[:3]) for draw in draws]
+    inside = [abs(draw[3] - draw[:3].mean()) <= tables.prediction_half_width(draw[:3]) for draw in draws]
     assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
 
 
 def test_a_number_agrees_within_the_interval_and_its_rounding_and_nothing_else():
     """No tolerance: whoever moves the number just past the interval changes the verdict."""
     values = np.array([49.0, 50.0, 52.0, 51.0])
-    edge = values.mean() + rules.prediction_half_width(values)
+    edge = values.mean() + tables.prediction_half_width(values)
     inside, outside = f"{edge + 0.0004:.4f}"[:-1], f"{edge + 0.0016:.3f}"
     assert rules.agree(inside, values) and not rules.agree(outside, values)
     assert rules.agree(f"{edge + 0.4:.0f}", values) == (abs(round(edge + 0.4) - edge) <= 0.5)
