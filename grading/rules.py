@@ -35,10 +35,9 @@ def half_unit(number):
 def agree(value, values):
     """Return whether our seeds agree with a number or bound; None of a single seed, which has no interval.
 
-    A number agrees within the prediction interval, t * s * sqrt(1 + 1/k) around the mean of k seeds, and its own rounding.
-    A confidence interval would be about the mean of all runs; a report's number is that of one run, which varies more.
-    A bound holds where the confidence interval of
-    the mean is beyond it, and "not >x" where it is not. NaN, of a run that ended before, never agrees.
+    A number agrees within its own rounding and the prediction interval, t * s * sqrt(1 + 1/k) around the mean of k
+    seeds: a report's number is that of one run, which varies more than the mean. A bound holds where the confidence
+    interval of the mean is beyond it, and "not >x" where it is not. NaN, of a run that ended before, never agrees.
     """
     if len(values) < 2:
         return None
