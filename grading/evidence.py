@@ -6,6 +6,7 @@ A `field` is an expression of + - * /, min(...) and max(...) over terms. A term 
     epoch_losses[config=baseline,epoch=2]  an array of a history after an epoch; -1 is the last, `kept` the one whose
                                            weights were kept, `min` and `max` the extreme. Without config: of any
     roughness[config=baseline]             a number of a history
+    swing[of=val_loss,from=1,to=20]        the mean absolute change of an array from one epoch to the next
     epochs_to[config=low_lr,accuracy=35]   the first epoch of a history with this test accuracy; infinity if none has it
     best_epoch                             a key of a JSON file, p[method=stacking] a key inside it; a list has rounds
     recall[class=cat]                      a quantity of SCORES, of a logits.npz
@@ -69,12 +70,13 @@ def read_short(files, field):
     for folder in ("/outputs_short/", "/outputs/"):
         paths = [cli.ROOT / file.replace("/outputs/", folder) for file in files]
         runs = [read_run(path.parent) for path in paths]
-        if all(path.exists() and run.get("shortened") and run.get("scale") == "full" for path, run in zip(paths, runs)):
+        shortened = [run for run in runs if run.get("shortened")]
+        if shortened and all(path.exists() for path in paths) and all(run.get("scale") == "full" for run in runs):
             try:
                 values = read_field(paths, field)
             except ValueError:  # it was written before this quantity was
                 return None
-            return values, describe_run(runs[0], len(values))
+            return values, describe_run(shortened[0], len(values))
     return None
 
 
@@ -168,12 +170,15 @@ def correlations(rows, x, y):
 def look_up_history(histories, term):
     """Return {seed: value} of a term in histories; NaN where training ended before the epoch, so it never agrees."""
     name, wanted = split_term(term)
-    where = {"epoch": wanted["epoch"]} if "epoch" in wanted else {}
-    return {
-        seed: epochs_to(history, wanted["accuracy"]) if name == "epochs_to" else at_epoch(history, name, **where)
+    chosen = wanted.pop("config", None)
+    arguments = {{"from": "first", "to": "last"}.get(key, key): value for key, value in wanted.items()}
+    quantity = QUANTITIES.get(name, functools.partial(at_epoch, name=name))
+    values = {
+        seed: quantity(history, **arguments)
         for (config, seed), history in histories.items()
-        if config == wanted.get("config", config) and (name in history or name == "epochs_to")
+        if chosen in (None, config)
     }
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def epochs_to(history, accuracy):
@@ -182,11 +187,19 @@ def epochs_to(history, accuracy):
     return reached[0] + 1 if len(reached) else np.inf
 
 
+def swing(history, of, first, last):
+    """Return the mean absolute change of an array from one epoch to the next; None without the array."""
+    changes = np.abs(np.diff(history[of][int(first) - 1 : int(last)])) if of in history else None
+    return None if changes is None else changes.mean() if len(changes) else np.nan
+
+
 def at_epoch(history, name, epoch=None):
     """Return an array's value after an epoch: a number from 1, -1 for the last, `kept`, `min` or `max`.
 
-    An array without epochs has one value.
+    An array without epochs has one value. None without the array.
     """
+    if name not in history:
+        return None
     values = history[name]
     if epoch is None:
         return float(values)
@@ -196,6 +209,9 @@ def at_epoch(history, name, epoch=None):
     if number < 0:
         return values[number]
     return values[number - 1] if number <= len(values) else np.nan
+
+
+QUANTITIES = {"epochs_to": epochs_to, "swing": swing}  # of a history
 
 
 def look_up_scores(arrays, term):

@@ -54,8 +54,8 @@ KINDS = {  # of verdicts
     "reproduced": Kind(
         Text("reproduced", "已复现"),
         Text(
-            "our runs, the code or the data agree with the report.",
-            "我们的实验、代码或数据与报告一致。",
+            "our runs, the code, the data or the literature agree with the report.",
+            "我们的实验、代码、数据或文献与报告一致。",
         ),
     ),
     "not reproduced": Kind(
@@ -83,7 +83,7 @@ KINDS = {  # of verdicts
     "wrong as stated": Kind(
         Text("wrong as stated", "表述有误"),
         Text(
-            "the code or the data show that it is wrong, whatever a run gives.",
+            "the code or the data show that it is wrong; no run can change that.",
             "无论实验结果如何，代码或数据都表明该说法有误。",
         ),
     ),
@@ -137,7 +137,7 @@ REASONS = {  # for a verdict
     "one seed": Text(
         "one run has no interval; for a verdict: {command}", "单次实验没有区间；如需判定，请运行：{command}"
     ),
-    "fact": Text("from the code or the data", "取自代码或数据"),
+    "fact": Text("from the code, the data or the literature", "取自代码、数据或文献"),
     "confidence": Text(
         "95% confidence interval of the mean ± {width}, {seeds}", "均值的 95% 置信区间 ± {width}，{seeds}"
     ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common import cli, tables
+from common import cli, reported, tables
 from common.data import CLASSES
 from common.models import MODELS
 from common.support.errors import UserError
@@ -115,6 +115,25 @@ def test_claims_have_their_texts_in_chinese(claims):
     kinds = [text for kind in strings.KINDS.values() for text in kind]
     for text in (*kinds, *strings.RULES, *strings.REASONS.values()):
         assert text.en and re.search("[一-龥{]", text.zh)
+
+
+def test_the_reports_numbers_are_the_same_in_both_places(claims):
+    """The tasks read them from common/reported.py, the page from claims.csv."""
+    quantities = {"test_accuracy": reported.ACCURACY, "train_loss": reported.LOSS}
+    compared = 0
+    for claim in claims.values():
+        for source in claim.settings[0].sources if claim.check == "run" and claim.settings else ():
+            match = re.fullmatch(r"(test_accuracy|train_loss)\[config=(\w+)\]", source.field)
+            values = match and quantities[match[1]].get(source.files[0].split("/")[0], {})
+            if values and match[2] in values and claim.id != "A11":
+                assert float(claim.value) == values[match[2]], claim.id
+                compared += 1
+    assert compared >= 16
+    assert tuple(float(claims[f"A{n:02d}"].value) for n in range(6, 11)) == reported.TASK1_LOSSES
+    assert tuple(float(claims[name].value) for name in ("A11", "A12")) == reported.TASK1_ACCURACY
+    for name, start in zip(reported.NETWORKS, range(19, 37, 3)):
+        numbers = tuple(float(claims[f"P{n}"].value) for n in range(start, start + 3))
+        assert numbers == reported.NETWORKS[name][:3], name
 
 
 # --- the rules ---
@@ -335,6 +354,8 @@ def test_unknown_fields_are_errors(tmp_path, monkeypatch):
     assert read("history.npz", "epochs_to[config=x,accuracy=35]") == [2]
     assert read("history.npz", "epochs_to[config=x,accuracy=37]") == [np.inf]
     assert read("history.npz more.npz", "loss[config=x,epoch=1] - loss[config=y,epoch=1]") == [-2]
+    assert read("history.npz", "swing[of=test_accuracy,from=1,to=2]") == [16]
+    assert np.isnan(read("history.npz", "swing[of=loss,from=2,to=9]"))
     assert np.isnan(read("history.npz", "loss[config=x,epoch=3]"))  # training stopped before
     for file, term in (
         ("results.csv", "test_accuracy[config=y]"),
@@ -343,6 +364,7 @@ def test_unknown_fields_are_errors(tmp_path, monkeypatch):
         ("metrics.json", "test_accuracy"),
         ("cost.json", "p[method=b]"),
         ("history.npz", "loss[config=y,epoch=1]"),
+        ("history.npz", "swing[of=val_loss,from=1,to=2]"),
         ("history.npz", "accuracy[config=x,epoch=1]"),
     ):
         with pytest.raises(ValueError, match=re.escape(term)):
