@@ -62,6 +62,14 @@ class Section:
         return self.folder.replace("/outputs", "").replace("/", "-")
 
 
+class Figure(NamedTuple):
+    """A figure as the page shows it: its links in both languages, the same where there is one version, and its name."""
+
+    en: str
+    zh: str
+    name: str
+
+
 class Result(NamedTuple):
     """One row of the result table."""
 
@@ -117,6 +125,8 @@ def load_section(folder, title, out):
     section = Section(folder, title)
     path = cli.ROOT / folder
     if not (path / "run.json").exists():
+        path = cli.ROOT / folder.replace("/outputs/", "/outputs_short/")
+    if not (path / "run.json").exists():
         section.state, section.note = "missing", command_for(folder)
         return section
     try:
@@ -138,10 +148,22 @@ def load_section(folder, title, out):
         section.state = "shortened"
     section.lead, section.body = to_html("\n".join(pages))
     section.figures = [
-        {"src": Path(os.path.relpath(figure, out)).as_posix(), "name": figure.stem.replace("_", " ")}
+        Figure(link(figure, out), link(in_chinese(figure), out), figure.stem.replace("_", " "))
         for figure in list_outputs(path, "*.png")
+        if not figure.name.endswith(".zh.png")
     ]
     return section
+
+
+def in_chinese(figure):
+    """Return the path of a figure's Chinese version, or of the figure itself where there is none."""
+    chinese = figure.with_suffix(".zh.png")
+    return chinese if chinese.exists() else figure
+
+
+def link(path, out):
+    """Return the relative link from a file in `out`."""
+    return Path(os.path.relpath(path, out)).as_posix()
 
 
 def list_outputs(folder, pattern):

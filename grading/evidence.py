@@ -8,7 +8,7 @@ A `field` is an expression of + - * /, min(...) and max(...) over terms. A term 
     roughness[config=baseline]             a number of a history
     swing[of=val_loss,from=1,to=20]        the mean absolute change of an array from one epoch to the next
     epochs_to[config=low_lr,accuracy=35]   the first epoch of a history with this test accuracy; infinity if none has it
-    best_epoch                             a key of a JSON file, p[method=stacking] a key inside it; a list has rounds
+    best_epoch                             a key of a JSON file; a list has the rounds of a measurement
     recall[class=cat]                      a quantity of SCORES, of a logits.npz
     parameters[model=lenet]                with a module of common/ as file: one of FACTS, computed from the code
 """
@@ -23,7 +23,7 @@ import numpy as np
 from common import cli, tables
 from grading.facts import FACTS
 from grading.scores import SCORES
-from grading.strings import Text, format_seeds
+from grading.strings import MEMBERS, SHORT_RUN, Text, format_seeds
 
 TERM = re.compile(r"[A-Za-z_]\w*(?:\[[^\]]*\])?")
 FUNCTIONS = {"min": np.minimum, "max": np.maximum}
@@ -85,15 +85,13 @@ def read_run(folder):
 
 
 def describe_run(run, seeds):
-    """Return what a shortened run trained: its network and epochs, or whose networks it combined."""
-    config = next(iter(run.get("configs", {}).values()), None)
-    if config is None:
-        return Text(f"members: {run.get('members', '')}", f"成员：{run.get('members', '')}")
-    count = format_seeds(seeds)
-    return Text(
-        f"{config['model']}, {config['epochs']} epochs, {count.en}",
-        f"{config['model']}，{config['epochs']} 轮，{count.zh}",
-    )
+    """Return what a shortened run trained: network and epochs of its first configuration or its first member."""
+    members = run.get("members", [])
+    if isinstance(members, str):  # an older ensemble names only the study
+        return Text(f"members of {members}", f"{members} 的成员")
+    first = members[0] if members else next(iter(run["configs"].values()))
+    count = MEMBERS.format(count=len(members)) if members else format_seeds(seeds)
+    return SHORT_RUN.format(model=first["model"], epochs=first["epochs"], count=count)
 
 
 def read_field(paths, field):
@@ -144,14 +142,11 @@ def look_up_rows(rows, term):
     name, wanted = split_term(term)
     if name == "correlation":
         return correlations(rows, **wanted)
-    inside = wanted.pop("method", None)
     matches = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
     values = {}
     for position, row in enumerate(matches):
         value = row.get(name)
-        if inside is not None:
-            value = value.get(inside) if isinstance(value, dict) else None
-        if isinstance(value, list):  # rounds of a measurement
+        if isinstance(value, list):
             values.update({(row.get("seed", position), place): float(v) for place, v in enumerate(value)})
         elif value not in (None, ""):
             values[row.get("seed", position)] = float(value)

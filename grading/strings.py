@@ -25,7 +25,9 @@ SECTIONS = {  # folder of outputs: title
     "task3_hparams/outputs": Text("Task 3: hyperparameters", "任务三：超参数"),
     "task4_architectures/outputs": Text("Task 4: architectures", "任务四：网络架构"),
     "task4_architectures/outputs/batch_size": Text("Task 4: batch size", "任务四：批大小"),
+    "task4_architectures/outputs/ablations": Text("Task 4: ablations", "任务四：消融实验"),
     "project3_wrn/outputs/resnet18": Text("Project 3: ResNet-18", "项目三：ResNet-18"),
+    "project3_wrn/outputs/wrn16_8": Text("Project 3: WRN-16-8", "项目三：WRN-16-8"),
     "project3_wrn/outputs/wrn28_10": Text("Project 3: WRN-28-10", "项目三：WRN-28-10"),
     "project3_wrn/outputs/fast94": Text("Project 3: fast94", "项目三：fast94"),
     "project3_wrn/outputs/fast95": Text("Project 3: fast95", "项目三：fast95"),
@@ -165,6 +167,8 @@ STATES = {  # of a folder of outputs
     "missing": Text("not yet run at full scale", "尚未以完整规模运行"),
 }
 
+SHORT_RUN = Text("{model}, {epochs} epochs, {count}", "{model}，{epochs} 轮，{count}")
+MEMBERS = Text("{count} members", "{count} 个成员")
 ONE_SEED = Text("1 seed", "1 个种子")
 SEEDS = Text("{count} seeds", "{count} 个种子")
 ACCURACY = Text("{accuracy} ({seeds})", "{accuracy} ({seeds})")

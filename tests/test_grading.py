@@ -14,7 +14,7 @@ from common.models import MODELS
 from common.support.errors import UserError
 from grading import build, facts, rules, scores, strings
 from grading.claims import Claim, Source, read_claims
-from grading.evidence import NotRun, command_for, command_for_verdict, evaluate, read_short, read_values
+from grading.evidence import NotRun, command_for, command_for_verdict, describe_run, evaluate, read_short, read_values
 from grading.verdicts import count_verdicts, judge, judge_all
 from tests.conftest import ROOT, run_python
 
@@ -334,7 +334,7 @@ def test_unknown_fields_are_errors(tmp_path, monkeypatch):
     table = "config,seed,test_accuracy,loss\nx,0,50,1\nx,1,52,2\nz,0,40,2\nz,1,62,1\n"
     (tmp_path / "results.csv").write_text(table, encoding="utf-8")
     (tmp_path / "metrics.json").write_text('[{"seed": 0, "best_epoch": 8}]', encoding="utf-8")
-    (tmp_path / "cost.json").write_text('{"l2": [3.5, 3.6], "dropout": [3.75, 3.85], "p": {"a": 0.5}}')
+    (tmp_path / "cost.json").write_text('{"l2": [3.5, 3.6], "dropout": [3.75, 3.85], "p_a": 0.5}')
     accuracy = {"test_accuracy": np.array([20.0, 36.0]), "rough": np.array(0.5), "kept_epoch": np.array(1)}
     tables.save_histories(tmp_path / "history.npz", {("x", 0): {"loss": np.array([2.0, 1.0]), **accuracy}})
     tables.save_histories(tmp_path / "more.npz", {("y", 0): {"loss": np.array([4.0, 3.0])}})
@@ -346,7 +346,7 @@ def test_unknown_fields_are_errors(tmp_path, monkeypatch):
     assert read("results.csv", "correlation[x=loss,y=test_accuracy]") == pytest.approx([-1, -1])
     assert read("metrics.json", "best_epoch") == [8]
     assert read("cost.json", "dropout - l2") == pytest.approx([0.25, 0.25])
-    assert read("cost.json", "p[method=a]") == [0.5]
+    assert read("cost.json", "p_a") == [0.5]
     for epoch, loss in ((1, 2), (2, 1), (-1, 1), ("kept", 2), ("min", 1), ("max", 2)):
         assert read("history.npz", f"loss[config=x,epoch={epoch}]") == read("history.npz", f"loss[epoch={epoch}]")
         assert read("history.npz", f"loss[epoch={epoch}]") == [loss]
@@ -362,7 +362,7 @@ def test_unknown_fields_are_errors(tmp_path, monkeypatch):
         ("results.csv", "accuracy[config=x]"),
         ("results.csv", "test_accuracy[seed=3]"),
         ("metrics.json", "test_accuracy"),
-        ("cost.json", "p[method=b]"),
+        ("cost.json", "p_b"),
         ("history.npz", "loss[config=y,epoch=1]"),
         ("history.npz", "swing[of=val_loss,from=1,to=2]"),
         ("history.npz", "accuracy[config=x,epoch=1]"),
@@ -453,6 +453,8 @@ def test_a_short_run_is_shown_and_not_judged(monkeypatch, tmp_path, folder):
     run = {"scale": "full", "shortened": True, "configs": {"baseline": {"model": "fast_small", "epochs": 3}}}
     cli.write_json(study / "run.json", run)
     files = ("project3_wrn/outputs/improvements/results.csv",)
+    ensemble = {"members": [{"model": "fast_small", "epochs": 3}] * 2}
+    assert describe_run(ensemble, 1) == ("fast_small, 3 epochs, 2 members", "fast_small，3 轮，2 个成员")
     values, what = read_short(files, "test_accuracy[config=a]")
     assert values.tolist() == [70, 72] and what == ("fast_small, 3 epochs, 2 seeds", "fast_small，3 轮，2 个种子")
     assert read_short(files, "test_accuracy[config=b]") is None  # older than this configuration
@@ -487,10 +489,33 @@ def test_files_that_a_killed_run_left_unfinished_are_ignored(tmp_path, monkeypat
     (folder / ".loss_table.md.abcd1234.md").write_bytes(b"half")
     monkeypatch.setattr(cli, "ROOT", tmp_path)
     section = build.load_section(*TASK1, tmp_path)
-    assert [figure["name"] for figure in section.figures] == ["loss curves"], section.note
+    assert [figure.name for figure in section.figures] == ["loss curves"], section.note
     assert section.state == "done" and "half" not in section.body
     (folder / "loss_table.md").unlink()
     assert build.load_section(*TASK1, tmp_path).state == "damaged"
+
+
+def test_a_figure_has_a_link_for_each_language(tmp_path, monkeypatch):
+    folder = tmp_path / "task1_loss_curves" / "outputs"
+    shutil.copytree(cli.ROOT / "task1_loss_curves" / "outputs", folder)
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    chinese = folder / "loss_curves.zh.png"
+    chinese.unlink(missing_ok=True)
+    english = "task1_loss_curves/outputs/loss_curves.png"
+    assert build.load_section(*TASK1, tmp_path).figures == [(english, english, "loss curves")]
+    chinese.write_bytes(b"")
+    both = [(english, english.replace(".png", ".zh.png"), "loss curves")]
+    assert build.load_section(*TASK1, tmp_path).figures == both
+
+
+def test_a_section_shows_the_short_run_where_there_is_no_full_one(tmp_path, monkeypatch):
+    study = ROOT / "project3_wrn" / "outputs" / "improvements"
+    source = next(path for path in (study, ROOT / "project3_wrn" / "outputs_short" / "improvements") if path.exists())
+    shutil.copytree(source, tmp_path / "project3_wrn" / "outputs_short" / "improvements")
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    section = build.load_section("project3_wrn/outputs/improvements", strings.Text("x", "x"), tmp_path)
+    assert section.state == "shortened" and section.anchor == "project3_wrn-improvements", section.note
+    assert {figure.en.split("/")[1] for figure in section.figures} == {"outputs_short"}
 
 
 def test_a_section_leads_with_the_first_paragraph_of_its_page():
