@@ -86,8 +86,9 @@ class Claim:
     def value_text(self):
         exact = not self.value[0].isdigit() or Decimal(self.value).as_tuple().exponent <= 0
         number = self.value if exact else f"{int(Decimal(self.value)):,}"
-        chinese = f"{number.replace('not ', '不 ')} {UNITS.get(self.unit, self.unit)}".strip()
-        return Text(f"{number} {self.unit}".strip(), self.value_zh or chinese)
+        space = "" if self.unit in ("", "%") else " "
+        chinese = f"{number.replace('not ', '不 ')}{space}{UNITS.get(self.unit, self.unit)}"
+        return Text(f"{number}{space}{self.unit}", self.value_zh or chinese)
 
     @property
     def quantity_text(self):

@@ -1,5 +1,6 @@
 """The verdicts on the reports' claims, each computed from the committed outputs or from the code."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ def judge(claim, claims):
         other = claims.get(claim.against)
         conflict = not rules.compatible(claim.value, other.value) if other else not follows(claim, claims)
         if conflict:
-            return judge_contradiction(claim, other, measurements, claims)
+            return judge_contradiction(claim, measurements, claims)
     return Verdict(kind_of(claim, measurements), measurements)
 
 
@@ -114,21 +115,23 @@ def judge_computed(claim, claims):
     return Verdict("consistent" if right else "contradicts itself", reason=Text(calculation, calculation))
 
 
-def judge_contradiction(claim, other, measurements, claims):
-    """Return the Verdict on a claim that another claim, or other claims together, contradict."""
-    if other is None:
+def judge_contradiction(claim, measurements, claims):
+    """Return the Verdict on a claim that another claim, or an expression of others, contradicts.
+
+    It says with which of the two our runs agree.
+    """
+    other = claims.get(claim.against)
+    if other:
+        reason = REASONS["other claim"].format(id=other.id, value=other.value_text)
+    else:
         calculation = format_calculation(claim, claims)
-        return Verdict("contradicts itself", measurements, Text(calculation, calculation))
-    reason = REASONS["other claim"].format(id=other.id, value=other.value_text)
+        reason = Text(calculation, calculation)
+        other = dataclasses.replace(claim, value=f"{calculate(claim, claims)[0]:.6g}")  # measured as the claim is
     theirs = tuple(measure(other, setting) for setting in other.settings)
-    # a side without a file of its own is judged by the other's number, where they are about the same quantity
-    agreeing = [side.id for side, own in ((claim, measurements), (other, theirs)) if any(m.agrees for m in own)]
-    judged = any(m.agrees is not None for m in measurements + theirs)
-    if judged:
-        side = (
-            REASONS["side"].format(id=agreeing[0]) if len(agreeing) == 1 else REASONS["both" if agreeing else "neither"]
-        )
-        reason = join(reason, side)
+    agreeing = [name for name, own in ((claim.id, measurements), (claim.against, theirs)) if any(m.agrees for m in own)]
+    if any(measurement.agrees is not None for measurement in measurements + theirs):
+        side = REASONS["both" if len(agreeing) == 2 else "side" if agreeing else "neither"]
+        reason = join(reason, side.format(id="".join(agreeing[:1])))
     return Verdict("contradicts itself", measurements, reason)
 
 

@@ -292,7 +292,13 @@ def test_a_contradiction_says_which_side_our_runs_take(measured, ours, reason):
     other = claim(id="C1", value="30", check="pair", against="A1", file="task9/outputs/g.csv")
     (entry,) = judge_all({"A1": one, "C1": other})
     assert entry.name == "A1 / C1" and entry.verdict.kind == "contradicts itself"
-    assert entry.verdict.reason.en == "; ".join(filter(None, ["C1 says 30 %", reason]))
+    assert entry.verdict.reason.en == "; ".join(filter(None, ["C1 says 30%", reason]))
+
+
+def test_a_contradiction_with_a_calculation_says_which_side_our_runs_take(measured):
+    measured({"f": [29.9, 30.1, 30.0]})
+    verdict = judge(claim(check="contradicted", against="B1 - 40"), {"B1": B1})
+    assert verdict.reason.en == "B1 - 40 = 30; our runs agree with B1 - 40"
 
 
 @pytest.mark.parametrize(
