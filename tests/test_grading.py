@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import defaultdict
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -16,6 +17,11 @@ from grading import build, facts, rules, scores, strings
 from grading.claims import Claim, Source, read_claims
 from grading.evidence import NotRun, command_for, command_for_verdict, describe_run, evaluate, read_short, read_values
 from grading.verdicts import count_verdicts, judge, judge_all
+from project3_wrn import batch_epoch_grid, compare_models, improvements
+from task2_regularization import main as task2
+from task3_hparams import main as task3
+from task4_architectures import batch_size
+from task4_architectures import main as task4
 from tests.conftest import ROOT, run_python
 
 NAMES = {  # that are the same in Chinese
@@ -40,6 +46,12 @@ NAMES = {  # that are the same in Chinese
 }
 # quantities that the tasks' next full runs write
 PENDING = ("roughness",)
+# names that the claims use for what is being added
+PENDING_CHANGES = (
+    *("step_schedule", "multistep_schedule", "adam", "weight_decay_5e-4", "weight_decay_2e-3"),
+    *("no_crop", "no_flip", "no_cutout"),
+)
+PENDING_ABLATIONS = ("without_batch_norm", "without_shortcuts")
 TASK1 = ("task1_loss_curves/outputs", strings.SECTIONS["task1_loss_curves/outputs"])
 
 
@@ -65,6 +77,29 @@ def test_every_claim_names_fields_that_exist(claims, entries):
         assert re.fullmatch(r"[AP]\d+", name) and claim.zh and claim.en and claim.section and claim.quantity, name
         assert (claim.report == "assignment") == (name[0] == "A")
         assert claim.quote in ("", "yes")
+
+
+def test_claims_name_configurations_that_exist(claims):
+    """Also those of studies that have not been run: a misspelt name would stay "not yet run" for ever."""
+    known = {
+        "task2_regularization/outputs": task2.CONFIGS,
+        "task3_hparams/outputs": task3.CONFIGS,
+        "task4_architectures/outputs": task4.CONFIGS,
+        "task4_architectures/outputs/batch_size": {**batch_size.CONFIGS, **batch_size.RESNETS},
+        "project3_wrn/outputs/compare_models": compare_models.CONFIGS,
+        "project3_wrn/outputs/batch_epoch_grid": batch_epoch_grid.CONFIGS,
+        "project3_wrn/outputs/improvements": {*improvements.CHANGES, *improvements.ARCHITECTURES, *PENDING_CHANGES},
+        "task4_architectures/outputs/ablations": PENDING_ABLATIONS,
+    }
+    named = 0
+    for claim in claims.values():
+        for source in (source for setting in claim.settings for source in setting.sources):
+            folders = [str(PurePosixPath(file).parent) for file in source.files]
+            if all(folder in known for folder in folders):
+                names = re.findall(r"config=(\w[\w.-]*)", source.field)
+                assert {*names} <= {name for folder in folders for name in known[folder]}, claim.id
+                named += len(names)
+    assert named > 100
 
 
 def test_no_word_is_compared_with_a_word(claims):
