@@ -177,15 +177,22 @@ def look_up_history(histories, term):
 
 
 def epochs_to(history, accuracy):
-    """Return the first epoch, from 1, whose test accuracy is at least `accuracy` per cent; infinity where none is."""
+    """Return the first epoch, from 1, whose test accuracy is at least `accuracy` per cent; infinity where none is.
+
+    None without a test accuracy.
+    """
+    if "test_accuracy" not in history:
+        return None
     reached = np.flatnonzero(history["test_accuracy"] >= float(accuracy))
     return reached[0] + 1 if len(reached) else np.inf
 
 
 def swing(history, of, first, last):
     """Return the mean absolute change of an array from one epoch to the next; None without the array."""
-    changes = np.abs(np.diff(history[of][int(first) - 1 : int(last)])) if of in history else None
-    return None if changes is None else changes.mean() if len(changes) else np.nan
+    if of not in history:
+        return None
+    changes = np.abs(np.diff(history[of][int(first) - 1 : int(last)]))
+    return changes.mean() if len(changes) else np.nan
 
 
 def at_epoch(history, name, epoch=None):
