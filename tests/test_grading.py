@@ -48,9 +48,9 @@ NAMES = {  # that are the same in Chinese
 PENDING = ("roughness",)
 # names that the claims use for what is being added
 PENDING_CHANGES = (
-    *("step_schedule", "multistep_schedule", "adam", "weight_decay_5e-4", "weight_decay_2e-3"),
-    *("no_crop", "no_flip", "no_cutout", "stronger_dropout", "stronger_weight_decay"),
-    *("soft_labels", "multi_label", "local_parts", "spatial_attention"),
+    *("no_crop", "no_flip", "no_cutout", "no_dropout", "strong_dropout", "weight_decay_0.0005", "weight_decay_0.002"),
+    *("adam", "step_schedule", "multistep_schedule", "soft_labels", "multi_label", "local_parts", "spatial_attention"),
+    "wrn16_8",
 )
 PENDING_ABLATIONS = ("without_batch_norm", "without_shortcuts")
 TASK1 = ("task1_loss_curves/outputs", strings.SECTIONS["task1_loss_curves/outputs"])
