@@ -28,8 +28,10 @@ from common.support import files
 from common.support.errors import UserError
 from common.support.translations import CHINESE
 from grading import strings
-from grading.claims import command_for, count_verdicts, judge_all, read_claims
+from grading.claims import read_claims
+from grading.evidence import command_for
 from grading.strings import Text
+from grading.verdicts import count_verdicts, judge_all
 
 OWN = {  # configurations of ours, with the report's number that they may explain
     "task2_regularization": {"l2": None, "dropout": None},
@@ -60,6 +62,14 @@ class Section:
         return self.folder.replace("/outputs", "").replace("/", "-")
 
 
+class Figure(NamedTuple):
+    """A figure as the page shows it: its links in both languages, the same where there is one version, and its name."""
+
+    en: str
+    zh: str
+    name: str
+
+
 class Result(NamedTuple):
     """One row of the result table."""
 
@@ -82,8 +92,7 @@ def main():
 def build(out):
     """Write index.html and claims.md to the folder `out`."""
     out = Path(out).resolve()
-    claims = read_claims()
-    verdicts = judge_all(claims)
+    entries = judge_all(read_claims())
     sections = [load_section(folder, title, out) for folder, title in strings.SECTIONS.items()]
     for section in sections:
         if section.state == "damaged":
@@ -96,9 +105,9 @@ def build(out):
         undefined=jinja2.StrictUndefined,
     )
     page = environment.get_template("page.html.j2").render(
-        claims=claims,
-        verdicts=verdicts,
-        counts=count_verdicts(claims, verdicts),
+        entries=entries,
+        counts=count_verdicts(entries),
+        rules=strings.RULES,
         sections=sections,
         results=read_results(),
         chinese=CHINESE,
@@ -108,13 +117,15 @@ def build(out):
         reports=strings.REPORTS,
     )
     tables.write_text(out / "index.html", page)
-    tables.write_text(out / "claims.md", format_claims(claims, verdicts))
+    tables.write_text(out / "claims.md", format_claims(entries))
 
 
 def load_section(folder, title, out):
     """Return the Section of one folder of outputs, its figures relative to `out`."""
     section = Section(folder, title)
     path = cli.ROOT / folder
+    if not (path / "run.json").exists():
+        path = cli.ROOT / folder.replace("/outputs/", "/outputs_short/")
     if not (path / "run.json").exists():
         section.state, section.note = "missing", command_for(folder)
         return section
@@ -137,10 +148,22 @@ def load_section(folder, title, out):
         section.state = "shortened"
     section.lead, section.body = to_html("\n".join(pages))
     section.figures = [
-        {"src": Path(os.path.relpath(figure, out)).as_posix(), "name": figure.stem.replace("_", " ")}
+        Figure(link(figure, out), link(in_chinese(figure), out), figure.stem.replace("_", " "))
         for figure in list_outputs(path, "*.png")
+        if not figure.name.endswith(".zh.png")
     ]
     return section
+
+
+def in_chinese(figure):
+    """Return the path of a figure's Chinese version, or of the figure itself where there is none."""
+    chinese = figure.with_suffix(".zh.png")
+    return chinese if chinese.exists() else figure
+
+
+def link(path, out):
+    """Return the relative link from a file in `out`."""
+    return Path(os.path.relpath(path, out)).as_posix()
 
 
 def list_outputs(folder, pattern):
@@ -198,35 +221,42 @@ def format_accuracy(values):
     return strings.ACCURACY.format(accuracy=tables.mean_std(values), seeds=strings.format_seeds(len(values)))
 
 
-def format_claims(claims, verdicts):
+def format_claims(entries):
     """Return all claims and verdicts as Markdown, one table per report."""
     lines = [
         "# The claims of the two reports and what was measured",
         "",
-        "Written by `python grading/build.py` from grading/claims.csv and the outputs. "
-        "A ± is the standard deviation over seeds.",
+        "Written by `python grading/build.py` from grading/claims.csv and the outputs.",
         "",
-        *(f"- *{kind.en}*: {meaning}" for kind, meaning in zip(strings.KINDS.values(), strings.MEANINGS)),
+        *(f"- *{kind.name.en}*: {kind.meaning.en}" for kind in strings.KINDS.values()),
+        "",
+        "\n\n".join(rule.en for rule in strings.RULES),
     ]
-    for report, counts in count_verdicts(claims, verdicts).items():
-        rows = []
-        for name, claim in claims.items():
-            if claim.report == report:
-                verdict = verdicts[name]
-                row = {
-                    "id": name,
-                    "section": claim.section,
-                    "claim": f"{claim.en}（{claim.zh}）",
-                    "reported": claim.value_text.en,
-                    "verdict": verdict.kind,
-                    "measured": f"{verdict.measured} ({claim.configuration})" if verdict.measured else "",
-                    "why": verdict.reason.en,
-                    "number in": f"[{claim.source}](../{claim.source}): `{claim.field}`" if verdict.measured else "",
-                }
-                rows.append({column: text.replace("|", "\\|") for column, text in row.items()})
+    for report, counts in count_verdicts(entries).items():
+        rows = [format_entry(entry) for entry in entries if entry.report == report]
         summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        lines += ["", f"## {report}: {summary}", "", tables.markdown(rows).rstrip()]
+        lines += ["", f"## {report}: {len(rows)} claims: {summary}", "", tables.markdown(rows).rstrip()]
     return "\n".join(lines) + "\n"
+
+
+def format_entry(entry):
+    """Return an Entry as a row of the Markdown table."""
+    verdict = entry.verdict
+    shown, sources = verdict.shown, dict.fromkeys(measurement.source for measurement in verdict.shown)
+    row = {
+        "id": entry.name,
+        "section": " / ".join(dict.fromkeys(claim.section for claim in entry.claims)),
+        "claim": "<br>".join(
+            f"{claim.en}（{'“' + claim.zh + '”' if claim.is_quote else claim.zh}）" for claim in entry.claims
+        ),
+        "tested": entry.claims[0].quantity,
+        "reported": " / ".join(claim.value_text.en for claim in entry.claims),
+        "verdict": strings.KINDS[verdict.kind].name.en,
+        "measured": "<br>".join(f"{measurement.text} ({measurement.configuration.en})" for measurement in shown),
+        "why": "<br>".join([*([verdict.problem] if verdict.problem else []), *(text.en for text in verdict.why)]),
+        "number in": "<br>".join(f"[{source.link}](../{source.link}): `{source.field}`" for source in sources),
+    }
+    return {column: text.replace("|", "\\|") for column, text in row.items()}
 
 
 def fill_results(text, lang):
