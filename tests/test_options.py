@@ -9,6 +9,7 @@ import torch
 
 from common import cli, training
 from common.models import MODELS
+from common.support import machine
 from common.support.errors import UserError
 from project3_wrn import main, options
 from project3_wrn.method.recipes import CHOICES, Recipe, get_recipe
@@ -73,6 +74,7 @@ def test_every_field_is_a_flag_that_changes_it(parse, run_in_process):
 def test_the_default_is_what_suits_the_device(parse, monkeypatch, capsys):
     for available, model, recipe, seeds in ((False, "fast94", "fast94", 5), (True, "resnet18", "report", 1)):
         monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
+        monkeypatch.setattr(machine, "cuda_problem", lambda: "")
         args = parse("--scale", "full", "--precision", "fp32", "--convolutions", "direct")
         assert (args.model, args.recipe_name, len(args.seeds)) == (model, recipe, seeds)
         assert args.recipe == get_recipe(recipe, model)

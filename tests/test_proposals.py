@@ -61,8 +61,10 @@ def test_cutmix_labels_are_the_areas_after_clipping():
 
 
 def test_accuracy_on_mixed_labels_counts_the_share():
-    learner = Learner(nn.Linear(1, 2), torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1))
-    learner._track_accuracy(torch.tensor([[2.0, 1.0]]), torch.tensor([[0.7, 0.3]]))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    model[1].bias.data = torch.tensor([2.0, 1.0])  # of a black image these are the logits
+    learner = Learner(model, torch.optim.SGD(model.parameters(), lr=0.0))
+    learner.step(torch.zeros(1, 3, 1, 1), torch.tensor([[0.7, 0.3]]))
     assert learner.epoch_metrics()["train_accuracy"].item() == pytest.approx(70)
 
 
