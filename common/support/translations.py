@@ -66,7 +66,6 @@ ENGLISH = {
 
 CHINESE = {
     "full scale": "完整规模",
-    "quick scale": "快速规模",
     "mean ± standard deviation": "均值 ± 标准差",
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",
