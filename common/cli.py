@@ -40,7 +40,6 @@ class Options:
     batch_size: int | None
     data: Path | None
     out: Path
-    lang: str
     redraw: bool
     plan: bool
     fresh: bool
@@ -100,7 +99,6 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
         help="default: auto, bf16 where the hardware supports it and it is faster, else fp32",
     )
     add("--deterministic", action="store_true", help="bit-reproducible on CUDA, and slower; a CPU always is")
-    add("--lang", choices=("en", "zh"), default="en", help="language of the figures (default: en)")
     add(
         "--out",
         type=Path,
@@ -171,7 +169,6 @@ def resolve_options(
         batch_size=args.batch_size,
         data=args.data,
         out=(args.out or folder / outputs) / name,
-        lang=args.lang,
         redraw=args.redraw,
         plan=args.plan,
         fresh=args.fresh,
@@ -184,7 +181,7 @@ def run_task(
 ) -> None:
     """Run a task of the assignment from its command line to its tables and figures.
 
-    train: called with the Options. write_results: called with (folder to read from, folder to write to, language).
+    train: called with the Options. write_results: called with (folder to read from, folder to write to).
     name: folder below outputs/, for a second script of the same task.
     """
     options = resolve_options(make_parser(description, seeds).parse_args(), folder, seeds, name=name)
@@ -194,7 +191,7 @@ def run_task(
     with output_folder(options):
         if not options.redraw:
             train(options)
-        write_results(options.out, options.out, options.lang)
+        write_results(options.out, options.out)
     print(f"results: {options.out}")
 
 

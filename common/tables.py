@@ -26,12 +26,18 @@ AVERAGED = {
     "test_loss": "test_loss",
     "val_accuracy": "val_accuracy",
 }
+REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # of loss_history.npz (assignment, section 3.1.1)
 QUICK = "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's."
 
 
-def save_histories(path: Path, histories: Histories, batch_losses_seed: int | None = 0) -> None:
-    """Write histories: the arrays per epoch of every seed, those per batch of the seed `batch_losses_seed` only."""
-    arrays = {}
+def save_histories(
+    path: Path, histories: Histories, batch_losses_seed: int | None = 0, plain: tuple[str, int] | None = None
+) -> None:
+    """Write histories: the arrays per epoch of every seed, those per batch of the seed `batch_losses_seed` only.
+
+    plain: (configuration, seed) of the run that is also saved under the report's three keys alone, REPORT_KEYS.
+    """
+    arrays = {key: histories[plain][key] for key in REPORT_KEYS} if plain else {}
     for (config, seed), history in histories.items():
         for field, values in history.items():
             if seed == batch_losses_seed or not field.startswith("batch_"):
@@ -53,6 +59,8 @@ def load_histories(path: Path, configs: Iterable[str] = ()) -> Histories:
     """
     histories = {}
     for key, values in load_arrays(path).items():
+        if key in REPORT_KEYS:
+            continue
         try:
             config, seed, field = key.rsplit("/", 2)
             histories.setdefault((config, int(seed)), {})[field] = values

@@ -53,10 +53,10 @@ def make_configs(options):
     return runner.configure(configs, options)
 
 
-def write_results(folder, lang):
+def write_results(folder):
     """Write grid.md and grid.png from results.csv and run.json."""
     run_json = cli.read_json(folder / "run.json")
-    plots.setup(lang, run_json["scale"])
+    plots.setup(scale=run_json["scale"])
     accuracy = study_tables.values_per_config(study_tables.read_result_rows(folder), "test_accuracy")
     trained = {name: (recipe["epochs"], recipe["batch_size"]) for name, recipe in run_json["configs"].items()}
     seeds = len(run_json["seeds"])

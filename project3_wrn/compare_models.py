@@ -58,14 +58,14 @@ def make_configs(options):
     return runner.configure(configs, options)
 
 
-def write_results(folder, lang):
+def write_results(folder):
     """Write comparison.md and accuracy_cost.png from results.csv and run.json."""
     run_json = cli.read_json(folder / "run.json")
     scale, configs = run_json["scale"], run_json["configs"]
     rows = study_tables.read_result_rows(folder)
     accuracy = study_tables.values_per_config(rows, "test_accuracy")
     sizes = {name: study_tables.model_size(configs[name]["model"]) for name in configs if name in accuracy}
-    plots.setup(lang, scale)
+    plots.setup(scale=scale)
 
     note = (
         f"On {run_json['device']} in {run_json['precision']}, {len(run_json['seeds'])} seed(s). Training accuracy is"

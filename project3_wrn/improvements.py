@@ -93,12 +93,12 @@ def pair_confusions(logits, labels):
     return {**counts, "confusions": sum(counts.values())}
 
 
-def write_results(folder, lang):
+def write_results(folder):
     """Write improvements.md and improvements.png from results.csv and run.json."""
     run_json = cli.read_json(folder / "run.json")
     scale, rows = run_json["scale"], study_tables.read_result_rows(folder)
     compared = differences(rows)
-    plots.setup(lang, scale)
+    plots.setup(scale=scale)
     page = [
         introduction(run_json),
         table(rows, compared),

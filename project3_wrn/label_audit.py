@@ -93,7 +93,7 @@ def save(configs, results, options, dataset):
     result_files.write_run_json(results, options, source, shortened=shortened, configs=described)
 
 
-def write_results(folder, lang, data_folder=None):
+def write_results(folder, data_folder=None):
     """Write audit.md, the lists of suspects and their figures, from probabilities.npz and run.json."""
     run_json = cli.read_json(folder / "run.json")
     scale = run_json["scale"]
@@ -106,7 +106,7 @@ def write_results(folder, lang, data_folder=None):
     train_rows = suspect_rows(suspects, train_set.labels, train)
     test_rows = suspect_rows(errors, test_set.labels, test, known)
 
-    plots.setup(lang, scale)
+    plots.setup(scale=scale)
     tables.write_csv(folder / "train_suspects.csv", train_rows)
     tables.write_csv(folder / "test_suspects.csv", test_rows)
     draw_suspects(folder / "train_suspects.png", suspects, train_set, train)

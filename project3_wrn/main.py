@@ -36,7 +36,7 @@ def main():
     runner.run_study(configs, args, write, save=result_files.save_network, save_weights=True)
 
 
-def write_results(folder, lang, data_folder=None, gradcam_layer=None):
+def write_results(folder, data_folder=None, gradcam_layer=None):
     """Write chapter 2: every table and figure, from the saved metrics, histories, logits and weights."""
     run_json, metrics = cli.read_json(folder / "run.json"), cli.read_json(folder / "metrics.json")
     model, scale, recipe = run_json["model"], run_json["scale"], run_json["recipe"]
@@ -45,7 +45,7 @@ def write_results(folder, lang, data_folder=None, gradcam_layer=None):
     saved = tables.load_arrays(folder / "logits.npz")
     logits, labels = torch.from_numpy(saved[f"{seed}/test"]), torch.from_numpy(saved["test_labels"])
     predictions = logits.argmax(1)
-    plots.setup(lang, scale)
+    plots.setup(scale=scale)
 
     # 2.1 training
     cli.write_json(folder / "training_history.json", result_tables.training_history(history, recipe["lr"]))

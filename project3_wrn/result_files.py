@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import zipfile
+
+import numpy as np
 
 from common import cli, data, tables
 from common.support import checkpoints
@@ -12,7 +15,10 @@ from project3_wrn.method import distributed
 # all runs of one start share these settings; run.json has them too
 SHARED_SETTINGS = ("scale", "precision", "convolutions", "processes")
 # a result has these next to its history
-NOT_HISTORY = ("test_logits", "val_logits", "clean_train_accuracy", "clean_train_loss", "settings", "git_commit")
+ORIGIN = ("git_commit", "started")  # where and when a run was trained
+NOT_HISTORY = ("test_logits", "val_logits", "clean_train_accuracy", "clean_train_loss", "settings", *ORIGIN)
+# fields of a recipe that change nothing before the test; runs that differ only in these share one training
+TEST_TIME = ("tta_views", "tta_fraction")
 
 
 def result_path(folder, config, seed):
@@ -51,12 +57,47 @@ def read_finished(path, settings):
     return result
 
 
-def run_settings(model, recipe, seed, start):
+def run_settings(model, recipe, seed, start, split=None):
     """Return the settings that a file or checkpoint must have to belong to this run.
 
-    recipe: its fields. start: a dict with SHARED_SETTINGS, such as run.json.
+    recipe: its fields. start: a dict with SHARED_SETTINGS, such as run.json. split: what the images that it holds out
+    are called, where they are not those of the recipe's split.
     """
-    return {"model": model, **recipe, "seed": seed, **{name: start.get(name) for name in SHARED_SETTINGS}}
+    shared = {name: start.get(name) for name in SHARED_SETTINGS}
+    return {"model": model, **recipe, "seed": seed, **shared, **({"split": split} if split else {})}
+
+
+def training_key(settings):
+    """Return a text that two settings share if they are one training, whatever is done at test time."""
+    return json.dumps({name: settings[name] for name in sorted(settings) if name not in TEST_TIME}, sort_keys=True)
+
+
+def saved_settings(path):
+    """Return the settings of a run's file, without reading its other arrays; {} where it has none or is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file["settings"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def find_run(run, with_weights=False):
+    """Return the file of a run that another script of the same outputs has trained with the same settings, or None.
+
+    with_weights: what is done at test time may differ; the script has saved the weights, so they can be evaluated.
+    """
+    own = run.result.parents[1]
+    for path in sorted(own.parent.glob(f"*/runs/*-{run.seed}.npz")):
+        if path.parents[1] == own or not (settings := saved_settings(path)):
+            continue
+        if with_weights:
+            same = training_key(settings) == training_key(run.settings)
+            same = same and weights_path(path.parents[1], run.seed).exists()
+        else:
+            same = settings == json.loads(json.dumps(run.settings))
+        if same:
+            return path
+    return None
 
 
 def result_changes(result, settings):
@@ -71,9 +112,17 @@ def result_changes(result, settings):
 
 
 def write_run_json(results, options, source, **facts):
-    """Write run.json, with the commit of every run: a study that was resumed may have several."""
-    commits = sorted({str(result["git_commit"]) for result in results.values()})
-    cli.write_run_json(options, source, processes=distributed.world_size(), trained_by=commits, **facts)
+    """Write run.json, with commit, start and seconds of every run: those of a study may be weeks apart."""
+    runs = [
+        {
+            "config": config,
+            "seed": seed,
+            **{name: str(result[name]) for name in ORIGIN if name in result},
+            "seconds": round(float(result["seconds"].astype(float).sum()), 1),
+        }
+        for (config, seed), result in results.items()
+    ]
+    cli.write_run_json(options, source, processes=distributed.world_size(), runs=runs, **facts)
 
 
 def describe(configs):
@@ -115,7 +164,7 @@ def save_network(configs, results, options, dataset):
         entry = result_tables.metrics_entry(seed, result, labels)
         metrics.append({**entry, "parameters": parameters, "flops": flops})
     cli.write_json(options.out / "metrics.json", metrics)
-    tables.save_histories(options.out / "loss_history.npz", histories)
+    tables.save_histories(options.out / "loss_history.npz", histories, plain=next(iter(histories)))
     tables.save_arrays(options.out / "logits.npz", arrays)
     write_run_json(results, options, source, model=model, recipe=dataclasses.asdict(recipe))
 

@@ -143,21 +143,22 @@ def test_a_plan_lists_every_configuration_and_writes_nothing(script, monkeypatch
 def test_the_plan_of_a_fold_counts_the_images_that_it_holds_out(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["label_audit.py", "--scale", "full", "--device", "cpu"])
     options = runner.parse("", label_audit.TASK, "label_audit", label_audit.SEEDS)
-    (row,) = runner.plan_rows({"fold_0": label_audit.BASELINES["cpu"]}, options, held_out=1 / label_audit.FOLDS)
+    runs = runner.make_runs({"fold_0": label_audit.BASELINES["cpu"]}, options)
+    (row,) = runner.plan_rows(runs, "full", held_out=1 / label_audit.FOLDS)
     assert (row["train"], row["evaluated"]) == (40_000, 10_000)
 
 
 def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
     """Without it some images would have no probabilities."""
     monkeypatch.setattr(label_audit, "BASELINES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0))})
-    real = runner.train_run
+    real = runner.train_runs
 
-    def failing(run, *arguments):
-        if run.config == "fold_3":
+    def failing(runs, *arguments):
+        if runs[0].config == "fold_3":
             raise RuntimeError("broken")
-        return real(run, *arguments)
+        return real(runs, *arguments)
 
-    monkeypatch.setattr(runner, "train_run", failing)
+    monkeypatch.setattr(runner, "train_runs", failing)
     with pytest.raises(UserError, match=r"1 failed: fold_3 with seed 0 \(broken\). No results are written"):
         start(label_audit, monkeypatch, tmp_path)
     out = tmp_path / "label_audit"

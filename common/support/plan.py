@@ -7,6 +7,7 @@ large matrix product, measured here; for a GPU that is not available it is that 
 """
 
 import functools
+import os
 import re
 import sys
 
@@ -43,21 +44,23 @@ def show(title: str, rows: list[dict], scale: str, device: str) -> None:
         model       name in common.models
         epochs, batch_size
         seeds       how many
-        members     networks in all: seeds, times configurations where several are trained together
+        members     networks in all: seeds, times configurations where several are trained together; 0 where an earlier
+                    row or script has them
         stacked     whether one step trains all members; otherwise they are trained one after another
         train       images per epoch
         evaluated   images per epoch that are evaluated
         passes      optional: passes over the training images, where they are not the epochs (fewer pixels, part of one)
         speed       optional: speed compared with direct convolutions, such as WINOGRAD
+        seconds, memory   where nothing is trained: the estimates themselves, memory in bytes
     """
     peak, source = rate(device)
-    costs = [cost(row, device, peak) for row in rows]
+    costs = [(row["seconds"], row["memory"]) if "seconds" in row else cost(row, device, peak) for row in rows]
     table = [
         {
             "config": row["name"],
             **{key: row[key] for key in ("model", "seeds", "epochs")},
             "batch size": row["batch_size"],
-            "time": duration(seconds),
+            "time": duration(seconds) if seconds else "trained above",
             "GB": f"{memory / 1e9:.1f}",
         }
         for row, (seconds, memory) in zip(rows, costs)
@@ -65,6 +68,21 @@ def show(title: str, rows: list[dict], scale: str, device: str) -> None:
     total = sum(seconds for seconds, _ in costs)
     print(f"{title} at {scale} scale on {device}:\n\n{tables.markdown(table)}")
     print(TOTAL.format(time=duration(total), seconds=total, source=source) + "\n", flush=True)
+
+
+def is_new(training: str) -> bool:
+    """Return whether no earlier script of this plan has this training, and list it.
+
+    training: a line of text that names it. run_all.sh --plan gives all its scripts one file, $PLANNED, for the list;
+    without such a file every training is new.
+    """
+    if not (path := os.environ.get("PLANNED")):
+        return True
+    with open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        if new := training not in file.read().splitlines():
+            file.write(training + "\n")
+    return new
 
 
 def image_counts(scale: str, validation: bool) -> tuple[int, int, int]:
