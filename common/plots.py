@@ -14,7 +14,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 
 from common import tables
 from common.support.files import atomic
@@ -30,6 +30,8 @@ LIKELY = (
     *("hiragino", "stheiti", "simsun", "uming", "ukai", "droid"),
 )
 QUICK = "QUICK RUN on the embedded sample; not comparable with the report"
+TITLE_SIZE, FACTS_SIZE = 13, 9.5  # points
+FACTS_PER_INCH = 12.5  # characters of this size
 # The look of the figures that follow. `setup` sets it, as it sets matplotlib's rcParams.
 _look = {"quick": False, "labels": ENGLISH}
 
@@ -50,6 +52,23 @@ def setup(lang: str = "en", scale: str = "full") -> None:
             _look.update(labels=CHINESE)
         else:
             print("no installed font has Chinese glyphs: figures are in English (Debian: apt install fonts-noto-cjk)")
+
+
+def about(figure: Figure, title: str, *facts: str) -> None:
+    """Write `title` above a figure, and below it, smaller, the facts that it depends on: network, seeds, epochs, scale.
+
+    A constrained layout keeps room for both.
+    """
+    lines = []
+    for fact in facts:
+        if lines and len(lines[-1]) + len(fact) < FACTS_PER_INCH * figure.get_figwidth():
+            lines[-1] += f", {fact}"
+        else:
+            lines.append(fact)
+    # the empty lines are the room for the facts, which have a size of their own
+    heading = figure.suptitle(title + "\n" * len(lines), fontsize=TITLE_SIZE)
+    place = {"xy": (0.5, 0), "xycoords": heading, "ha": "center", "va": "bottom"}
+    figure.add_artist(Annotation("\n".join(lines), **place, fontsize=FACTS_SIZE, color="0.35"))
 
 
 def save(figure: Figure, path: Path) -> None:

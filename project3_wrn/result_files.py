@@ -176,13 +176,24 @@ def load_results(folder, run_json):
         recipe = {name: value for name, value in fields.items() if name != "model"}
         for seed in run_json["seeds"]:
             path = result_path(folder, config, seed)
-            settings = run_settings(fields["model"], recipe, seed, run_json)
+            split = saved_settings(path).get("split") if path.exists() else None
+            settings = run_settings(fields["model"], recipe, seed, run_json, split)
             if path.exists() and not result_changes(result := tables.load_arrays(path), settings):
                 results[config, seed] = result
     return results
 
 
+def load_network_results(folder, run_json):
+    """Return {(model, seed): {"test_logits": ..., "val_logits": ...}} of main.py's outputs, from logits.npz."""
+    results = {}
+    for key, logits in tables.load_arrays(folder / "logits.npz").items():
+        if "/" in key:
+            seed, name = key.split("/")
+            results.setdefault((run_json["model"], int(seed)), {})[f"{name}_logits"] = logits
+    return results
+
+
 def load_labels(scale, folder):
-    """Return (validation labels, test labels) of this scale."""
-    train_set, test_set, _ = data.load(scale, folder)
-    return train_set.labels[data.train_val_split(train_set.labels)[1]], test_set.labels
+    """Return (validation labels, test labels, where the data came from) of this scale."""
+    train_set, test_set, source = data.load(scale, folder)
+    return train_set.labels[data.train_val_split(train_set.labels)[1]], test_set.labels, source

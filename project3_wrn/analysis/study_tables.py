@@ -5,6 +5,8 @@ import torch
 from common import evaluation, tables
 from common.models import MODELS, forward_flops, parameter_count
 
+SHORT = "short run: not the report's epochs or network"
+
 
 def result_rows(results, test_labels, val_labels=None, more_columns=None):
     """Return one row per run: accuracies in per cent, seconds of training, and what `more_columns` adds.
@@ -48,6 +50,30 @@ def read_result_rows(folder):
     """Return the rows of results.csv: `config` as text, the rest as numbers."""
     rows = tables.read_csv(folder / "results.csv")
     return [{name: value if name == "config" else float(value) for name, value in row.items() if value} for row in rows]
+
+
+def facts(run_json):
+    """Return what the results of a study depend on, as texts for `plots.about`: network, epochs, seeds and length."""
+    runs = run_json.get("members") or list(run_json["configs"].values())
+    models, epochs = ({run[name] for run in runs} for name in ("model", "epochs"))
+    seeds = len(run_json["seeds"])
+    return (
+        *(models if len(models) == 1 else ()),
+        *(f"{number} epoch{'s' if number > 1 else ''}" for number in (epochs if len(epochs) == 1 else ())),
+        f"{seeds} seed{'s' if seeds > 1 else ''}",
+        *([SHORT] if run_json.get("shortened") else ["full scale"] if run_json["scale"] == "full" else []),
+    )
+
+
+def stamp(run_json):
+    """Return, as a list, the paragraph that marks the page of a short run; empty where it is not one."""
+    if not run_json.get("shortened") or run_json["scale"] != "full":
+        return []
+    known = ", ".join(fact for fact in facts(run_json) if fact != SHORT)
+    return [
+        f"**SHORT RUN** ({known}; on {run_json['device']}): not the report's epochs or network, so no number here is"
+        " comparable with the report's."
+    ]
 
 
 def percent_correct(scores, labels):
