@@ -226,9 +226,7 @@ def read_folder(folder):
             continue
         fields = run_json["configs"][config] if "configs" in run_json else run_json["recipe"]
         settings = result_files.run_settings(run_json.get("model"), fields, seed, run_json)
-        val, test = (
-            F.softmax(torch.from_numpy(result[f"{part}_logits"]).double(), 1) for part in ("val", "test")
-        )
+        val, test = (F.softmax(torch.from_numpy(result[f"{part}_logits"]).double(), 1) for part in ("val", "test"))
         members.append(Member(config, seed, folder.name, settings, bool(run_json.get("shortened")), val, test))
     return members
 
@@ -351,7 +349,8 @@ def write_results(out):
         "## Complementarity: by class, %, mean over seeds",
         complementarity(scores),
         *itertools.chain.from_iterable(
-            (f"### {quantity.capitalize()}", class_table(scores, quantity)) for quantity in ("precision", "recall", "F1")
+            (f"### {quantity.capitalize()}", class_table(scores, quantity))
+            for quantity in ("precision", "recall", "F1")
         ),
         f"Two members disagree on {mean_disagreement:.2f}% of the test images on average. At least one is correct on"
         f" {oracle(test, labels):.2f}%, which no vote among them can exceed.",
@@ -371,9 +370,7 @@ def write_results(out):
     tables.write_csv(out / "classes.csv", class_rows(scores))
     write_numbers(out / "ensemble.json", test_accuracy[best], compared, scores, list(groups)[group_of(groups, best)])
     facts = (f"{len(members)} members", *study_tables.facts(run_json))
-    draw_diversity(
-        out / "diversity.png", list(groups), disagreement_by_config(groups, disagreement).numpy(), facts
-    )
+    draw_diversity(out / "diversity.png", list(groups), disagreement_by_config(groups, disagreement).numpy(), facts)
 
 
 def accuracy(predictions, labels):

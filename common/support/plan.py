@@ -53,7 +53,8 @@ def show(title: str, rows: list[dict], scale: str, device: str) -> None:
         speed       optional: speed compared with direct convolutions, such as WINOGRAD
         seconds, memory   where nothing is trained: the estimates themselves, memory in bytes
     """
-    peak, source = rate(device)
+    trains = any("seconds" not in row for row in rows)
+    peak, source = rate(device) if trains else (0.0, "nothing is trained")
     costs = [(row["seconds"], row["memory"]) if "seconds" in row else cost(row, device, peak) for row in rows]
     table = [
         {
@@ -94,8 +95,7 @@ def image_counts(scale: str, validation: bool) -> tuple[int, int, int]:
 
 def cost(row: dict, device: str, peak: float) -> tuple[float, float]:
     """Return the seconds of training and the peak memory in bytes of a row of `show`, all its members."""
-    network = MODELS[row["model"]]()
-    flops = forward_flops(network)
+    flops, parameters, outputs = sizes(row["model"])
     steps = -(-row["train"] // row["batch_size"])
     work = flops * (row["train"] * (1 + BACKWARD) + row["evaluated"]) / (peak * SHARE[device] * row.get("speed", 1))
     if row["stacked"]:  # one step trains all members, one per core
@@ -104,9 +104,16 @@ def cost(row: dict, device: str, peak: float) -> tuple[float, float]:
     else:
         seconds = row.get("passes", row["epochs"]) * row["members"] * (work + STEP[device] * steps)
     bytes_per_value = 4 if device == "cpu" or row["stacked"] else 2
-    activations = bytes_per_value * row["batch_size"] * activation_count(network) * KEPT
+    activations = bytes_per_value * row["batch_size"] * outputs * KEPT
     at_once = row["members"] if row["stacked"] else 1
-    return seconds, at_once * (STATE * parameter_count(network) + activations) + BASE_MEMORY[device]
+    return seconds, at_once * (STATE * parameters + activations) + BASE_MEMORY[device]
+
+
+@functools.cache
+def sizes(model: str) -> tuple[int, int, int]:
+    """Return the FLOPs of a forward pass, the parameters and the activations of a network, by its name."""
+    network = MODELS[model]()
+    return forward_flops(network), parameter_count(network), activation_count(network)
 
 
 def activation_count(network: torch.nn.Module) -> int:
