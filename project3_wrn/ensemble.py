@@ -321,7 +321,7 @@ def save(options, source, members, weights, test, methods, test_labels):
 
 
 def write_results(out):
-    """Write ensemble.md, ensemble.json, members.csv, classes.csv and diversity.png from predictions.npz and run.json."""
+    """Write every table and figure from predictions.npz and run.json."""
     run_json, saved = cli.read_json(out / "run.json"), tables.load_arrays(out / "predictions.npz")
     members, val_accuracy, scale = run_json["members"], saved["val_accuracy"], run_json["scale"]
     test, methods, labels = (torch.from_numpy(saved[name]).long() for name in ("members", "methods", "test_labels"))

@@ -76,9 +76,10 @@ def test_run_all_knows_every_script():
         assert there - {"predict"} <= listed  # it trains nothing and needs a picture
 
 
-@pytest.mark.parametrize(
-    "words", [["--nonsense"], ["--scale", "huge"], ["--device", "tpu"], ["task9"], ["project3_wrn/studies"], ["--lang"]]
-)
+WRONG = (["--nonsense"], ["--scale", "huge"], ["--device", "tpu"], ["task9"], ["project3_wrn/studies"], ["--lang"])
+
+
+@pytest.mark.parametrize("words", WRONG)
 def test_run_all_refuses_what_it_does_not_know(words):
     process = subprocess.run(
         ["bash", "run_all.sh", *words], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
