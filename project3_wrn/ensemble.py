@@ -582,7 +582,8 @@ def draw_diversity(path, names, disagreement, facts=()):
     axes.grid(False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="Test images that two members disagree on, %")
-    plots.about(figure, "How often two members of the ensemble disagree", *facts)
+    seeds = ["the diagonal compares seeds"] if values.diagonal().any() else []
+    plots.about(figure, "How often two members of the ensemble disagree", *facts, *seeds)
     plots.save(figure, path)
 
 

@@ -140,7 +140,7 @@ def save_study(configs, results, options, dataset, more_columns=None):
     write_run_json(results, options, source, shortened=shortened, configs=describe(configs))
     val_labels = train_set.labels[data.train_val_split(train_set.labels)[1]]
     rows = study_tables.result_rows(results, test_set.labels, val_labels, more_columns)
-    study_tables.write_result_rows(options.out, rows)
+    study_tables.write_result_rows(options.out, rows, options.scale, shortened)
 
 
 def save_network(configs, results, options, dataset):

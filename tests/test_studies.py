@@ -15,6 +15,7 @@ from common import cli, data, tables
 from common.reported import GRID
 from common.support.errors import UserError
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, result_files, runner
+from project3_wrn.analysis import study_tables
 from project3_wrn.analysis.label_errors import LABEL_ERRORS
 from project3_wrn.method.recipes import Recipe
 from project3_wrn.method.train import FAST_ONLY
@@ -171,6 +172,53 @@ def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
         start(label_audit, monkeypatch, tmp_path)
     out = tmp_path / "label_audit"
     assert len(list((out / "runs").glob("*.npz"))) == 4 and not list(out.glob("*.*"))
+
+
+def test_the_comparison_with_published_results_has_the_papers_the_reports_and_our_numbers():
+    rows = compare_models.published_table({"wrn16_8": np.array([95.0, 95.5])})
+    assert all(row["source"].startswith("arXiv ") for row in rows)
+    (row,) = [row for row in rows if row["network"] == "WRN-16-8"]
+    assert [row[f"{name}, %"] for name in ("published", "the report", "ours")] == ["95.73", "95.39", "95.25 ± 0.35"]
+    assert "0.61 points by the size" in compare_models.published_note()  # 96.00 - 95.39
+
+
+def test_remarks_are_of_the_networks_that_are_trained():
+    sizes = {name: study_tables.model_size(name) for name in ("resnet18", "wrn16_8", "vit")}
+    accuracy = {"resnet18": np.array([95.8]), "wrn16_8": np.array([95.5, 95.7]), "vit": np.array([53.0])}
+    text = compare_models.remarks(accuracy, sizes)
+    assert "10.96 million parameters and 3.10 GFLOPs, ResNet-18 11.17 million and 1.11: 2.8 times" in text
+    assert "95.60%, 0.20 points below 95.80%" in text and "ViT" not in text and "DLA" not in text
+
+
+def test_a_short_run_is_stamped_with_network_epochs_and_seeds():
+    run_json = {
+        "scale": "full",
+        "seeds": [0, 1, 2],
+        "device": "a CPU",
+        "shortened": True,
+        "configs": {"baseline": {"model": "fast_small", "epochs": 3}, "cbam": {"model": "other", "epochs": 3}},
+    }
+    assert study_tables.facts(run_json) == ("fast_small", "3 seeds", "3 epochs", "short run")
+    (text,) = study_tables.stamp(run_json)
+    assert text.startswith("**SHORT RUN** (fast_small, 3 seeds, 3 epochs; on a CPU)")
+    assert not study_tables.stamp({**run_json, "shortened": False})
+    assert study_tables.facts({**run_json, "shortened": False, "seeds": [0]})[1:] == (
+        "1 seed",
+        "3 epochs",
+        "full scale",
+    )
+
+
+@pytest.mark.parametrize("study", ["improvements", "label_audit"])
+def test_committed_short_runs_are_stamped(study):
+    folder = improvements.TASK / runner.SHORT_OUTPUTS / study
+    (page,) = folder.glob("*.md")
+    assert page.read_text(encoding="utf-8").splitlines()[2].startswith("**SHORT RUN** (fast_small, ")
+    assert {row["scale"] for row in tables.read_csv(folder / "results.csv")} == {"short"}
+    assert (
+        not (improvements.TASK / "outputs" / study).exists()
+        or cli.read_json(improvements.TASK / "outputs" / study / "run.json")["device_type"] == "cuda"
+    )
 
 
 def test_grid(monkeypatch, folder):

@@ -14,6 +14,7 @@ MISCLASSIFIED = 20
 CAM_SAMPLES = (6, 3)  # number of correct and of wrong predictions
 FEW_EPOCHS = 20  # below this number a curve shows its points
 CONFIDENCE_BINS = 30
+HOLLOW = {"marker": "D", "linestyle": "none", "markerfacecolor": "none"}  # the report's numbers
 LABEL_ERRORS_NOTE = "Red: people have found the label wrong (arXiv 2103.14749)"
 
 
