@@ -216,7 +216,7 @@ def read_folder(folder):
     """Return the Members in one folder."""
     run_json = cli.read_json(folder / "run.json")
     if "model" in run_json:
-        runs = result_files.load_network_results(folder, run_json)
+        runs = result_files.load_network_logits(folder, run_json["model"])
     else:
         runs = result_files.load_results(folder, run_json)
     members = []

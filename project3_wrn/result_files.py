@@ -81,23 +81,36 @@ def saved_settings(path):
         return {}
 
 
-def find_run(run, with_weights=False):
-    """Return the file of a run that another script of the same outputs has trained with the same settings, or None.
+def find_run(run):
+    """Return (folder, result) of a run that another script of the same outputs has trained with the same settings.
 
-    with_weights: what is done at test time may differ; the script has saved the weights, so they can be evaluated.
+    Of main.py the committed files are enough, which a clone has without runs/. None where there is no such run.
     """
-    own = run.result.parents[1]
-    for path in sorted(own.parent.glob(f"*/runs/*-{run.seed}.npz")):
-        if path.parents[1] == own or not (settings := saved_settings(path)):
-            continue
-        if with_weights:
-            same = training_key(settings) == training_key(run.settings)
-            same = same and weights_path(path.parents[1], run.seed).exists()
-        else:
-            same = settings == json.loads(json.dumps(run.settings))
-        if same:
+    own, wanted = run.result.parents[1], json.loads(json.dumps(run.settings))
+    for path in other_runs(run):
+        if saved_settings(path) == wanted:
+            return path.parents[1], tables.load_arrays(path)
+    for path in sorted(own.parent.glob("*/metrics.json")):
+        run_json = cli.read_json(path.parent / "run.json")
+        if run.seed in run_json["seeds"] and network_settings(run_json, run.seed) == wanted:
+            return path.parent, load_network_run(path.parent, run_json, run.seed)
+    return None
+
+
+def find_weights(run):
+    """Return the file of a run by main.py that is the same training, and whose weights it has saved, or None."""
+    for path in other_runs(run):
+        settings = saved_settings(path)
+        same = settings and training_key(settings) == training_key(run.settings)
+        if same and weights_path(path.parents[1], run.seed).exists():
             return path
     return None
+
+
+def other_runs(run):
+    """Return the files of all runs with the same seed in the other folders of the same outputs."""
+    own = run.result.parents[1]
+    return [path for path in sorted(own.parent.glob(f"*/runs/*-{run.seed}.npz")) if path.parents[1] != own]
 
 
 def result_changes(result, settings):
@@ -183,14 +196,37 @@ def load_results(folder, run_json):
     return results
 
 
-def load_network_results(folder, run_json):
-    """Return {(model, seed): {"test_logits": ..., "val_logits": ...}} of main.py's outputs, from logits.npz."""
+def network_settings(run_json, seed):
+    """Return the settings of one run of main.py's outputs."""
+    return run_settings(run_json["model"], run_json["recipe"], seed, run_json)
+
+
+def load_network_logits(folder, model):
+    """Return {(model, seed): {"test_logits": ..., "val_logits": ...}} of main.py's outputs."""
     results = {}
     for key, logits in tables.load_arrays(folder / "logits.npz").items():
         if "/" in key:
             seed, name = key.split("/")
-            results.setdefault((run_json["model"], int(seed)), {})[f"{name}_logits"] = logits
+            results.setdefault((model, int(seed)), {})[f"{name}_logits"] = logits
     return results
+
+
+def load_network_run(folder, run_json, seed):
+    """Return the result of one run from what main.py's tables and figures are made from; its losses per batch may lack.
+
+    Its origin is that of the run, or of the folder where run.json lists no runs.
+    """
+    model = run_json["model"]
+    (entry,) = [entry for entry in cli.read_json(folder / "metrics.json") if entry["seed"] == seed]
+    listed = [one for one in run_json.get("runs", []) if one["seed"] == seed] or [run_json]
+    return {
+        **tables.load_histories(folder / "loss_history.npz", [model])[model, seed],
+        **load_network_logits(folder, model)[model, seed],
+        "clean_train_accuracy": np.array(entry["train_accuracy"], np.float32),
+        "clean_train_loss": np.array(entry["train_loss"], np.float32),
+        "settings": np.array(json.dumps(network_settings(run_json, seed))),
+        **{name: np.array(listed[0][name]) for name in ORIGIN if listed[0].get(name)},
+    }
 
 
 def load_labels(scale, folder):

@@ -1,9 +1,9 @@
 """Train configurations with seeds, one training at a time: what main.py and the studies share.
 
 A configuration is a pair (model, recipe), a run one configuration with one seed. Runs that differ only in what is done
-at test time share one training. A finished run is a file, `runs/<config>-<seed>.npz`, and is not trained again; nor is
-one that another script has trained with the same settings. An interrupted training resumes from its checkpoint. A
-failed run is listed at the end and does not stop the others.
+at test time share one training. A finished run is a file, `runs/<config>-<seed>.npz`, and is not trained again; --fresh
+removes a script's own runs. What another script has trained with the same settings is always taken over. An interrupted
+training resumes from its checkpoint. A failed run is listed at the end and does not stop the others.
 """
 
 import contextlib
@@ -287,11 +287,10 @@ def finished_result(run, log):
         return result
     if run.weights:  # another script has saved no weights
         return None
-    path = result_files.find_run(run)
-    if path is None:
+    if (found := result_files.find_run(run)) is None:
         return None
-    result = tables.load_arrays(path)
-    log(f"{run}: taken over from {path.parent.parent.name}, which has trained it with the same settings")
+    folder, result = found
+    log(f"{run}: taken over from {folder.name}, which has trained it with the same settings")
     if distributed.is_main_process():
         tables.save_arrays(run.result, result)
     return result
@@ -319,7 +318,7 @@ def train_runs(runs, first, splits, test_set, device, report_progress, log):
 
     parts = {name: part.to(device) for name, part in splits.items()}
     origin = {"git_commit": np.array(run.git_commit), "started": np.array(started)}
-    if path := None if run.weights else result_files.find_run(run, with_weights=True):
+    if path := None if run.weights else result_files.find_weights(run):
         log(f"{run}: evaluating the weights that {path.parent.parent.name} has trained")
         learner, history, origin = trained_elsewhere(run, parts, path)
     else:

@@ -1,6 +1,7 @@
 """Nothing is trained twice: runs that differ at test time only, and runs of other scripts with the same settings."""
 
 import dataclasses
+import shutil
 import sys
 
 import numpy as np
@@ -97,6 +98,24 @@ def test_a_network_that_main_has_trained_is_taken_over(monkeypatch, start, steps
     (run,) = [run for run in cli.read_json(tmp_path / "compare_models/run.json")["runs"] if run["config"] == "mirror"]
     (origin,) = cli.read_json(tmp_path / "lenet/run.json")["runs"]
     assert {**origin, "config": "mirror"} == run and set(run) == {"config", "seed", "git_commit", "started", "seconds"}
+
+
+def test_a_clone_takes_over_what_main_has_committed(monkeypatch, start, steps, tmp_path):
+    """It has neither runs/ nor weights: the result is made from the files that are committed."""
+    start(main, "--model", "lenet", "--lr", "0.02", "--cutout", "0", "--seeds", "2")
+    original = arrays(tmp_path / "lenet" / "runs" / "lenet-0.npz")
+    shutil.rmtree(tmp_path / "lenet" / "runs")
+    (tmp_path / "lenet" / "weights-0.pt").unlink()
+    steps.clear()
+    study_of(monkeypatch, lenet=LENET)
+    start(compare_models, "--seeds", "2")
+    assert not steps
+    copied = arrays(tmp_path / "compare_models" / "runs" / "lenet-0.npz")
+    assert copied.keys() == original.keys()
+    assert all(np.array_equal(values, copied[name]) for name, values in original.items() if name != "settings")
+    assert runner.json.loads(str(copied["settings"])) == runner.json.loads(str(original["settings"]))
+    runs = [cli.read_json(tmp_path / name / "run.json")["runs"] for name in ("lenet", "compare_models")]
+    assert runs[0] == runs[1]
 
 
 def test_other_settings_are_trained(monkeypatch, start, steps):
