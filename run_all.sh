@@ -3,12 +3,21 @@
 # README.md describes it.
 set -u
 
-ALL=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
+TASKS=(task1_loss_curves task2_regularization task3_hparams task4_architectures project3_wrn)
+# The scripts of the tasks that have several, in the order of a reader's interest. A script comes after those whose
+# results it takes over: compare_models and improvements have networks that main.py trains, improvements may need the
+# probabilities of label_audit, and ensemble combines what is there.
+TASK4=(main batch_size ablations)
+PROJECT3=(main compare_models batch_epoch_grid label_audit improvements ensemble)
+SCRIPTS=("${TASK4[@]/#/task4_architectures/}" "${PROJECT3[@]/#/project3_wrn/}")
 usage="usage: bash run_all.sh [--scale quick|full] [--device auto|cpu|cuda|mps] [--data DIR]
-                       [--plan] [--fresh] [TASK ...]
+                       [--plan] [--fresh] [TASK|SCRIPT ...]
 --fresh: start over instead of resuming from checkpoints
 --plan: print every run with its estimated time and memory, and train nothing
-tasks: ${ALL[*]}"
+tasks: ${TASKS[*]}
+scripts: ${SCRIPTS[*]}
+Without names every task runs. The studies of project3_wrn, which are all of its scripts except main, are then started
+at full scale on CUDA only."
 
 refuse() {
     printf 'error: %s\n%s\n' "$1" "$usage" >&2
@@ -22,7 +31,7 @@ one_of() { # one_of FLAG VALUE CHOICE ...
     refuse "$flag must be one of: $*; not '$value'"
 }
 
-scale='' device=auto plan='' passed=() tasks=()
+scale='' device=auto plan='' passed=() names=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) echo "$usage"; exit 0 ;;
@@ -38,10 +47,16 @@ while [ $# -gt 0 ]; do
             shift 2
             ;;
         -*) refuse "unknown flag $1" ;;
-        *) one_of task "${1%/}" "${ALL[@]}"; tasks+=("${1%/}"); shift ;;
+        *)
+            name=${1%/}
+            name=${name%.py}
+            one_of "task or script" "$name" "${TASKS[@]}" "${SCRIPTS[@]}"
+            names+=("$name")
+            shift
+            ;;
     esac
 done
-[ ${#tasks[@]} -gt 0 ] || tasks=("${ALL[@]}")
+[ ${#names[@]} -gt 0 ] || names=("${TASKS[@]}")
 
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 exec </dev/null # nothing here reads input, and a closed stdin makes some subprocesses fail
@@ -69,46 +84,64 @@ else
     echo "no CUDA device: running at quick scale (embedded sample, 3-4 minutes; not comparable with the report)"
 fi
 
-starts() { # starts TASK: the script and flags of each start, one per line
-    local flags="--scale $scale --device $device --keep-checkpoints"
+starts() { # starts NAME: the script and flags of each start of a task or of one of its scripts, one per line
+    local flags="--scale $scale --device $device" script
     case $1-$scale-$device in
-        project3_wrn-full-cuda)
-            printf -- "$1/main.py $flags %s\n" '--model resnet18' '--model wrn28_10' \
+        project3_wrn-full-cuda) for script in "${PROJECT3[@]}"; do starts "$1/$script"; done ;;
+        project3_wrn-*) starts project3_wrn/main ;;
+        project3_wrn/main-full-cuda)
+            printf -- "$1.py $flags %s\n" '--model resnet18' '--model wrn28_10' '--model wrn16_8' \
                 '--recipe fast94 --seeds 10' '--recipe fast95 --seeds 10' '--recipe fast96'
             ;;
-        project3_wrn-full-*) printf -- "$1/main.py $flags %s\n" '--recipe fast94' '--recipe fast96' ;;
-        task4_architectures-*) printf -- "$1/%s $flags\n" main.py batch_size.py ;;
-        *) echo "$1/main.py $flags" ;;
+        project3_wrn/main-full-*) printf -- "$1.py $flags %s\n" '--recipe fast94' '--recipe fast96' ;;
+        project3_wrn/ensemble-*) echo "$1.py --scale $scale" ;; # it trains nothing
+        # project 3 keeps every finished run in a file; the other tasks keep it in a checkpoint until all is done
+        project3_wrn/*) echo "$1.py $flags" ;;
+        task4_architectures-*) for script in "${TASK4[@]}"; do starts "$1/$script"; done ;;
+        */*) echo "$1.py $flags --keep-checkpoints" ;;
+        *) echo "$1/main.py $flags --keep-checkpoints" ;;
     esac
 }
 
-run_starts() { # run_starts TASK [FLAG ...]: run each start of a task; status 1 if one of them fails
-    local start started='' status=0 task=$1
+failed=()
+run_starts() { # run_starts NAME [FLAG ...]: run each start of a task or script; those that fail are added to `failed`
+    local start name=$1
     shift
     while IFS= read -r start <&3; do
-        started=yes
         # shellcheck disable=SC2086  # a start is split into its arguments
-        "$PYTHON" $start "$@" ${passed[@]+"${passed[@]}"} 3<&- || status=1
-    done 3< <(starts "$task")
-    [ -n "$started" ] && return "$status"
+        "$PYTHON" $start "$@" ${passed[@]+"${passed[@]}"} 3<&- || failed+=("$(short_name "$start")")
+    done 3< <(starts "$name")
 }
 
-run_plans() { # run_plans TASK ...: print the plan of each start; status 1 if one of them fails
-    local task status=0
-    for task; do run_starts "$task" --plan || status=1; done
-    return "$status"
+short_name() { # short_name START: the start without the flags that all starts have
+    printf '%s\n' "$1" | sed -E 's/ --(scale|device) [a-z]+//g; s/ --keep-checkpoints//'
+}
+
+list_failed() { # list_failed: the failed starts, separated by "; "
+    local list
+    list=$(printf '; %s' "${failed[@]}")
+    printf '%s' "${list:2}"
+}
+
+run_plans() { # run_plans NAME ...: print the plan of each start; status 1 if one of them fails
+    local name
+    # a training that several scripts have is done once: each script adds its own to this list
+    PLANNED=$(mktemp) || return 1
+    export PLANNED
+    trap 'rm -f "$PLANNED"' EXIT
+    for name; do run_starts "$name" --plan; done
+    [ ${#failed[@]} -eq 0 ]
 }
 
 if [ -n "$plan" ]; then
-    run_plans "${tasks[@]}" | "$PYTHON" -m common.support.plan
+    run_plans "${names[@]}" | "$PYTHON" -m common.support.plan
     exit "${PIPESTATUS[0]}"
 fi
 
 trap 'echo "interrupted; finished work is saved. Rerun the same command without --fresh to resume" >&2; exit 130' INT
-failed=()
-for task in "${tasks[@]}"; do
-    echo "== $task"
-    run_starts "$task" || failed+=("$task")
+for name in "${names[@]}"; do
+    echo "== $name"
+    run_starts "$name"
 done
 
 # The page shows the full-scale results. A Python that was not set up here may lack the packages that build it.
@@ -126,19 +159,17 @@ if [ -z "$page" ]; then
 fi
 
 if [ ${#failed[@]} -gt 0 ]; then
-    echo "failed: ${failed[*]} (see the messages above); the other tasks are done" >&2
+    echo "failed: $(list_failed) (see the messages above); everything else is done" >&2
     exit 1
 fi
 # Everything is done, so no task needs its checkpoints. A quick run leaves those of an unfinished full one alone.
 [ "$scale" = quick ] && folder=outputs_quick || folder=outputs
-for task in "${tasks[@]}"; do
-    # Of project 3, only what was started here is removed: one of its studies may be unfinished.
-    for run in "$task/$folder" "$task/$folder"/{batch_size,resnet18,wrn28_10,fast94,fast95,fast96}; do
-        [ ! -d "$run/checkpoints" ] || find "$run/checkpoints" -type f -name '*.pt' -delete
-    done
+for name in "${names[@]}"; do
+    case $name in project3_wrn*) continue ;; esac # it removes its own
+    find "${name%%/*}/$folder" -path '*/checkpoints/*' -type f -name '*.pt' -delete
 done
 if [ "$scale" = quick ]; then
     echo "to train on all of CIFAR-10: bash run_all.sh --scale full"
     echo "(it resumes after an interruption; add --plan to see how long it takes)"
 fi
-echo "done: ${tasks[*]}"
+echo "done: ${names[*]}"

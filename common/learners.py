@@ -297,8 +297,7 @@ class StackedLearner:
     graph: replay the whole step for batches of `batch_size` as one CUDA graph.
 
     The configurations of one seed in a stack see the same batches and draw the same dropout noise, so they differ in
-    nothing but their hyperparameters. That noise depends on which seeds are stacked together, hence on the number of
-    processes.
+    nothing but their hyperparameters. That noise depends on which seeds are stacked together.
     """
 
     def __init__(

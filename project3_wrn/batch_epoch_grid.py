@@ -4,8 +4,9 @@
 
 Two of the report's nine numbers look like accidents, 68.10% at batch 256 for 20 epochs and 52.11% at batch 128 for 100;
 so every cell has three seeds. The report's text says 25 epochs where its table says 20; we use 20. Without CUDA, full
-scale means a tenth of the epochs, which the table says.
-Writes to project3_wrn/outputs/batch_epoch_grid/: grid.md, grid.png, results.csv, run.json, runs/ (one file per run)
+scale means a tenth of the epochs: a short run.
+Writes to project3_wrn/outputs/batch_epoch_grid/, a short run to outputs_short/batch_epoch_grid/: grid.md, grid.png,
+results.csv, run.json, runs/ (one file per run)
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ SEEDS = {"quick": 1, "full": 3}
 CPU_SHARE = 10  # a CPU trains for a tenth of the epochs
 ACCIDENT = 5.0  # a reported number this many points from the mean of our seeds looks like an accident
 COLOR_RANGE = (50, 95)  # per cent; a lower accuracy lowers the range
-LIGHT_BELOW = 80  # per cent: dark cells have white numbers
+MIDDLE = 0.5  # of a color map: darker cells have white numbers
 
 
 def main():
@@ -66,9 +67,9 @@ def write_results(folder):
         if all(trained[name] == cell for cell, name in NAMES.items())
         else "**Shortened**: these are not the report's epochs, so nothing here says whether its numbers hold."
     )
-    page = [note, table(accuracy, trained), conclusion]
+    page = [*study_tables.stamp(run_json), note, table(accuracy, trained), conclusion]
     tables.write_markdown(folder / "grid.md", "Project 3: batch size and epochs", page, run_json["scale"])
-    draw_grids(folder / "grid.png", accuracy)
+    draw_grids(folder / "grid.png", accuracy, study_tables.facts(run_json))
 
 
 def table(accuracy, trained):
@@ -106,25 +107,48 @@ def accidents(accuracy):
     return text + (f" Not run: {', '.join(missing)}." if missing else "")
 
 
-def draw_grids(path, accuracy):
-    """Draw two heat maps on one scale: the report's nine numbers and ours."""
+def draw_grids(path, accuracy, facts=()):
+    """Draw heat maps of the report's nine numbers and of ours, on one scale, and of our difference from them."""
     epochs, batches = sorted({cell[0] for cell in GRID}), sorted({cell[1] for cell in GRID})
-    ours = {cell: accuracy[name].mean() if name in accuracy else np.nan for cell, name in NAMES.items()}
+    cells = {
+        "The report": GRID,
+        "Ours, mean over seeds": {
+            cell: accuracy[name].mean() if name in accuracy else np.nan for cell, name in NAMES.items()
+        },
+    }
+    reported, ours = (np.array([[values[e, b] for b in batches] for e in epochs]) for values in cells.values())
     lowest, highest = COLOR_RANGE
-    lowest = np.nanmin([lowest, *GRID.values(), *ours.values()])
-    figure, panels = plots.plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    for axes, values, title in zip(panels, (GRID, ours), ("The report", "Ours, mean over seeds")):
-        grid = np.array([[values[e, b] for b in batches] for e in epochs])
-        image = axes.imshow(grid, vmin=lowest, vmax=highest, cmap="viridis")
-        for (row, column), value in np.ndenumerate(grid):
-            color = "white" if value < LIGHT_BELOW else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color)
-        axes.set_xticks(range(len(batches)), batches)
-        axes.set_yticks(range(len(epochs)), epochs)
-        axes.grid(False)
-        axes.set(xlabel="Batch size", ylabel="Epochs", title=title)
-    figure.colorbar(image, ax=panels, label="Test accuracy, %")
+    lowest = np.nanmin([lowest, *reported.flat, *ours.flat])
+    largest = np.nanmax([1.0, *np.abs(ours - reported).flat])
+    figure, panels = plots.plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained")
+    scale = dict(vmin=lowest, vmax=highest, cmap="cividis")
+    for axes, values, title in zip(panels, (reported, ours), cells):
+        image = draw_heat_map(axes, values, "{:.2f}", epochs, batches, **scale)
+        axes.set_title(title)
+    figure.colorbar(image, ax=panels[:2], label="Test accuracy, %")
+    diverging = dict(vmin=-largest, vmax=largest, cmap="PuOr")
+    image = draw_heat_map(panels[2], ours - reported, "{:+.2f}", epochs, batches, **diverging)
+    panels[2].set_title("Ours minus the report's")
+    figure.colorbar(image, ax=panels[2], label="Percentage points")
+    plots.about(figure, "Test accuracy by batch size and epochs", *facts)
     plots.save(figure, path)
+
+
+def draw_heat_map(axes, values, text, epochs, batches, **scale):
+    """Draw values (epochs, batch sizes) with their numbers; return the image. A cell that was not run is empty."""
+    image = axes.imshow(values, **scale)
+    dark = values < scale["vmin"] + MIDDLE * (scale["vmax"] - scale["vmin"])
+    if scale["vmin"] < 0:  # both ends of a diverging map are dark
+        dark = np.abs(values) > MIDDLE * scale["vmax"]
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            color = "white" if dark[row, column] else "black"
+            axes.text(column, row, text.format(value), ha="center", va="center", color=color)
+    axes.set_xticks(range(len(batches)), batches)
+    axes.set_yticks(range(len(epochs)), epochs)
+    axes.grid(False)
+    axes.set(xlabel="Batch size", ylabel="Epochs")
+    return image
 
 
 if __name__ == "__main__":

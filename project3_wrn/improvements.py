@@ -4,11 +4,13 @@
 
 Each configuration makes one change to a baseline, and its accuracy is compared with the baseline's of the same seed.
 On CUDA the baseline is ResNet-18 by the report's recipe; elsewhere it is fast_small, on the same 45,000 images, for the
-few epochs of CPU_EPOCHS: a small budget, which the tables state. Nothing is selected by the test set.
+few epochs of CPU_EPOCHS: a short run. Nothing is selected by the test set.
 Dropout is changed in Wide ResNet-16-8, as ResNet-18 has none; and elsewhere, changes of what only the report's recipe
 has are made to fast_small by that recipe, for as few epochs. `soft_labels` needs what label_audit.py writes.
-Writes to project3_wrn/outputs/improvements/: improvements.md, improvements.png, results.csv, run.json,
-runs/ (one file per run)
+What differs at test time only, `mirror`, is trained once with the baseline; `ema` is a training of its own, as its
+epoch is chosen by the average's accuracy.
+Writes to project3_wrn/outputs/improvements/, a short run to outputs_short/improvements/: improvements.md,
+improvements.png, results.csv, run.json, runs/ (one file per run)
 """
 
 import dataclasses
@@ -150,6 +152,7 @@ def write_results(folder):
     compared = differences(rows)
     plots.setup(scale=scale)
     page = [
+        *study_tables.stamp(run_json),
         introduction(run_json),
         table(rows, compared),
         verdict(compared),
@@ -172,9 +175,7 @@ def introduction(run_json):
     images = f"{train_images:,} images" if scale == "full" else "the sample"
     budget = ""
     if scale == "full" and run_json["shortened"]:
-        budget = (
-            f" **A small budget**: {baseline['epochs']} epochs, not the report's recipe; regularization pays off later."
-        )
+        budget = " Regularization pays off in longer trainings."
     return (
         f"{baseline['model']}, {baseline['epochs']} epochs on {images}, {len(run_json['seeds'])} seed(s), on"
         f" {run_json['device']} in {run_json['precision']}. The difference is in test accuracy, from the baseline of"

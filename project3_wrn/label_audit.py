@@ -5,9 +5,10 @@
 Every training image gets probabilities from a network that has not seen it: each of FOLDS networks is trained on the
 other folds. Confident learning (Northcutt et al., arXiv 1911.00068) counts and ranks the labels that these contradict.
 The test set's suspects are the errors of the mean of the same networks, the most doubtful label first. The network is
-ResNet-18 by the report's recipe on CUDA, and fast_small elsewhere.
-Writes to project3_wrn/outputs/label_audit/: audit.md, train_suspects.csv, test_suspects.csv, train_suspects.png,
-test_suspects.png, probabilities.npz, results.csv, run.json, runs/ (one file per run)
+ResNet-18 by the report's recipe on CUDA, and fast_small elsewhere: a short run.
+Writes to project3_wrn/outputs/label_audit/, a short run to outputs_short/label_audit/: audit.md, train_suspects.csv,
+test_suspects.csv, train_suspects.png, test_suspects.png, probabilities.npz, results.csv, run.json, runs/ (one file per
+run)
 """
 
 import dataclasses
@@ -88,8 +89,9 @@ def save(configs, results, options, dataset):
         train[indices] += F.softmax(held_out, 1) * FOLDS / len(results)
         test += F.softmax(test_logits, 1) / len(results)
     tables.save_arrays(options.out / "probabilities.npz", {"train": train.numpy(), "test": test.numpy()})
-    study_tables.write_result_rows(options.out, study_tables.result_rows(results, test_set.labels))
     shortened = options.device != "cuda"
+    rows = study_tables.result_rows(results, test_set.labels)
+    study_tables.write_result_rows(options.out, rows, options.scale, shortened)
     described = result_files.describe(configs)
     result_files.write_run_json(results, options, source, shortened=shortened, configs=described)
 
@@ -115,6 +117,7 @@ def write_results(folder, data_folder=None):
     draw_suspects(folder / "train_suspects.png", suspects, train_set, train, facts)
     draw_suspects(folder / "test_suspects.png", errors, test_set, test, facts, known)
     page = [
+        *study_tables.stamp(run_json),
         introduction(run_json, train, train_set.labels),
         train_note(suspects, train, train_set.labels),
         test_note(errors, test, known),
@@ -186,9 +189,8 @@ def suspect_rows(indices, labels, probabilities, known=None):
 def introduction(run_json, probabilities, labels):
     """Return the sentences on what was trained and how accurate it is on the images that it has not seen."""
     recipe = next(iter(run_json["configs"].values()))
-    budget = " **A small budget**, not the report's network." if run_json["shortened"] else ""
     return (
-        f"{recipe['model']}, {recipe['epochs']} epochs, {FOLDS} folds, on {run_json['device']}.{budget} The out-of-fold"
+        f"{recipe['model']}, {recipe['epochs']} epochs, {FOLDS} folds, on {run_json['device']}. The out-of-fold"
         f" predictions agree with {percent_correct(probabilities, labels):.2f}% of the training labels."
     )
 

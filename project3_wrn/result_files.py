@@ -2,17 +2,22 @@
 
 import dataclasses
 import json
+import zipfile
+
+import numpy as np
 
 from common import cli, data, tables
 from common.support import checkpoints
 from common.support.errors import UserError
 from project3_wrn.analysis import result_tables, study_tables
 from project3_wrn.method import distributed
+from project3_wrn.method.recipes import TEST_TIME_FIELDS
 
 # all runs of one start share these settings; run.json has them too
 SHARED_SETTINGS = ("scale", "precision", "convolutions", "processes")
 # a result has these next to its history
-NOT_HISTORY = ("test_logits", "val_logits", "clean_train_accuracy", "clean_train_loss", "settings", "git_commit")
+ORIGIN = ("git_commit", "started")  # where and when a run was trained
+NOT_HISTORY = ("test_logits", "val_logits", "clean_train_accuracy", "clean_train_loss", "settings", *ORIGIN)
 
 
 def result_path(folder, config, seed):
@@ -51,12 +56,62 @@ def read_finished(path, settings):
     return result
 
 
-def run_settings(model, recipe, seed, start):
+def run_settings(model, recipe, seed, start, split=None):
     """Return the settings that a file or checkpoint must have to belong to this run.
 
-    recipe: its fields. start: a dict with SHARED_SETTINGS, such as run.json.
+    recipe: its fields. start: a dict with SHARED_SETTINGS, such as run.json. split: what the images that it holds out
+    are called, where they are not those of the recipe's split.
     """
-    return {"model": model, **recipe, "seed": seed, **{name: start.get(name) for name in SHARED_SETTINGS}}
+    shared = {name: start.get(name) for name in SHARED_SETTINGS}
+    return {"model": model, **recipe, "seed": seed, **shared, **({"split": split} if split else {})}
+
+
+def training_key(settings):
+    """Return a text that two settings share if they are one training, whatever is done at test time."""
+    return json.dumps(
+        {name: settings[name] for name in sorted(settings) if name not in TEST_TIME_FIELDS}, sort_keys=True
+    )
+
+
+def saved_settings(path):
+    """Return the settings of a run's file, without reading its other arrays; {} where it has none or is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return json.loads(str(file["settings"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def find_run(run):
+    """Return (folder, result) of a run that another script of the same outputs has trained with the same settings.
+
+    Of main.py the committed files are enough, which a clone has without runs/. None where there is no such run.
+    """
+    own, wanted = run.result.parents[1], json.loads(json.dumps(run.settings))
+    for path in other_runs(run):
+        if saved_settings(path) == wanted:
+            return path.parents[1], tables.load_arrays(path)
+    for path in sorted(own.parent.glob("*/metrics.json")):
+        run_json = cli.read_json(path.parent / "run.json")
+        if run.seed in run_json["seeds"] and network_settings(run_json, run.seed) == wanted:
+            return path.parent, load_network_run(path.parent, run_json, run.seed)
+    return None
+
+
+def find_weights(run):
+    """Return the file of a run by main.py that is the same training, and whose weights it has saved, or None."""
+    for path in other_runs(run):
+        settings = saved_settings(path)
+        same = settings and training_key(settings) == training_key(run.settings)
+        if same and weights_path(path.parents[1], run.seed).exists():
+            return path
+    return None
+
+
+def other_runs(run):
+    """Return the files of all runs with the same seed in the other folders of the same outputs."""
+    own = run.result.parents[1]
+    return [path for path in sorted(own.parent.glob(f"*/runs/*-{run.seed}.npz")) if path.parents[1] != own]
 
 
 def result_changes(result, settings):
@@ -71,9 +126,17 @@ def result_changes(result, settings):
 
 
 def write_run_json(results, options, source, **facts):
-    """Write run.json, with the commit of every run: a study that was resumed may have several."""
-    commits = sorted({str(result["git_commit"]) for result in results.values()})
-    cli.write_run_json(options, source, processes=distributed.world_size(), trained_by=commits, **facts)
+    """Write run.json, with commit, start and seconds of every run: those of a study may be weeks apart."""
+    runs = [
+        {
+            "config": config,
+            "seed": seed,
+            **{name: str(result[name]) for name in ORIGIN if name in result},
+            "seconds": round(float(result["seconds"].astype(float).sum()), 1),
+        }
+        for (config, seed), result in results.items()
+    ]
+    cli.write_run_json(options, source, processes=distributed.world_size(), runs=runs, **facts)
 
 
 def describe(configs):
@@ -91,7 +154,7 @@ def save_study(configs, results, options, dataset, more_columns=None):
     write_run_json(results, options, source, shortened=shortened, configs=describe(configs))
     val_labels = train_set.labels[data.train_val_split(train_set.labels)[1]]
     rows = study_tables.result_rows(results, test_set.labels, val_labels, more_columns)
-    study_tables.write_result_rows(options.out, rows)
+    study_tables.write_result_rows(options.out, rows, options.scale, shortened)
 
 
 def save_network(configs, results, options, dataset):
@@ -127,13 +190,47 @@ def load_results(folder, run_json):
         recipe = {name: value for name, value in fields.items() if name != "model"}
         for seed in run_json["seeds"]:
             path = result_path(folder, config, seed)
-            settings = run_settings(fields["model"], recipe, seed, run_json)
+            split = saved_settings(path).get("split") if path.exists() else None
+            settings = run_settings(fields["model"], recipe, seed, run_json, split)
             if path.exists() and not result_changes(result := tables.load_arrays(path), settings):
                 results[config, seed] = result
     return results
 
 
+def network_settings(run_json, seed):
+    """Return the settings of one run of main.py's outputs."""
+    return run_settings(run_json["model"], run_json["recipe"], seed, run_json)
+
+
+def load_network_logits(folder, model):
+    """Return {(model, seed): {"test_logits": ..., "val_logits": ...}} of main.py's outputs."""
+    results = {}
+    for key, logits in tables.load_arrays(folder / "logits.npz").items():
+        if "/" in key:
+            seed, name = key.split("/")
+            results.setdefault((model, int(seed)), {})[f"{name}_logits"] = logits
+    return results
+
+
+def load_network_run(folder, run_json, seed):
+    """Return the result of one run from what main.py's tables and figures are made from; its losses per batch may lack.
+
+    Its origin is that of the run, or of the folder where run.json lists no runs.
+    """
+    model = run_json["model"]
+    (entry,) = [entry for entry in cli.read_json(folder / "metrics.json") if entry["seed"] == seed]
+    listed = [one for one in run_json.get("runs", []) if one["seed"] == seed] or [run_json]
+    return {
+        **tables.load_histories(folder / "loss_history.npz", [model])[model, seed],
+        **load_network_logits(folder, model)[model, seed],
+        "clean_train_accuracy": np.array(entry["train_accuracy"], np.float32),
+        "clean_train_loss": np.array(entry["train_loss"], np.float32),
+        "settings": np.array(json.dumps(network_settings(run_json, seed))),
+        **{name: np.array(listed[0][name]) for name in ORIGIN if listed[0].get(name)},
+    }
+
+
 def load_labels(scale, folder):
-    """Return (validation labels, test labels) of this scale."""
-    train_set, test_set, _ = data.load(scale, folder)
-    return train_set.labels[data.train_val_split(train_set.labels)[1]], test_set.labels
+    """Return (validation labels, test labels, where the data came from) of this scale."""
+    train_set, test_set, source = data.load(scale, folder)
+    return train_set.labels[data.train_val_split(train_set.labels)[1]], test_set.labels, source

@@ -330,9 +330,7 @@ def test_a_recipes_dropout_is_the_networks(sample):
         assert probabilities(model) == {own} and probabilities(model, dropout=0.75) == {0.75}
         assert probabilities(model, dropout=0.0) == {0.0}
     for name in ("resnet18", "dla34", "fast_small"):
-        with pytest.raises(
-            UserError, match=f"{name} has no dropout; .* or choose one of lenet, .*wrn28_10"
-        ):
+        with pytest.raises(UserError, match=f"{name} has no dropout; .* or choose one of lenet, .*wrn28_10"):
             train.check_recipe(name, Recipe(dropout=0.5))
     train.check_recipe("wrn16_8", Recipe(dropout=0.5))
 

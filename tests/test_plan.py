@@ -5,11 +5,13 @@ import re
 import pytest
 import torch
 
-from common import sweep
+from common import reported, sweep
 from common.support import plan
 from tests.conftest import ROOT, TASKS, run, run_python
 
-SCRIPTS = (*(f"{task}/main.py" for task in TASKS), "task4_architectures/batch_size.py")
+TASK4 = tuple(f"task4_architectures/{name}.py" for name in ("batch_size", "ablations"))
+SCRIPTS = (*(f"{task}/main.py" for task in TASKS), *TASK4)
+STUDIES = ("compare_models", "batch_epoch_grid", "label_audit", "improvements", "ensemble")
 
 
 def table_rows(text):
@@ -30,12 +32,29 @@ def test_run_all_prints_the_plan_of_every_task_and_their_total():
     assert set(models) == {"lenet", "lightweight_resnet"} and models.count("lightweight_resnet") == 2 + 2
 
 
-def test_run_all_prints_the_plan_of_each_network_of_project_3():
-    process = run("bash", "run_all.sh", "--device", "cuda", "--plan", "project3_wrn")
+def test_run_all_prints_the_plan_of_every_study_of_project_3_and_counts_a_training_once():
+    process = run("bash", "run_all.sh", "--device", "cuda", "--plan", "project3_wrn", timeout=900)
     assert process.returncode == 0, process.stderr
-    models = [row[1] for row in table_rows(process.stdout)]
-    assert models == ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]
-    assert process.stdout.splitlines()[-1].startswith("total: about")
+    titles = re.findall(r"^(\S+) at full scale on cuda:$|^(\S+ensemble.py) at full", process.stdout, re.MULTILINE)
+    scripts = list(dict.fromkeys("".join(title) for title in titles))
+    assert scripts == [f"project3_wrn/{name}.py" for name in ("main", *STUDIES)]
+    rows = table_rows(process.stdout)
+    assert [row[1] for row in rows[:6]] == ["resnet18", "wrn28_10", "wrn16_8", "fast94", "fast95", "fast96"]
+    above = [row[0] for row in rows if row[5] == "trained above"]
+    assert above[:4] == ["resnet18", "wrn28_10", "wrn16_8", "mirror"]
+    times = dict((row[0], row[5]) for row in rows)
+    assert {*reported.NETWORKS, "epochs_100_batch_256", "fold_4", "mixup", "ensemble"} <= times.keys()
+    assert times["baseline"] != times["mixup"]  # of its three seeds main.py has one
+    assert all(float(row[6]) > 0 for row in rows)  # GB
+    seconds = [int(number) for number in re.findall(r"^about .* \((\d+) s; ", process.stdout, re.MULTILINE)]
+    assert process.stdout.splitlines()[-1] == f"total: about {plan.duration(sum(seconds))}"
+
+
+def test_a_training_is_new_once(monkeypatch, tmp_path):
+    monkeypatch.delenv("PLANNED", raising=False)
+    assert plan.is_new("a") and plan.is_new("a")
+    monkeypatch.setenv("PLANNED", str(tmp_path / "list"))
+    assert [plan.is_new(name) for name in "aba"] == [True, True, False]
 
 
 def test_a_plan_writes_nothing_and_follows_the_flags(tmp_path):

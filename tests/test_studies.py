@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.metrics import precision_recall_fscore_support
 
 from common import cli, data, tables
 from common.reported import GRID
 from common.support.errors import UserError
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, result_files, runner
+from project3_wrn.analysis import study_tables
 from project3_wrn.analysis.label_errors import LABEL_ERRORS
 from project3_wrn.method import soft_labels
 from project3_wrn.method.recipes import Recipe
@@ -108,7 +110,11 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(monkeypatch, tmp_p
 
 def test_compare_models_and_ensemble(monkeypatch, folder):
     chosen = {config: compare_models.CONFIGS[config] for config in ("resnet18", "vit", "vgg16_bn")}
-    monkeypatch.setattr(compare_models, "CONFIGS", with_lenet(chosen))
+    configs = {
+        config: ("lenet", dataclasses.replace(recipe, lr=lr))
+        for (config, (_, recipe)), lr in zip(with_lenet(chosen).items(), (0.01, 0.02, 0.03))
+    }
+    monkeypatch.setattr(compare_models, "CONFIGS", configs)
     out = start(compare_models, monkeypatch, folder, "--seeds", "2")
     page = (out / "comparison.md").read_text(encoding="utf-8")
     assert "95.77" in page and "53.48" in page and page.count("±") >= 9 and "**QUICK**" in page
@@ -119,11 +125,14 @@ def test_compare_models_and_ensemble(monkeypatch, folder):
     ensemble.main()
     page = (folder / "ensemble" / "ensemble.md").read_text(encoding="utf-8")
     assert "6 members" in page and "stacking" in page
-    _, test_labels = result_files.load_labels("quick", None)
+    _, test_labels, _ = result_files.load_labels("quick", None)
     mean = sum(
         F.softmax(torch.from_numpy(result["test_logits"]).double(), 1)
         for result in result_files.load_results(out, cli.read_json(out / "run.json")).values()
     )
+    names = {path.name for path in (folder / "ensemble").iterdir()}
+    assert {"members.csv", "classes.csv", "ensemble.json", "diversity.png", "run.json", "predictions.npz"} <= names
+    assert cli.read_json(folder / "ensemble" / "run.json")["seeds"] == [0, 1]
     assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
 
 
@@ -144,25 +153,73 @@ def test_a_plan_lists_every_configuration_and_writes_nothing(script, monkeypatch
 def test_the_plan_of_a_fold_counts_the_images_that_it_holds_out(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["label_audit.py", "--scale", "full", "--device", "cpu"])
     options = runner.parse("", label_audit.TASK, "label_audit", label_audit.SEEDS)
-    (row,) = runner.plan_rows({"fold_0": label_audit.BASELINES["cpu"]}, options, held_out=1 / label_audit.FOLDS)
+    runs = runner.make_runs({"fold_0": label_audit.BASELINES["cpu"]}, options)
+    (row,) = runner.plan_rows(runs, "full", held_out=1 / label_audit.FOLDS)
     assert (row["train"], row["evaluated"]) == (40_000, 10_000)
 
 
 def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
     """Without it some images would have no probabilities."""
     monkeypatch.setattr(label_audit, "BASELINES", {"cpu": ("lenet", Recipe(validation_split=False, patience=0))})
-    real = runner.train_run
+    real = runner.train_runs
 
-    def failing(run, *arguments):
-        if run.config == "fold_3":
+    def failing(runs, *arguments):
+        if runs[0].config == "fold_3":
             raise RuntimeError("broken")
-        return real(run, *arguments)
+        return real(runs, *arguments)
 
-    monkeypatch.setattr(runner, "train_run", failing)
+    monkeypatch.setattr(runner, "train_runs", failing)
     with pytest.raises(UserError, match=r"1 failed: fold_3 with seed 0 \(broken\). No results are written"):
         start(label_audit, monkeypatch, tmp_path)
     out = tmp_path / "label_audit"
     assert len(list((out / "runs").glob("*.npz"))) == 4 and not list(out.glob("*.*"))
+
+
+def test_the_comparison_with_published_results_has_the_papers_the_reports_and_our_numbers():
+    rows = compare_models.published_table({"wrn16_8": np.array([95.0, 95.5])})
+    assert all(row["source"].startswith("arXiv ") for row in rows)
+    (row,) = [row for row in rows if row["network"] == "WRN-16-8"]
+    assert [row[f"{name}, %"] for name in ("published", "the report", "ours")] == ["95.73", "95.39", "95.25 ± 0.35"]
+    assert "0.61 points by the size" in compare_models.published_note()  # 96.00 - 95.39
+
+
+def test_remarks_are_of_the_networks_that_are_trained():
+    sizes = {name: study_tables.model_size(name) for name in ("resnet18", "wrn16_8", "vit")}
+    accuracy = {"resnet18": np.array([95.8]), "wrn16_8": np.array([95.5, 95.7]), "vit": np.array([53.0])}
+    text = compare_models.remarks(accuracy, sizes)
+    assert "10.96 million parameters and 3.10 GFLOPs, ResNet-18 11.17 million and 1.11: 2.8 times" in text
+    assert "95.60%, 0.20 points below 95.80%" in text and "ViT" not in text and "DLA" not in text
+
+
+def test_a_short_run_is_stamped_with_network_epochs_and_seeds():
+    run_json = {
+        "scale": "full",
+        "seeds": [0, 1, 2],
+        "device": "a CPU",
+        "shortened": True,
+        "configs": {"baseline": {"model": "fast_small", "epochs": 3}, "cbam": {"model": "other", "epochs": 3}},
+    }
+    assert study_tables.facts(run_json) == ("fast_small", "3 seeds", "3 epochs", "short run")
+    (text,) = study_tables.stamp(run_json)
+    assert text.startswith("**SHORT RUN** (fast_small, 3 seeds, 3 epochs; on a CPU)")
+    assert not study_tables.stamp({**run_json, "shortened": False})
+    assert study_tables.facts({**run_json, "shortened": False, "seeds": [0]})[1:] == (
+        "1 seed",
+        "3 epochs",
+        "full scale",
+    )
+
+
+@pytest.mark.parametrize("study", ["improvements", "label_audit"])
+def test_committed_short_runs_are_stamped(study):
+    folder = improvements.TASK / runner.SHORT_OUTPUTS / study
+    (page,) = folder.glob("*.md")
+    assert page.read_text(encoding="utf-8").splitlines()[2].startswith("**SHORT RUN** (fast_small, ")
+    assert {row["scale"] for row in tables.read_csv(folder / "results.csv")} == {"short"}
+    assert (
+        not (improvements.TASK / "outputs" / study).exists()
+        or cli.read_json(improvements.TASK / "outputs" / study / "run.json")["device_type"] == "cuda"
+    )
 
 
 def test_grid(monkeypatch, folder):
@@ -284,14 +341,51 @@ def test_votes_and_their_ties():
 
 
 def test_disagreement_of_runs_is_that_of_their_different_seeds():
-    groups = ensemble.group_by_config(["a, seed 0", "a, seed 1", "b, seed 0"])
+    groups = ensemble.group_by_config([{"config": name} for name in "aab"])
     assert groups == {"a": [0, 1], "b": [2]}
     disagreement = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 8.0], [4.0, 8.0, 0.0]])
     assert ensemble.disagreement_by_config(groups, disagreement).tolist() == [[2.0, 6.0], [6.0, 0.0]]
     labels = torch.tensor([0, 0, 1])
-    test = F.one_hot(torch.tensor([[0, 1, 1], [0, 0, 1], [1, 1, 1]]), 10).double()
-    rows = ensemble.class_table(groups, test, test.mean(0), labels)
+    test = torch.tensor([[0, 1, 1], [0, 0, 1], [1, 1, 1]])
+    scores = {config: ensemble.class_scores(test[indices], labels) for config, indices in groups.items()}
+    scores[ensemble.MEAN] = ensemble.class_scores(test[:1], labels)
+    rows = ensemble.class_table(scores, "recall")
     assert [row["airplane"] for row in rows] == ["**75.0**", "0.0", "50.0"] and rows[0]["automobile"] == "**100.0**"
+
+
+def test_precision_recall_and_f1_are_scikit_learns():
+    torch.manual_seed(0)
+    labels, predictions = torch.randint(10, (300,)), torch.randint(9, (2, 300))  # class 9 is never predicted
+    scores = ensemble.class_scores(predictions, labels)
+    expected = np.mean(
+        [
+            precision_recall_fscore_support(labels, member, labels=range(10), zero_division=0)[:3]
+            for member in predictions
+        ],
+        axis=0,
+    )
+    for name, values in zip(("precision", "recall", "F1"), 100 * expected):
+        assert np.allclose(scores[name], values)
+
+
+def test_mcnemars_test_by_hand():
+    """Of ten images that one of the two gets wrong, eight are the second's: 2 (1 + 10 + 45) / 2^10."""
+    labels = torch.zeros(50, dtype=torch.int64)
+    one, other = labels.clone(), labels.clone()
+    one[:2], other[2:10] = 1, 1
+    one[20:30], other[20:30] = 3, 4  # both are wrong: these do not count
+    assert ensemble.mcnemar(one, other, labels) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    assert ensemble.mcnemar(other, one, labels) == ensemble.mcnemar(one, other, labels)
+    assert ensemble.mcnemar(one, one, labels) == 1
+    compared = ensemble.compare(one, other, labels)
+    assert compared["accuracy"] == pytest.approx(76) and compared["difference"] == pytest.approx(12)
+
+
+def test_similar_configurations_are_neighbors():
+    """Of two pairs whose members differ little, each stays together whatever the order."""
+    disagreement = np.array([[0, 9, 1, 9], [9, 0, 9, 2], [1, 9, 0, 9], [9, 2, 9, 0]], float)
+    order = ensemble.order_by_similarity(disagreement)
+    assert sorted(order) == [0, 1, 2, 3] and {*order[:2]} in ({0, 2}, {1, 3})
 
 
 class Untouched:
@@ -305,7 +399,7 @@ class Untouched:
 
 
 def test_no_method_of_combining_sees_a_test_label(monkeypatch, tmp_path):
-    """The labels raise when they are touched, and only scoring, which is replaced, touches them: no method does."""
+    """The labels raise when they are touched, and only what is saved, which is replaced, has them: no method does."""
     torch.manual_seed(0)
     for seed in range(3):
         result = {f"{part}_logits": torch.randn(count, 10).numpy() for part, count in (("val", 140), ("test", 400))}
@@ -315,21 +409,18 @@ def test_no_method_of_combining_sees_a_test_label(monkeypatch, tmp_path):
     run_json = {"configs": {"lenet": {"model": "lenet"}}, "seeds": [0, 1, 2], "scale": "quick", "precision": "fp32"}
     cli.write_json(tmp_path / "study" / "run.json", run_json)
     val_labels = torch.arange(140) % 10
-    monkeypatch.setattr(result_files, "load_labels", lambda scale, folder: (val_labels, Untouched()))
-    real = ensemble.percent_correct
-
-    def percent_correct(scores, labels):
-        return real(scores, labels) if labels is val_labels else 50.0
-
-    monkeypatch.setattr(ensemble, "percent_correct", percent_correct)
-    monkeypatch.setattr(ensemble, "oracle", lambda test, labels: 50.0)
-    monkeypatch.setattr(ensemble, "class_table", lambda *arguments: "none")
+    monkeypatch.setattr(result_files, "load_labels", lambda scale, folder: (val_labels, Untouched(), "none"))
+    combined = []
+    monkeypatch.setattr(ensemble, "save", lambda *arguments: combined.append(arguments[2:6]))
+    monkeypatch.setattr(ensemble, "write_results", lambda out: None)
     flags = ["--scale", "quick", "--members", str(tmp_path / "study"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["ensemble.py", *flags])
     ensemble.main()
-    assert "3 members" in (tmp_path / "out" / "ensemble.md").read_text(encoding="utf-8")
-    with pytest.raises(AssertionError, match="were touched"):
-        real(torch.randn(400, 10), Untouched())
+    ((members, _, test, methods),) = combined
+    assert len(members) == len(test) == 3 and all(scores.shape == (400, 10) for scores in methods.values())
+    for score in (ensemble.percent_correct, ensemble.compare, ensemble.accuracy):
+        with pytest.raises(AssertionError, match="were touched"):
+            score(*[torch.randn(400, 10)] * (2 if score is ensemble.compare else 1), Untouched())
 
 
 def test_an_ensemble_of_other_splits_is_one_line(monkeypatch, folder, tmp_path):

@@ -420,38 +420,6 @@ def test_a_stop_while_the_results_are_drawn_loses_no_training(script, tmp_path, 
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_run_all_continues_after_a_failure_and_names_it():
-    """Two tasks that another run has locked: both are tried, both are named, the status says so."""
-    first, second = TASKS[:2]
-    with lock(ROOT / first / "outputs_quick"), lock(ROOT / second / "outputs_quick"):
-        words = ["bash", "run_all.sh", *QUICK, first, second]
-        process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    assert process.returncode == 1
-    assert process.stderr.count("another run of this task") == 2
-    assert f"failed: {first} {second}" in process.stderr
-
-
-@pytest.mark.parametrize(
-    ("scale", "device", "models"),
-    [
-        ("quick", "cpu", [[]]),
-        ("full", "cpu", ["fast94", "fast96"]),
-        ("full", "cuda", ["resnet18", "wrn28_10", "fast94", "fast95", "fast96"]),
-    ],
-)
-def test_run_all_starts_every_script_and_each_network_of_project_3(scale, device, models):
-    script = (ROOT / "run_all.sh").read_text(encoding="utf-8")
-    function = re.search(r"^starts\(\) .*?^}", script, re.DOTALL | re.MULTILINE)[0]
-    tasks = (*TASKS, "project3_wrn")
-    command = f"scale={scale}; device={device}; {function}; for task in {' '.join(tasks)}; do starts $task; done"
-    lines = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
-    flags = f"--scale {scale} --device {device} --keep-checkpoints"
-    assert lines[: len(SCRIPTS)] == [f"{name} {flags}" for name in SCRIPTS]
-    networks = [line.split() for line in lines[len(SCRIPTS) :]]
-    assert all(words[0] == "project3_wrn/main.py" for words in networks)
-    assert [words[7:8] for words in networks] == [[name] if name else [] for name in models]
-
-
 # --- bad input ---
 
 
@@ -539,15 +507,6 @@ def test_redraw_from_a_damaged_history(quick, tmp_path, damage):
         shutil.copy(out / "loss_history.npz", path)
     process = run_python(ROOT / FIRST, "--scale", "quick", "--redraw", "--out", out)
     assert_single_error_line(process, "loss_history_seeds.npz", "without --redraw", status=1)
-
-
-@pytest.mark.parametrize("words", [["--nonsense"], ["--scale", "huge"], ["--device", "tpu"], ["task9"], ["--lang"]])
-def test_run_all_refuses_what_it_does_not_know(words):
-    process = subprocess.run(
-        ["bash", "run_all.sh", *words], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    assert_single_error_line(process, words[-1], status=2)
-    assert "usage:" in process.stderr
 
 
 # --- the committed results ---

@@ -7,6 +7,7 @@ large matrix product, measured here; for a GPU that is not available it is that 
 """
 
 import functools
+import os
 import re
 import sys
 
@@ -43,21 +44,24 @@ def show(title: str, rows: list[dict], scale: str, device: str) -> None:
         model       name in common.models
         epochs, batch_size
         seeds       how many
-        members     networks in all: seeds, times configurations where several are trained together
+        members     networks in all: seeds, times configurations where several are trained together; 0 where an earlier
+                    row or script has them
         stacked     whether one step trains all members; otherwise they are trained one after another
         train       images per epoch
         evaluated   images per epoch that are evaluated
         passes      optional: passes over the training images, where they are not the epochs (fewer pixels, part of one)
         speed       optional: speed compared with direct convolutions, such as WINOGRAD
+        seconds, memory   where nothing is trained: the estimates themselves, memory in bytes
     """
-    peak, source = rate(device)
-    costs = [cost(row, device, peak) for row in rows]
+    trains = any("seconds" not in row for row in rows)
+    peak, source = rate(device) if trains else (0.0, "nothing is trained")
+    costs = [(row["seconds"], row["memory"]) if "seconds" in row else cost(row, device, peak) for row in rows]
     table = [
         {
             "config": row["name"],
             **{key: row[key] for key in ("model", "seeds", "epochs")},
             "batch size": row["batch_size"],
-            "time": duration(seconds),
+            "time": duration(seconds) if seconds else "trained above",
             "GB": f"{memory / 1e9:.1f}",
         }
         for row, (seconds, memory) in zip(rows, costs)
@@ -65,6 +69,21 @@ def show(title: str, rows: list[dict], scale: str, device: str) -> None:
     total = sum(seconds for seconds, _ in costs)
     print(f"{title} at {scale} scale on {device}:\n\n{tables.markdown(table)}")
     print(TOTAL.format(time=duration(total), seconds=total, source=source) + "\n", flush=True)
+
+
+def is_new(training: str) -> bool:
+    """Return whether no earlier script of this plan has this training, and list it.
+
+    training: a line of text that names it. run_all.sh --plan gives all its scripts one file, $PLANNED, for the list;
+    without such a file every training is new.
+    """
+    if not (path := os.environ.get("PLANNED")):
+        return True
+    with open(path, "a+", encoding="utf-8") as file:
+        file.seek(0)
+        if new := training not in file.read().splitlines():
+            file.write(training + "\n")
+    return new
 
 
 def image_counts(scale: str, validation: bool) -> tuple[int, int, int]:
@@ -76,8 +95,7 @@ def image_counts(scale: str, validation: bool) -> tuple[int, int, int]:
 
 def cost(row: dict, device: str, peak: float) -> tuple[float, float]:
     """Return the seconds of training and the peak memory in bytes of a row of `show`, all its members."""
-    network = MODELS[row["model"]]()
-    flops = forward_flops(network)
+    flops, parameters, outputs = sizes(row["model"])
     steps = -(-row["train"] // row["batch_size"])
     work = flops * (row["train"] * (1 + BACKWARD) + row["evaluated"]) / (peak * SHARE[device] * row.get("speed", 1))
     if row["stacked"]:  # one step trains all members, one per core
@@ -86,9 +104,16 @@ def cost(row: dict, device: str, peak: float) -> tuple[float, float]:
     else:
         seconds = row.get("passes", row["epochs"]) * row["members"] * (work + STEP[device] * steps)
     bytes_per_value = 4 if device == "cpu" or row["stacked"] else 2
-    activations = bytes_per_value * row["batch_size"] * activation_count(network) * KEPT
+    activations = bytes_per_value * row["batch_size"] * outputs * KEPT
     at_once = row["members"] if row["stacked"] else 1
-    return seconds, at_once * (STATE * parameter_count(network) + activations) + BASE_MEMORY[device]
+    return seconds, at_once * (STATE * parameters + activations) + BASE_MEMORY[device]
+
+
+@functools.cache
+def sizes(model: str) -> tuple[int, int, int]:
+    """Return the FLOPs of a forward pass, the parameters and the activations of a network, by its name."""
+    network = MODELS[model]()
+    return forward_flops(network), parameter_count(network), activation_count(network)
 
 
 def activation_count(network: torch.nn.Module) -> int:

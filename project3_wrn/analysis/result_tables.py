@@ -31,7 +31,7 @@ OVERALL = {  # quantity: field of metrics.json, decimals
 def metrics_entry(seed, result, labels):
     """Return a run's entry in metrics.json: accuracies in per cent, losses in nats, ECE as a fraction.
 
-    result: as `runner.train_run` returns it. labels: {"test": (N,), "val": (N,) with a validation split}.
+    result: as `runner.train_runs` returns it. labels: {"test": (N,), "val": (N,) with a validation split}.
 
     With a validation accuracy there is `early_stopping_epoch`, after which the report's rule would have ended the
     training; None where it would not have.

@@ -5,6 +5,8 @@ import torch
 from common import evaluation, tables
 from common.models import MODELS, forward_flops, parameter_count
 
+SHORT = "short run"  # of a study: not the report's epochs or network
+
 
 def result_rows(results, test_labels, val_labels=None, more_columns=None):
     """Return one row per run: accuracies in per cent, seconds of training, and what `more_columns` adds.
@@ -38,16 +40,54 @@ def result_rows(results, test_labels, val_labels=None, more_columns=None):
     return rows
 
 
-def write_result_rows(folder, rows):
-    """Write results.csv, with four decimals."""
+def write_result_rows(folder, rows, scale, shortened):
+    """Write results.csv, with four decimals; its column `scale` says quick, short or full."""
+    scale = "short" if shortened and scale == "full" else scale
     rounded = [{name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+    rounded = [{"scale": scale, **row} for row in rounded]
     tables.write_csv(folder / "results.csv", rounded)
 
 
 def read_result_rows(folder):
-    """Return the rows of results.csv: `config` as text, the rest as numbers."""
+    """Return the rows of results.csv: `scale` and `config` as text, the rest as numbers."""
     rows = tables.read_csv(folder / "results.csv")
-    return [{name: value if name == "config" else float(value) for name, value in row.items() if value} for row in rows]
+    return [
+        {name: value if name in ("scale", "config") else float(value) for name, value in row.items() if value}
+        for row in rows
+    ]
+
+
+def facts(run_json):
+    """Return what the results of a study depend on, as texts for `plots.about`: network, seeds, epochs and scale.
+
+    Network and epochs are left out where the runs differ in them; the baseline's stand for its changes.
+    """
+    runs = run_json.get("members") or list(run_json["configs"].values())
+    runs = [run_json["configs"]["baseline"]] if "baseline" in run_json.get("configs", ()) else runs
+    models, epochs = ({run[name] for run in runs} for name in ("model", "epochs"))
+    seeds = len(run_json["seeds"])
+    return (
+        *(models if len(models) == 1 else ()),
+        f"{seeds} seed{'s' if seeds > 1 else ''}",
+        *(f"{number} epoch{'s' if number > 1 else ''}" for number in (epochs if len(epochs) == 1 else ())),
+        SHORT if is_short(run_json) else f"{run_json['scale']} scale",
+    )
+
+
+def is_short(run_json):
+    """Return whether a study at full scale had not the report's epochs or network."""
+    return run_json["scale"] == "full" and bool(run_json.get("shortened"))
+
+
+def stamp(run_json):
+    """Return, as a list, the paragraph that marks the page of a short run; empty where it is not one."""
+    if not is_short(run_json):
+        return []
+    known = ", ".join(fact for fact in facts(run_json) if fact != SHORT)
+    return [
+        f"**SHORT RUN** ({known}; on {run_json['device']}): not the report's epochs or network, so no number here is"
+        " comparable with the report's."
+    ]
 
 
 def percent_correct(scores, labels):
