@@ -3,7 +3,10 @@
     python task4_architectures/ablations.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
 The report attributes LightweightResNet's fast start to batch norm and its fast rise to shortcuts, and tests neither.
-Here each is taken out of the network. Writes to task4_architectures/outputs/ablations/:
+Here each is taken out of the network, which is trained for as many epochs as these attributions are about. The learning
+rate is constant, so the whole network's first epochs, by main.py, are those of a training as short.
+
+Writes to task4_architectures/outputs/ablations/:
     loss_history.npz          LightweightResNet without batch norm, and without shortcuts
     ablations.png             test accuracy over the epochs, and its differences from the whole network's
     ablations.md              the start, the slope and the end of each, and whether the report's attributions hold
@@ -24,16 +27,17 @@ from task4_architectures import main as task4
 from task4_architectures.main import BASE, SEEDS
 
 WHOLE = "lightweight_resnet"
+EPOCHS = task4.THIRD
 CONFIGS = {
-    "without_batch_norm": {"model": "lightweight_resnet_no_batch_norm"},
-    "without_shortcuts": {"model": "lightweight_resnet_no_shortcuts"},
+    "without_batch_norm": {"model": "lightweight_resnet_no_batch_norm", "epochs": EPOCHS},
+    "without_shortcuts": {"model": "lightweight_resnet_no_shortcuts", "epochs": EPOCHS},
 }
 NAMES = {
     WHOLE: "the whole network",
     "without_batch_norm": "without batch norm",
     "without_shortcuts": "without shortcuts",
 }
-START, SLOPE, END = "Accuracy after epoch 1, %", "Slope, points per epoch", "Final accuracy, %"
+START, SLOPE, END = "Accuracy after epoch 1, %", "Slope, points per epoch", f"Accuracy after epoch {EPOCHS}, %"
 # what the report says that a part does, {configuration: (part, quantity)}
 ATTRIBUTIONS = {"without_batch_norm": ("batch norm", START), "without_shortcuts": ("shortcuts", SLOPE)}
 STYLES = {name: plots.style(position) for position, name in enumerate((WHOLE, *CONFIGS))}  # of the figure
@@ -63,7 +67,7 @@ def write_results(source, out):
     page = [
         finding(differences),
         f"Mean ± standard deviation over {len({seed for _, seed in histories})} seeds, at batch size {batch_size}. The "
-        f"slope is the rise of test accuracy per epoch between epochs 1 and {task4.THIRD}. Differences from the whole "
+        f"slope is the rise of test accuracy per epoch between epochs 1 and {EPOCHS}. Differences from the whole "
         "network are taken seed by seed (same batches); ± is half of the 95% interval of their mean.",
         ablation_table(measured, differences),
         attributions(differences),
@@ -73,14 +77,27 @@ def write_results(source, out):
 
 
 def whole_network(folder, configs):
-    """Return main.py's histories of the whole network in `folder`; {} where it has not run with these settings."""
+    """Return the first epochs of main.py's runs in `folder`, as many as the reduced networks have.
+
+    {} where main.py has not run with these settings, or for fewer epochs.
+    """
     path = folder / "loss_history.npz"
     if not path.exists():
         return {}
-    others = cli.read_json(folder / "run.json")["configs"][WHOLE]
-    if any({**config, "model": WHOLE} != others for config in configs.values()):
+    whole = cli.read_json(folder / "run.json")["configs"][WHOLE]
+    epochs = max(config["epochs"] for config in configs.values())
+    if any({**config, "model": WHOLE, "epochs": whole["epochs"]} != whole for config in configs.values()):
         return {}
-    return {run: history for run, history in tables.load_histories(path, [WHOLE]).items() if run[0] == WHOLE}
+    if whole["epochs"] < epochs:
+        return {}
+    runs = tables.load_histories(path, [WHOLE]).items()
+    return {run: first_epochs(history, epochs) for run, history in runs if run[0] == WHOLE}
+
+
+def first_epochs(history, epochs):
+    """Return a history cut after `epochs`."""
+    length = len(history["epoch_losses"])
+    return {name: values[:epochs] if values.shape == (length,) else values for name, values in history.items()}
 
 
 def measure(histories, name):
@@ -89,9 +106,8 @@ def measure(histories, name):
     for (config, seed), history in histories.items():
         if config == name:
             accuracy = history["test_accuracy"].astype(float)
-            steps = min(task4.THIRD, len(accuracy)) - 1
             measured[START][seed] = accuracy[0]
-            measured[SLOPE][seed] = (accuracy[steps] - accuracy[0]) / max(1, steps)
+            measured[SLOPE][seed] = (accuracy[-1] - accuracy[0]) / max(1, len(accuracy) - 1)
             measured[END][seed] = accuracy[-1]
     return measured
 
@@ -137,7 +153,7 @@ def finding(differences):
         for name, (part, quantity) in ATTRIBUTIONS.items()
     ]
     ends = " and ".join(f"{interval(differences[name][END])} points {NAMES[name]}" for name in CONFIGS)
-    return f"**Of the report's attributions, {', and '.join(parts)}.** After the last epoch accuracy differs by {ends}."
+    return f"**Of the report's attributions, {', and '.join(parts)}.** After epoch {EPOCHS} accuracy differs by {ends}."
 
 
 def ablation_table(measured, differences):
@@ -171,7 +187,8 @@ def draw_ablations(path, histories, differences, batch_size, scale):
     """Draw test accuracy over the epochs, and the differences from the whole network with their 95% intervals."""
     figure, (curves, changes) = plots.plt.subplots(1, 2, figsize=(13, 5), layout="constrained", width_ratios=(3, 2))
     run_plots.curves(curves, histories, "test_accuracy", "Test accuracy, %", STYLES)
-    task4.mark_reported(curves, histories, {WHOLE: task4.REPORTED[WHOLE]})
+    reported = {epoch: value for epoch, value in task4.REPORTED[WHOLE].items() if 0 < epoch <= EPOCHS}
+    task4.mark_reported(curves, histories, {WHOLE: reported})
     curves.set_title("Test accuracy after each epoch")
     quantities = (START, SLOPE, END)
     for position, name in enumerate(differences):
