@@ -120,7 +120,7 @@ def run(
     configs = configure(configs, base, options)
     seeds = list(options.seeds if seeds is None else seeds)
     if options.plan:
-        jobs = make_jobs(configs, seeds, stacked, seeds_together=True)
+        jobs = [Job(job.configs, seeds) for job in make_jobs(configs, seeds[:1], stacked)]
         rows = [plan_row(job, options.scale, validation, evaluate_train) for job in jobs]
         plan.show(options.command.split()[1], rows, options.scale, options.device)
         return {}

@@ -21,12 +21,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -34,20 +30,17 @@ from sklearn.preprocessing import StandardScaler
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, evaluation, plots, tables
-from common.data import CLASSES
+from common import cli, tables
 from common.support import plan
 from common.support.errors import UserError
 from project3_wrn import result_files, runner
-from project3_wrn.analysis import study_tables
+from project3_wrn.analysis import ensemble_tables
 from project3_wrn.analysis.study_tables import percent_correct
 from project3_wrn.method.recipes import TEST_TIME_FIELDS
 
 WITHIN = {"quick": 100.0, "full": 5.0}  # points of validation accuracy that a member may be below the best
-MEAN = "mean probability"
 SMALLEST_PROBABILITY = 1e-6  # stacking takes logarithms
 STACKING = dict(C=0.01, max_iter=2000)  # arguments of scikit-learn's LogisticRegression
-ANNOTATED = 20  # with more configurations the figure has no numbers
 # The average of the weights (EMA) is of one training too, so it does not make a second member of it.
 EVALUATION_ONLY = (*TEST_TIME_FIELDS, "ema")
 # for --plan: members where none is trained yet, and the cost of each, most of it stacking's
@@ -84,7 +77,7 @@ def main():
             weights = (val.argmax(-1) == val_labels).double().mean(1)
             methods = combine(val, val_labels, test, weights)
             save(options, source, members, weights, test, methods, test_labels)
-        write_results(options.out)
+        ensemble_tables.write_results(options.out)
     print(f"results: {options.out}")
 
 
@@ -269,7 +262,7 @@ def combine(val, val_labels, test, weights):
     """
     return {
         "majority vote": vote(test),
-        MEAN: test.mean(0),
+        ensemble_tables.MEAN: test.mean(0),
         "mean weighted by validation accuracy": torch.einsum("m,mnc->nc", weights / weights.sum(), test),
         "stacking (logistic regression)": stacking(val, val_labels, test),
     }
@@ -318,274 +311,8 @@ def save(options, source, members, weights, test, methods, test_labels):
         shortened=any(member.shortened for member in members),
         members=described,
         methods=list(methods),
+        within=WITHIN[options.scale],
     )
-
-
-def write_results(out):
-    """Write every table and figure from predictions.npz and run.json."""
-    run_json, saved = cli.read_json(out / "run.json"), tables.load_arrays(out / "predictions.npz")
-    members, val_accuracy, scale = run_json["members"], saved["val_accuracy"], run_json["scale"]
-    test, methods, labels = (torch.from_numpy(saved[name]).long() for name in ("members", "methods", "test_labels"))
-    methods = dict(zip(run_json["methods"], methods))
-    groups, disagreement = group_by_config(members), pairwise_disagreement(test)
-    test_accuracy = [accuracy(member, labels) for member in test]
-    best = int(np.argmax(val_accuracy))
-    compared = {method: compare(predictions, test[best], labels) for method, predictions in methods.items()}
-    scores = {config: class_scores(test[indices], labels) for config, indices in groups.items()}
-    scores[MEAN] = class_scores(methods[MEAN][None], labels)
-    mean_disagreement = float(disagreement.sum() / (len(test) * (len(test) - 1)))
-    plots.setup(scale=scale)
-
-    folders = ", ".join(f"`{folder}`" for folder in dict.fromkeys(member["folder"] for member in members))
-    best_name = f"{members[best]['config']}, seed {members[best]['seed']}"
-    page = [
-        *study_tables.stamp(run_json),
-        f"{len(members)} members: the finished runs of {folders} that are within {WITHIN[scale]:g} points of the best"
-        " validation accuracy, each a training of its own.",
-        method_table(best_name, test_accuracy[best], compared),
-        "p is that of McNemar's exact test against the best member: the chance of so uneven a split of the images that"
-        " only one of the two predicts correctly, if both were equally accurate.",
-        "## The members",
-        member_table(groups, val_accuracy, test_accuracy),
-        "## Complementarity: by class, %, mean over seeds",
-        complementarity(scores),
-        *itertools.chain.from_iterable(
-            (f"### {quantity.capitalize()}", class_table(scores, quantity))
-            for quantity in ("precision", "recall", "F1")
-        ),
-        f"Two members disagree on {mean_disagreement:.2f}% of the test images on average. At least one is correct on"
-        f" {oracle(test, labels):.2f}%, which no vote among them can exceed.",
-    ]
-    tables.write_markdown(out / "ensemble.md", "Project 3: the networks together", page, scale)
-    tables.write_csv(
-        out / "members.csv",
-        [
-            {
-                **{name: member[name] for name in ("config", "seed", "folder", "epochs")},
-                "val_accuracy": f"{val:.2f}",
-                "test_accuracy": f"{value:.2f}",
-            }
-            for member, val, value in zip(members, val_accuracy, test_accuracy)
-        ],
-    )
-    tables.write_csv(out / "classes.csv", class_rows(scores))
-    write_numbers(out / "ensemble.json", test_accuracy[best], compared, scores, list(groups)[group_of(groups, best)])
-    facts = (f"{len(members)} members", *study_tables.facts(run_json))
-    draw_diversity(out / "diversity.png", list(groups), disagreement_by_config(groups, disagreement).numpy(), facts)
-
-
-def accuracy(predictions, labels):
-    """Return the percentage of predictions that are right."""
-    return float((predictions == labels).double().mean() * 100)
-
-
-def compare(predictions, other, labels):
-    """Return what a method reaches, and its McNemar test against another: accuracy, difference, p."""
-    value = accuracy(predictions, labels)
-    return {"accuracy": value, "difference": value - accuracy(other, labels), "p": mcnemar(predictions, other, labels)}
-
-
-def mcnemar(one, other, labels):
-    """Return the p-value of McNemar's exact two-sided test that two sets of predictions (N,) are equally accurate.
-
-    Of the images that only one of the two predicts correctly, each is then equally likely to be either's.
-    """
-    first, second = one == labels, other == labels
-    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
-    discordant = only_first + only_second
-    return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
-
-
-def class_scores(predictions, labels):
-    """Return {"precision", "recall", "F1": per cent (classes,), the mean over members} of predictions (M, N).
-
-    A class that is never predicted has a precision of 0, as in scikit-learn.
-    """
-    matrices = torch.stack([evaluation.confusion_matrix(labels, member) for member in predictions]).double()
-    right = matrices.diagonal(dim1=1, dim2=2)
-    precision = 100 * right / matrices.sum(1).clamp(min=1)
-    recall = 100 * right / matrices.sum(2).clamp(min=1)
-    f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-12)
-    return {"precision": precision.mean(0), "recall": recall.mean(0), "F1": f1.mean(0)}
-
-
-def write_numbers(path, best_accuracy, compared, scores, best_config):
-    """Write ensemble.json: what the claims of section 3.2 are judged by."""
-    names = {method: method.split(" (")[0].replace(" ", "_") for method in compared}
-    cli.write_json(
-        path,
-        {
-            "best_member": best_accuracy,
-            **{names[method]: result["accuracy"] for method, result in compared.items()},
-            **{f"p_{names[method]}": result["p"] for method, result in compared.items()},
-            "macro_f1_best_member": float(scores[best_config]["F1"].mean()),
-            "macro_f1_mean_probability": float(scores[MEAN]["F1"].mean()),
-        },
-    )
-
-
-# --- tables ---
-
-
-def method_table(best, best_accuracy, compared):
-    """Return one row for the best member and one per method, with its difference from that member and p."""
-    first = {"method": f"best member by validation: {best}", "test, %": f"{best_accuracy:.2f}"}
-    return [
-        {**first, "difference, points": "", "p": ""},
-        *(
-            {
-                "method": method,
-                "test, %": f"{result['accuracy']:.2f}",
-                "difference, points": f"{result['difference']:+.2f}",
-                "p": f"{result['p']:.2g}",
-            }
-            for method, result in compared.items()
-        ),
-    ]
-
-
-def member_table(groups, val_accuracy, test_accuracy):
-    """Return one row per configuration, with its accuracies over its seeds."""
-    return [
-        {
-            "config": config,
-            "seeds": len(indices),
-            "validation, %": tables.mean_std([val_accuracy[index] for index in indices]),
-            "test, %": tables.mean_std([test_accuracy[index] for index in indices]),
-        }
-        for config, indices in groups.items()
-    ]
-
-
-def class_table(scores, quantity):
-    """Return one row per configuration and one of the mean probability; the best configuration of a class is bold."""
-    means = torch.stack([values[quantity] for config, values in scores.items() if config != MEAN])
-    rows = []
-    for config, values in scores.items():
-        best = values[quantity] == means.amax(0)
-        cells = [
-            f"**{value:.1f}**" if bold and config != MEAN else f"{value:.1f}"
-            for value, bold in zip(values[quantity], best)
-        ]
-        rows.append({"config": config, **dict(zip(CLASSES, cells)), "macro": f"{values[quantity].mean():.2f}"})
-    return rows
-
-
-def class_rows(scores):
-    """Return one row per configuration and class, in per cent."""
-    return [
-        {
-            "config": config,
-            "class": name,
-            **{quantity.lower(): f"{float(numbers[index]):.2f}" for quantity, numbers in values.items()},
-        }
-        for config, values in scores.items()
-        for index, name in enumerate(CLASSES)
-    ]
-
-
-def complementarity(scores):
-    """Return sentences on whether precision and recall of the members complement each other (report, section 3.2)."""
-    configs = [config for config in scores if config != MEAN]
-    precise, sensitive = (
-        torch.stack([scores[config][quantity] for config in configs]).argmax(0) for quantity in ("precision", "recall")
-    )
-    imbalance = {name: float((one["precision"] - one["recall"]).abs().mean()) for name, one in scores.items()}
-    best = max(configs, key=lambda config: float(scores[config]["F1"].mean()))
-    text = (
-        f"In {int((precise != sensitive).sum())} of {len(CLASSES)} classes the configuration with the highest precision"
-        " is not the one with the highest recall. Precision and recall of a class differ by"
-        f" {imbalance[MEAN]:.2f} points on average with the mean probability, and by"
-        f" {np.mean([imbalance[config] for config in configs]):.2f} with a single configuration. Macro F1 is"
-        f" {scores[MEAN]['F1'].mean():.2f} with the mean probability and {scores[best]['F1'].mean():.2f} with"
-        f" {best}, the best configuration."
-    )
-    wide = [config for config in configs if config.startswith("wrn")]
-    if "vgg16_bn" in configs and wide:
-        ahead = {
-            quantity: int((sign * (scores["vgg16_bn"][quantity] - scores[wide[0]][quantity]) > 0).sum())
-            for quantity, sign in (("precision", 1), ("recall", -1))
-        }
-        text += (
-            f" The report's example: vgg16_bn has the higher precision in {ahead['precision']} classes, {wide[0]} the"
-            f" higher recall in {ahead['recall']}."
-        )
-    return text
-
-
-def oracle(test, labels):
-    """Return the percentage of images that at least one member predicts correctly."""
-    return float((test == labels).any(0).double().mean() * 100)
-
-
-# --- which members differ ---
-
-
-def group_by_config(members):
-    """Return {configuration: indices of its seeds among the members}."""
-    groups = {}
-    for index, member in enumerate(members):
-        groups.setdefault(member["config"], []).append(index)
-    return groups
-
-
-def group_of(groups, index):
-    """Return the position of the configuration that the member `index` is of."""
-    return next(position for position, indices in enumerate(groups.values()) if index in indices)
-
-
-def pairwise_disagreement(predictions):
-    """Return the percentage (M, M) of the images on which two members disagree."""
-    return (predictions[:, None] != predictions).double().mean(-1) * 100
-
-
-def disagreement_by_config(groups, disagreement):
-    """Return the mean disagreement (configurations, configurations) of two different members, one of each.
-
-    A configuration with one seed has 0 with itself.
-    """
-
-    def mean_between(rows, columns):
-        values = [disagreement[i, j] for i in rows for j in columns if i != j]
-        return sum(values) / len(values) if values else 0.0
-
-    return torch.tensor([[mean_between(a, b) for b in groups.values()] for a in groups.values()])
-
-
-def order_by_similarity(disagreement):
-    """Return an order of the configurations (n,) that puts similar ones next to each other."""
-    if len(disagreement) < 3:
-        return list(range(len(disagreement)))
-    distances = squareform(disagreement - np.diag(np.diag(disagreement)), checks=False)
-    return hierarchy.leaves_list(hierarchy.linkage(distances, "average", optimal_ordering=True)).tolist()
-
-
-def draw_diversity(path, names, disagreement, facts=()):
-    """Draw the percentage of test images on which two configurations disagree, as a triangle.
-
-    The diagonal has the disagreement between seeds of one configuration, and is empty where there is one seed.
-    """
-    order = order_by_similarity(disagreement)
-    names, values = [names[index] for index in order], disagreement[np.ix_(order, order)]
-    hidden = np.triu(np.ones_like(values, bool), 1) | (np.eye(len(values), dtype=bool) & (values == 0))
-    shown = np.ma.masked_array(values, hidden)
-    side = 0.5 * len(names)
-    figure, axes = plots.plt.subplots(figsize=(side + 4, side + 3), layout="constrained")
-    image = axes.imshow(shown, cmap="cividis")
-    middle = (shown.min() + shown.max()) / 2
-    if len(names) <= ANNOTATED:
-        for row, column in np.argwhere(~hidden):
-            color = "white" if values[row, column] < middle else "black"
-            text = f"{values[row, column]:.1f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
-    axes.set_yticks(range(len(names)), names, fontsize=9)
-    axes.grid(False)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="Test images that two members disagree on, %")
-    seeds = ["the diagonal compares seeds"] if values.diagonal().any() else []
-    plots.about(figure, "How often two members of the ensemble disagree", *facts, *seeds)
-    plots.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from sklearn.metrics import confusion_matrix, recall_score
 from common import cli, data, evaluation, plots, reported, tables
 from common.models import MODELS
 from common.support import checkpoints
-from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit
-from project3_wrn.analysis import figures, label_errors, result_tables
+from project3_wrn import batch_epoch_grid, compare_models, improvements, label_audit
+from project3_wrn.analysis import ensemble_tables, figures, label_errors, result_tables
 from tests.conftest import ROOT
 
 OUTPUTS = ROOT / "project3_wrn" / "outputs"
@@ -303,7 +303,7 @@ def draw_everything(folder):
     configs = improvements.make_configs("cpu")
     changes = {config: (1.0, half) for config, half in zip(configs, (0.5, 2.0, *[0.5] * len(configs)))}
     improvements.draw_differences(folder / "changes.png", changes, facts)
-    ensemble.draw_diversity(folder / "diversity.png", list(configs), np.eye(len(configs)))
+    ensemble_tables.draw_diversity(folder / "diversity.png", list(configs), np.eye(len(configs)))
     cells = dict.fromkeys(batch_epoch_grid.CONFIGS, np.array([80.0]))
     batch_epoch_grid.draw_grids(folder / "grid.png", cells)
     accuracy = dict.fromkeys(compare_models.CONFIGS, np.array([90.0, 91.0]))

@@ -15,7 +15,7 @@ from common import cli, data, tables
 from common.reported import GRID
 from common.support.errors import UserError
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, result_files, runner
-from project3_wrn.analysis import study_tables
+from project3_wrn.analysis import ensemble_tables, study_tables
 from project3_wrn.analysis.label_errors import LABEL_ERRORS
 from project3_wrn.method import soft_labels
 from project3_wrn.method.recipes import Recipe
@@ -341,22 +341,22 @@ def test_votes_and_their_ties():
 
 
 def test_disagreement_of_runs_is_that_of_their_different_seeds():
-    groups = ensemble.group_by_config([{"config": name} for name in "aab"])
+    groups = ensemble_tables.group_by_config([{"config": name} for name in "aab"])
     assert groups == {"a": [0, 1], "b": [2]}
     disagreement = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 8.0], [4.0, 8.0, 0.0]])
-    assert ensemble.disagreement_by_config(groups, disagreement).tolist() == [[2.0, 6.0], [6.0, 0.0]]
+    assert ensemble_tables.disagreement_by_config(groups, disagreement).tolist() == [[2.0, 6.0], [6.0, 0.0]]
     labels = torch.tensor([0, 0, 1])
     test = torch.tensor([[0, 1, 1], [0, 0, 1], [1, 1, 1]])
-    scores = {config: ensemble.class_scores(test[indices], labels) for config, indices in groups.items()}
-    scores[ensemble.MEAN] = ensemble.class_scores(test[:1], labels)
-    rows = ensemble.class_table(scores, "recall")
+    scores = {config: ensemble_tables.class_scores(test[indices], labels) for config, indices in groups.items()}
+    scores[ensemble_tables.MEAN] = ensemble_tables.class_scores(test[:1], labels)
+    rows = ensemble_tables.class_table(scores, "recall")
     assert [row["airplane"] for row in rows] == ["**75.0**", "0.0", "50.0"] and rows[0]["automobile"] == "**100.0**"
 
 
 def test_precision_recall_and_f1_are_scikit_learns():
     torch.manual_seed(0)
     labels, predictions = torch.randint(10, (300,)), torch.randint(9, (2, 300))  # class 9 is never predicted
-    scores = ensemble.class_scores(predictions, labels)
+    scores = ensemble_tables.class_scores(predictions, labels)
     expected = np.mean(
         [
             precision_recall_fscore_support(labels, member, labels=range(10), zero_division=0)[:3]
@@ -374,17 +374,17 @@ def test_mcnemars_test_by_hand():
     one, other = labels.clone(), labels.clone()
     one[:2], other[2:10] = 1, 1
     one[20:30], other[20:30] = 3, 4  # both are wrong: these do not count
-    assert ensemble.mcnemar(one, other, labels) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
-    assert ensemble.mcnemar(other, one, labels) == ensemble.mcnemar(one, other, labels)
-    assert ensemble.mcnemar(one, one, labels) == 1
-    compared = ensemble.compare(one, other, labels)
+    assert ensemble_tables.mcnemar(one, other, labels) == pytest.approx(2 * (1 + 10 + 45) / 2**10)
+    assert ensemble_tables.mcnemar(other, one, labels) == ensemble_tables.mcnemar(one, other, labels)
+    assert ensemble_tables.mcnemar(one, one, labels) == 1
+    compared = ensemble_tables.compare(one, other, labels)
     assert compared["accuracy"] == pytest.approx(76) and compared["difference"] == pytest.approx(12)
 
 
 def test_similar_configurations_are_neighbors():
     """Of two pairs whose members differ little, each stays together whatever the order."""
     disagreement = np.array([[0, 9, 1, 9], [9, 0, 9, 2], [1, 9, 0, 9], [9, 2, 9, 0]], float)
-    order = ensemble.order_by_similarity(disagreement)
+    order = ensemble_tables.order_by_similarity(disagreement)
     assert sorted(order) == [0, 1, 2, 3] and {*order[:2]} in ({0, 2}, {1, 3})
 
 
@@ -412,15 +412,15 @@ def test_no_method_of_combining_sees_a_test_label(monkeypatch, tmp_path):
     monkeypatch.setattr(result_files, "load_labels", lambda scale, folder: (val_labels, Untouched(), "none"))
     combined = []
     monkeypatch.setattr(ensemble, "save", lambda *arguments: combined.append(arguments[2:6]))
-    monkeypatch.setattr(ensemble, "write_results", lambda out: None)
+    monkeypatch.setattr(ensemble_tables, "write_results", lambda out: None)
     flags = ["--scale", "quick", "--members", str(tmp_path / "study"), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["ensemble.py", *flags])
     ensemble.main()
     ((members, _, test, methods),) = combined
     assert len(members) == len(test) == 3 and all(scores.shape == (400, 10) for scores in methods.values())
-    for score in (ensemble.percent_correct, ensemble.compare, ensemble.accuracy):
+    for score in (ensemble.percent_correct, ensemble_tables.compare, ensemble_tables.accuracy):
         with pytest.raises(AssertionError, match="were touched"):
-            score(*[torch.randn(400, 10)] * (2 if score is ensemble.compare else 1), Untouched())
+            score(*[torch.randn(400, 10)] * (2 if score is ensemble_tables.compare else 1), Untouched())
 
 
 def test_an_ensemble_of_other_splits_is_one_line(monkeypatch, folder, tmp_path):
