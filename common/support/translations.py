@@ -66,6 +66,7 @@ ENGLISH = {
 
 CHINESE = {
     "full scale": "完整规模",
+    "quick scale": "快速规模",
     "mean ± standard deviation": "均值 ± 标准差",
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",
@@ -153,9 +154,7 @@ CHINESE = {
     "The residual network without batch norm, and without shortcuts": "去掉批归一化或残差连接的残差网络",
     "What is lost": "损失多少",
     "Difference from the whole network, points (95% interval)": "与完整网络之差，百分点（95% 区间）",
-    "Accuracy after epoch 1, %": "第 1 轮后的准确率，%",
     "Slope, points per epoch": "斜率，百分点/轮",
-    "Final accuracy, %": "最终准确率，%",
     "LightweightResNet": "轻量级 ResNet",
     "L2 (weight decay)": "L2（权重衰减）",
     "l2": "仅 L2",
@@ -265,6 +264,7 @@ CHINESE_PATTERNS = (
     (r"\b(\d+) folds\b", r"\1 折"),
     (r"\bseed (\d+)\b", r"种子 \1"),
     (r"\b(\d+) epochs?\b", r"\1 轮"),
+    (r"准确率 after epoch (\d+)", r"第 \1 轮后的准确率"),
     (r"\bepoch (\d+)\b", r"第 \1 轮"),
     (r"\bbatch size (\d+)\b", r"批大小 \1"),
     (r"\b(\d+) views of each image", r"每幅图像取 \1 个视图"),
