@@ -29,7 +29,6 @@ from common.reported import CONFUSED_PAIRS
 from common.support import plan
 from project3_wrn import result_files, runner
 from project3_wrn.analysis import study_tables
-from project3_wrn.analysis.figures import run_facts
 from project3_wrn.method.recipes import SMALL, Recipe
 
 
@@ -162,10 +161,7 @@ def write_results(folder):
         pair_table(rows),
     ]
     tables.write_markdown(folder / "improvements.md", "Project 3: what chapter 3 proposes", page, scale)
-    baseline = run_json["configs"]["baseline"]
-    seeds, shortened = len(run_json["seeds"]), run_json["shortened"]
-    facts = run_facts(baseline["model"], seeds, baseline["epochs"], scale, shortened)
-    draw_differences(folder / "improvements.png", compared, facts)
+    draw_differences(folder / "improvements.png", compared, study_tables.facts(run_json))
 
 
 def introduction(run_json):

@@ -26,7 +26,7 @@ from common import cli, data, plots, tables
 from common.data import CLASSES
 from project3_wrn import result_files, runner
 from project3_wrn.analysis import label_errors, study_tables
-from project3_wrn.analysis.figures import LABEL_ERRORS_NOTE, run_facts
+from project3_wrn.analysis.figures import LABEL_ERRORS_NOTE
 from project3_wrn.analysis.result_tables import percent
 from project3_wrn.analysis.study_tables import percent_correct
 from project3_wrn.method.recipes import SMALL, Recipe
@@ -113,7 +113,7 @@ def write_results(folder, data_folder=None):
     tables.write_csv(folder / "train_suspects.csv", train_rows)
     tables.write_csv(folder / "test_suspects.csv", test_rows)
     recipe = next(iter(run_json["configs"].values()))
-    facts = run_facts(recipe["model"], f"{FOLDS} folds", recipe["epochs"], scale, run_json["shortened"])
+    facts = study_tables.run_facts(recipe["model"], f"{FOLDS} folds", recipe["epochs"], scale, run_json["shortened"])
     draw_suspects(folder / "train_suspects.png", suspects, train_set, train, facts)
     draw_suspects(folder / "test_suspects.png", errors, test_set, test, facts, known)
     page = [

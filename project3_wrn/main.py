@@ -26,7 +26,7 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli, data, plots, tables
 from project3_wrn import options, result_files, runner
-from project3_wrn.analysis import figures, result_tables
+from project3_wrn.analysis import figures, result_tables, study_tables
 
 
 def main():
@@ -47,8 +47,8 @@ def write_results(folder, data_folder=None, gradcam_layer=None):
     all_predictions, labels = all_logits.argmax(-1), torch.from_numpy(saved["test_labels"])
     history, logits, predictions = histories[0], all_logits[0], all_predictions[0]
     epochs = metrics[0]["epochs"]
-    one = figures.run_facts(model, f"seed {seed}", epochs, scale)
-    several = figures.run_facts(model, len(metrics), epochs, scale)
+    one = study_tables.run_facts(model, f"seed {seed}", epochs, scale)
+    several = study_tables.run_facts(model, len(metrics), epochs, scale)
     by_logits = (*one, *figures.logit_facts(recipe))
     plots.setup(scale=scale)
 

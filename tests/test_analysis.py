@@ -14,7 +14,7 @@ from common import cli, data, evaluation, plots, reported, tables
 from common.models import MODELS
 from common.support import checkpoints
 from project3_wrn import batch_epoch_grid, compare_models, improvements, label_audit
-from project3_wrn.analysis import ensemble_tables, figures, label_errors, result_tables
+from project3_wrn.analysis import ensemble_tables, figures, label_errors, result_tables, study_tables
 from tests.conftest import ROOT
 
 OUTPUTS = ROOT / "project3_wrn" / "outputs"
@@ -282,7 +282,7 @@ def draw_everything(folder):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (len(labels), 3, 32, 32), generator=generator, dtype=torch.uint8)
     test_set, predictions = data.Dataset(images, labels), logits.argmax(-1)
-    one, several = (figures.run_facts("fast94", seeds, 8, "full") for seeds in ("seed 0", 5))
+    one, several = (study_tables.run_facts("fast94", seeds, 8, "full") for seeds in ("seed 0", 5))
     torch.manual_seed(0)
     checkpoints.save(folder / "weights-0.pt", MODELS["fast94"]().state_dict())
     long = {name: np.linspace(1, 2, 100) for name in ("epoch_losses", "val_loss", "train_accuracy", "lr")}

@@ -29,18 +29,6 @@ LABEL_ERRORS_NOTE = "red: people have found the label wrong (arXiv 2103.14749)"
 HOLLOW = {"marker": "D", "markersize": 8, "linestyle": "none", "markerfacecolor": "none"}  # the report's numbers
 
 
-def run_facts(model, seeds, epochs, scale, shortened=False):
-    """Return the facts of a figure; seeds: their number, or a text that names the only one, such as "seed 0".
-
-    epochs: None where they differ. shortened: this is not the report's network or number of epochs, although the scale
-    is full.
-    """
-    if not isinstance(seeds, str):
-        seeds = f"{seeds} seeds" if seeds > 1 else "1 seed"
-    length = [f"{epochs} epochs"] if epochs else []
-    return model, seeds, *length, "short run" if shortened else f"{scale} scale"
-
-
 def logit_facts(recipe):
     """Return the facts of a recipe that its probabilities depend on."""
     smoothing, views, share = recipe["label_smoothing"], recipe["tta_views"], recipe["tta_fraction"]

@@ -57,21 +57,25 @@ def read_result_rows(folder):
     ]
 
 
-def facts(run_json):
-    """Return what the results of a study depend on, as texts for `plots.about`: network, seeds, epochs and scale.
+def run_facts(model, seeds, epochs, scale, shortened=False):
+    """Return what the results of runs depend on, as texts for `plots.about`.
 
-    Network and epochs are left out where the runs differ in them; the baseline's stand for its changes.
+    model, epochs: None where the runs differ in them. seeds: their number, or a text that names the only one, such as
+    "seed 0". shortened: this is not the report's network or number of epochs, although the scale is full.
     """
+    if not isinstance(seeds, str):
+        seeds = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    length = [f"{epochs} epoch{'s' if epochs > 1 else ''}"] if epochs else []
+    return *([model] if model else ()), seeds, *length, SHORT if shortened else f"{scale} scale"
+
+
+def facts(run_json):
+    """Return the `run_facts` of a study; the baseline's network and epochs stand for its changes'."""
     runs = run_json.get("members") or list(run_json["configs"].values())
     runs = [run_json["configs"]["baseline"]] if "baseline" in run_json.get("configs", ()) else runs
     models, epochs = ({run[name] for run in runs} for name in ("model", "epochs"))
-    seeds = len(run_json["seeds"])
-    return (
-        *(models if len(models) == 1 else ()),
-        f"{seeds} seed{'s' if seeds > 1 else ''}",
-        *(f"{number} epoch{'s' if number > 1 else ''}" for number in (epochs if len(epochs) == 1 else ())),
-        SHORT if is_short(run_json) else f"{run_json['scale']} scale",
-    )
+    (model,), (number,) = (values if len(values) == 1 else (None,) for values in (models, epochs))
+    return run_facts(model, len(run_json["seeds"]), number, run_json["scale"], is_short(run_json))
 
 
 def is_short(run_json):
