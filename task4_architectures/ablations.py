@@ -199,7 +199,7 @@ def draw_ablations(path, histories, differences, batch_size, scale):
     changes.axvline(0, color="black", linewidth=1)
     changes.set_yticks(range(len(quantities)), quantities)
     changes.invert_yaxis()
-    changes.set(xlabel="Difference from the whole network, points (95% interval)", title="What is lost")
+    changes.set(xlabel="Difference from the whole network, points (95% interval)", title="Change when it is taken out")
     plots.legend(figure)
     facts = run_plots.facts(histories, scale, f"batch size {batch_size}", "mean ± standard deviation")
     plots.about(figure, "The residual network without batch norm, and without shortcuts", *facts)

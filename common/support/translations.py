@@ -152,7 +152,7 @@ CHINESE = {
     "The report's task 3": "报告的任务三",
     "The report's task 4": "报告的任务四",
     "The residual network without batch norm, and without shortcuts": "去掉批归一化或残差连接的残差网络",
-    "What is lost": "损失多少",
+    "Change when it is taken out": "去掉后的变化",
     "Difference from the whole network, points (95% interval)": "与完整网络之差，百分点（95% 区间）",
     "Slope, points per epoch": "斜率，百分点/轮",
     "LightweightResNet": "轻量级 ResNet",
