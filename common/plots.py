@@ -69,6 +69,11 @@ def about(figure: Figure, title: str, *facts: str) -> None:
     figure.add_artist(Annotation("\n".join(lines), **place, **look))
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number and its noun as a fact: 1 seed, 5 seeds."""
+    return f"{number} {noun}{'s' if number > 1 else ''}"
+
+
 def style(position: int) -> dict:
     """Return color, line style and marker of the configuration at `position`, as arguments of `Axes.plot`."""
     return {

@@ -18,8 +18,7 @@ REPORT_MARK = dict(facecolors="none", linewidths=1.6, s=70, zorder=5)
 
 def facts(histories: tables.Histories, scale: str, *more: str) -> list[str]:
     """Return what `plots.about` states of a figure: `more`, the number of seeds, and the scale."""
-    seeds = len({seed for _, seed in histories})
-    return [*more, f"{seeds} seeds" if seeds > 1 else "1 seed", f"{scale} scale"]
+    return [*more, plots.count(len({seed for _, seed in histories}), "seed"), f"{scale} scale"]
 
 
 def curves(axes: Axes, histories: tables.Histories, field: str, ylabel: str, styles: dict | None = None) -> None:

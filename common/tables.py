@@ -112,7 +112,7 @@ def result_rows(histories: Histories, scale: str, measured: Measured | None = No
             "test_accuracy": f"{last(history, 'test_accuracy'):.2f}",
             "train_loss": f"{last(history, 'epoch_losses'):.4f}",
             "epochs": len(history["epoch_losses"]),
-            "seconds": f"{history['seconds'].astype(float).sum():.1f}",
+            "seconds": f"{training_seconds(history):.1f}",
             "test_loss": f"{last(history, 'test_loss'):.4f}",
             **{name: f"{last(history, name):.4f}" for name in OPTIONAL if name in history},
             "diverged_step": int(history["diverged_step"]),
@@ -138,7 +138,7 @@ def summary_rows(histories: Histories, scale: str, measured: Measured | None = N
         rows[config]["seconds_mean"] = f"{values.mean():.1f}"
         rows[config]["seconds_std"] = f"{std(values):.1f}"
     for column, by_run in (measured or {}).items():
-        for config, values in group_by_config((config, value) for (config, _), value in by_run.items()).items():
+        for config, values in map_histories(by_run, float).items():
             rows[config][f"{column}_median"] = f"{np.median(values):.4g}"
     return list(rows.values())
 
@@ -151,8 +151,8 @@ def group_by_config(pairs: Iterable[tuple[str, float]]) -> dict[str, np.ndarray]
     return {config: np.array(numbers) for config, numbers in values.items()}
 
 
-def map_histories(histories: Histories, value: Callable) -> dict[str, np.ndarray]:
-    """Apply `value` to every history; return {configuration: float array over its seeds}."""
+def map_histories(histories: Histories | dict, value: Callable) -> dict[str, np.ndarray]:
+    """Apply `value` to every history, or to whatever else is kept per run; return {configuration: array over seeds}."""
     return group_by_config((config, value(history)) for (config, _), history in histories.items())
 
 
@@ -163,7 +163,12 @@ def final_values(histories: Histories, field: str) -> dict[str, np.ndarray]:
 
 def total_seconds(histories: Histories) -> dict[str, np.ndarray]:
     """Return the seconds of training, {configuration: float array over its seeds}."""
-    return map_histories(histories, lambda history: history["seconds"].astype(float).sum())
+    return map_histories(histories, training_seconds)
+
+
+def training_seconds(history: dict[str, np.ndarray]) -> float:
+    """Return the seconds of training of a run, over all its epochs."""
+    return float(history["seconds"].astype(float).sum())
 
 
 def std(values: Sequence[float]) -> float:
@@ -182,8 +187,14 @@ def prediction_half_width(values: Sequence[float], confidence: float = 0.95) -> 
 
     By Student's t it is t s sqrt(1 + 1/n) around the mean of n values.
     """
-    n = len(values)
-    return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) * (1 + 1 / n) ** 0.5) if n > 1 else None
+    half = half_width(values, confidence)  # t s sqrt(1/n)
+    return None if half is None else half * (len(values) + 1) ** 0.5
+
+
+def excludes_zero(differences: Sequence[float]) -> bool:
+    """Return whether the 95% confidence interval of the mean difference excludes 0; False for a single difference."""
+    half = half_width(differences)
+    return half is not None and bool(abs(np.mean(differences)) > half)
 
 
 def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:

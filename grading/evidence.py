@@ -20,7 +20,7 @@ import re
 
 import numpy as np
 
-from common import cli, tables
+from common import cli, metrics, tables
 from grading.facts import FACTS
 from grading.scores import SCORES
 from grading.strings import MEMBERS, SHORT_RUN, Text, format_seeds
@@ -183,8 +183,7 @@ def epochs_to(history, accuracy):
     """
     if "test_accuracy" not in history:
         return None
-    reached = np.flatnonzero(history["test_accuracy"] >= float(accuracy))
-    return reached[0] + 1 if len(reached) else np.inf
+    return metrics.epochs_to_reach(history["test_accuracy"], float(accuracy))
 
 
 def swing(history, of, first, last):

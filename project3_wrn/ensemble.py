@@ -137,7 +137,7 @@ def default_folders(scale):
 
     The runs of main.py and of compare_models, those of improvements, and the same of short runs.
     """
-    roots = ["outputs_quick"] if scale == "quick" else ["outputs", runner.SHORT_OUTPUTS]
+    roots = output_roots(scale)
     for root in roots:
         folders = [path.parent for path in sorted((TASK / root).glob("*/run.json"))]
         networks = [folder for folder in folders if "model" in cli.read_json(folder / "run.json")]
@@ -148,6 +148,11 @@ def default_folders(scale):
                 return chosen
             networks = []
     return []
+
+
+def output_roots(scale):
+    """Return the folders of project 3 that have outputs of this scale: of full runs, then of short ones."""
+    return ["outputs_quick"] if scale == "quick" else ["outputs", runner.SHORT_OUTPUTS]
 
 
 def count_runs(folder):
@@ -161,7 +166,7 @@ def output_folder(folders, scale, redraw):
     """Return the folder ensemble/ next to the members."""
     if folders:
         return folders[0].resolve().parent / "ensemble"
-    roots = ["outputs_quick"] if scale == "quick" else ["outputs", runner.SHORT_OUTPUTS]
+    roots = output_roots(scale)
     written = [TASK / root / "ensemble" for root in roots if (TASK / root / "ensemble" / "run.json").exists()]
     return written[0] if redraw and written else TASK / roots[0] / "ensemble"
 

@@ -229,7 +229,7 @@ def verdict(compared):
         return "There is no finished run of the baseline to compare with."
     if all(half is None for _, half in compared.values()):
         return "With one seed, nothing can be said about chance."
-    significant = {name: mean for name, (mean, half) in compared.items() if half is not None and abs(mean) > half}
+    significant = {name: mean for name, (mean, half) in compared.items() if judgement(mean, half) != UNDECIDED}
 
     def listed(names):
         return ", ".join(f"`{name}` ({significant[name]:+.2f})" for name in names) or "none"

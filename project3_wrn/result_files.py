@@ -132,7 +132,7 @@ def write_run_json(results, options, source, **facts):
             "config": config,
             "seed": seed,
             **{name: str(result[name]) for name in ORIGIN if name in result},
-            "seconds": round(float(result["seconds"].astype(float).sum()), 1),
+            "seconds": round(tables.training_seconds(result), 1),
         }
         for (config, seed), result in results.items()
     ]

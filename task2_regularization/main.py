@@ -133,8 +133,7 @@ def classified(accuracy):
     for name in CONFIGS:
         if name != "no_regularization":
             differences = accuracy[name] - accuracy["no_regularization"]
-            half = tables.half_width(differences)
-            decided = half is not None and abs(differences.mean()) > half
+            decided = tables.excludes_zero(differences)
             (undecided if not decided else better if differences.mean() > 0 else worse).append(name)
     return better, worse, undecided
 

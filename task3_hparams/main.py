@@ -132,7 +132,7 @@ def measure(histories, alone):
             }
             for target in TARGETS
         },
-        "seconds_alone": {run: float(history["seconds"].astype(float).sum()) for run, history in alone.items()},
+        "seconds_alone": {run: tables.training_seconds(history) for run, history in alone.items()},
     }
 
 
@@ -184,7 +184,7 @@ def number(name):
 
 def table_metrics(accuracy, measured):
     """Return one row per configuration with the four metrics of section 3.3.2."""
-    columns = {column: tables.group_by_config(by_config(values)) for column, values in measured.items()}
+    columns = {column: tables.map_histories(values, float) for column, values in measured.items()}
     rows = []
     for name in CONFIGS:
         roughness, seconds = columns["roughness"].get(name), columns["seconds_alone"].get(name)
@@ -199,12 +199,6 @@ def table_metrics(accuracy, measured):
             }
         )
     return rows
-
-
-def by_config(values):
-    """Yield (configuration, value) of {(configuration, seed): value}."""
-    for (config, _), value in values.items():
-        yield config, value
 
 
 def epochs_text(values):

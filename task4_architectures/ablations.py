@@ -124,12 +124,6 @@ def compare(measured):
     }
 
 
-def is_decided(differences):
-    """Return whether the 95% interval of the mean difference excludes 0."""
-    half = tables.half_width(differences)
-    return half is not None and abs(differences.mean()) > half
-
-
 def interval(differences):
     """Format the mean of differences and half of its 95% interval."""
     half = tables.half_width(differences)
@@ -139,7 +133,7 @@ def interval(differences):
 def judge(differences, name):
     """Return whether the report's attribution to the part that `name` lacks holds."""
     values = differences[name][ATTRIBUTIONS[name][1]]
-    if not is_decided(values):
+    if not tables.excludes_zero(values):
         return "cannot be decided with these seeds"
     return "holds" if values.mean() < 0 else "does not hold"
 

@@ -171,8 +171,7 @@ def nearest(measured, distances):
             pair = distances[other][unit], distances[best][unit]
             seeds = min(map(len, pair))
             differences = pair[0][:seeds] - pair[1][:seeds]
-            half = tables.half_width(differences)
-            decided = half is not None and differences.mean() > half
+            decided = tables.excludes_zero(differences) and differences.mean() > 0
             text += f"; {other} ({means[other]:.{digits}f}) " + ("is farther" if decided else "cannot be told from it")
         sentences.append(text + ".")
     return (

@@ -51,7 +51,7 @@ def metrics_entry(seed, result, labels):
     entry["train_loss"] = float(result["clean_train_loss"])
     entry["best_epoch"] = int(result["kept_epoch"])
     entry["epochs"] = len(result["epoch_losses"])
-    entry["training_seconds"] = round(float(result["seconds"].astype(float).sum()), 1)
+    entry["training_seconds"] = round(tables.training_seconds(result), 1)
     entry["compile_seconds"] = round(float(np.sum(result.get("compile_seconds", 0.0), dtype=float)), 1)
     if "val_accuracy" in result:
         entry["early_stopping_epoch"] = training.stopped_after(result["val_accuracy"])

@@ -2,7 +2,7 @@
 
 import torch
 
-from common import evaluation, tables
+from common import evaluation, plots, tables
 from common.models import MODELS, forward_flops, parameter_count
 
 SHORT = "short run"  # of a study: not the report's epochs or network
@@ -33,7 +33,7 @@ def result_rows(results, test_labels, val_labels=None, more_columns=None):
                 "best_epoch": best_epoch,
                 "train_accuracy": float(result["train_accuracy"][best_epoch - 1]),
                 "clean_train_accuracy": float(result["clean_train_accuracy"]),
-                "seconds": float(result["seconds"].astype(float).sum()),
+                "seconds": tables.training_seconds(result),
                 **(more_columns(test_logits, test_labels) if more_columns else {}),
             }
         )
@@ -64,8 +64,8 @@ def run_facts(model, seeds, epochs, scale, shortened=False):
     "seed 0". shortened: this is not the report's network or number of epochs, although the scale is full.
     """
     if not isinstance(seeds, str):
-        seeds = f"{seeds} seed{'s' if seeds > 1 else ''}"
-    length = [f"{epochs} epoch{'s' if epochs > 1 else ''}"] if epochs else []
+        seeds = plots.count(seeds, "seed")
+    length = [plots.count(epochs, "epoch")] if epochs else []
     return *([model] if model else ()), seeds, *length, SHORT if shortened else f"{scale} scale"
 
 
