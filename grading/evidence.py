@@ -229,11 +229,16 @@ def is_code(file):
     return file.startswith("common.")
 
 
+def is_benchmark(file):
+    """Return whether a file has the rounds of a benchmark, not the seeds of a training."""
+    return file.endswith("cost.json")
+
+
 def command_for(file, needs_gpu=False):
     """Return the command that writes a file or folder of outputs."""
     task, _, name, *_ = [*file.split("/"), ""]
     cuda = " --device cuda" if needs_gpu else ""
-    if file.endswith("cost.json"):
+    if is_benchmark(file):
         return "python benchmarks/step_cost.py"
     if name in ("batch_size", "ablations"):
         return f"python {task}/{name}.py --scale full{cuda}"

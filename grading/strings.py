@@ -168,6 +168,7 @@ STATES = {  # of a folder of outputs
 }
 
 SHORT_RUN = Text("{model}, {epochs} epochs, {count}", "{model}，{epochs} 轮，{count}")
+ROUNDS = Text("{count} rounds", "{count} 轮测量")  # of a benchmark
 MEMBERS = Text("{count} members", "{count} 个成员")
 ONE_SEED = Text("1 seed", "1 个种子")
 SEEDS = Text("{count} seeds", "{count} 个种子")

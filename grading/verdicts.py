@@ -10,7 +10,7 @@ from common import tables
 from common.support.errors import UserError
 from grading import evidence, rules
 from grading.claims import Claim, Source
-from grading.strings import KINDS, NOTHING, REASONS, Text, format_seeds, join
+from grading.strings import KINDS, NOTHING, REASONS, ROUNDS, Text, format_seeds, join
 
 PER_CENT = ("%", "points")
 
@@ -194,18 +194,26 @@ def compare(claim, setting, source, values):
         why = REASONS["one seed"].format(command=more_seeds(source))
     elif rules.is_bound(claim.value):
         width = format_number(tables.half_width(values, rules.CONFIDENCE), values, claim.unit)
-        why = REASONS["confidence"].format(width=width, seeds=format_seeds(len(values)))
+        why = REASONS["confidence"].format(width=width, seeds=format_count(source, values))
     else:
         width = format_number(tables.prediction_half_width(values, rules.CONFIDENCE), values, claim.unit)
-        why = REASONS["prediction"].format(width=width, seeds=format_seeds(len(values)))
+        why = REASONS["prediction"].format(width=width, seeds=format_count(source, values))
     return Measurement(setting.configuration, agrees, text, source, why)
 
 
 def more_seeds(source):
     """Return the command that gives several values where the one of now gave one."""
-    command = evidence.command_for_verdict(source.files[0])
-    trains = not command.startswith("python benchmarks/")
-    return command + (evidence.SEVERAL_SEEDS if trains and evidence.SEVERAL_SEEDS not in command else "")
+    file = source.files[0]
+    command = evidence.command_for_verdict(file)
+    has_several = evidence.is_benchmark(file) or evidence.SEVERAL_SEEDS in command
+    return command + ("" if has_several else evidence.SEVERAL_SEEDS)
+
+
+def format_count(source, values):
+    """Return how many seeds or, of a benchmark, rounds there are."""
+    if evidence.is_benchmark(source.files[0]):
+        return ROUNDS.format(count=len(values))
+    return format_seeds(len(values))
 
 
 def digits_for(values, unit):
