@@ -193,7 +193,7 @@ def draw_accuracy_cost(path, accuracy, sizes, facts=()):
     """
     figure, axes = plots.plt.subplots(figsize=(10, 6), layout="constrained")
     for position, (config, (parameters, flops)) in enumerate(sizes.items()):
-        x, y, color = flops / 1e6, 100 - accuracy[config].mean(), f"C{position % 8}"
+        x, y, color = flops / 1e6, 100 - accuracy[config].mean(), f"C{position % len(plots.COLORS)}"
         axes.errorbar(x, y, yerr=tables.std(accuracy[config]) or None, capsize=3, color=color)
         area, marker = POINT_AREA + parameters / PARAMETERS_PER_AREA, MARKERS[position % len(MARKERS)]
         axes.scatter(x, y, s=area, marker=marker, alpha=0.6, color=color)

@@ -37,7 +37,7 @@ NAMES = {
     "without_batch_norm": "without batch norm",
     "without_shortcuts": "without shortcuts",
 }
-START, SLOPE, END = "Accuracy after epoch 1, %", "Slope, points per epoch", f"Accuracy after epoch {EPOCHS}, %"
+START, SLOPE, END = "Accuracy after epoch 1, %", "Slope, points per epoch", "Accuracy after the last epoch, %"
 # what the report says that a part does, {configuration: (part, quantity)}
 ATTRIBUTIONS = {"without_batch_norm": ("batch norm", START), "without_shortcuts": ("shortcuts", SLOPE)}
 STYLES = {name: plots.style(position) for position, name in enumerate((WHOLE, *CONFIGS))}  # of the figure
@@ -63,12 +63,13 @@ def write_results(source, out):
     histories = whole_network(source.parent, run_json["configs"]) | histories
     measured = {name: measure(histories, name) for name in dict.fromkeys(name for name, _ in histories)}
     differences = compare(measured)
-    batch_size = run_json["configs"]["without_shortcuts"]["batch_size"]
+    config = run_json["configs"]["without_shortcuts"]
+    batch_size, epochs = config["batch_size"], plots.count(config["epochs"], "epoch")
     page = [
         finding(differences),
-        f"Mean ± standard deviation over {len({seed for _, seed in histories})} seeds, at batch size {batch_size}. The "
-        f"slope is the rise of test accuracy per epoch between epochs 1 and {EPOCHS}. Differences from the whole "
-        "network are taken seed by seed (same batches); ± is half of the 95% interval of their mean.",
+        f"Mean ± standard deviation over {len({seed for _, seed in histories})} seeds, after {epochs} at batch size "
+        f"{batch_size}. The slope is the rise of test accuracy per epoch after the first one. Differences from the "
+        "whole network are taken seed by seed (same batches); ± is half of the 95% interval of their mean.",
         ablation_table(measured, differences),
         attributions(differences),
     ]
@@ -147,7 +148,7 @@ def finding(differences):
         for name, (part, quantity) in ATTRIBUTIONS.items()
     ]
     ends = " and ".join(f"{interval(differences[name][END])} points {NAMES[name]}" for name in CONFIGS)
-    return f"**Of the report's attributions, {', and '.join(parts)}.** After epoch {EPOCHS} accuracy differs by {ends}."
+    return f"**Of the report's attributions, {', and '.join(parts)}.** After the last epoch accuracy differs by {ends}."
 
 
 def ablation_table(measured, differences):

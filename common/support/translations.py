@@ -154,6 +154,7 @@ CHINESE = {
     "The residual network without batch norm, and without shortcuts": "去掉批归一化或残差连接的残差网络",
     "Change when it is taken out": "去掉后的变化",
     "Difference from the whole network, points (95% interval)": "与完整网络之差，百分点（95% 区间）",
+    "Accuracy after the last epoch, %": "最后一轮后的准确率，%",
     "Slope, points per epoch": "斜率，百分点/轮",
     "LightweightResNet": "轻量级 ResNet",
     "L2 (weight decay)": "L2（权重衰减）",
