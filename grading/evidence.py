@@ -23,7 +23,7 @@ import numpy as np
 from common import cli, metrics, tables
 from grading.facts import FACTS
 from grading.scores import SCORES
-from grading.strings import MEMBERS, SHORT_RUN, Text, format_seeds
+from grading.strings import MEMBERS, SHORT_RUN, format_seeds
 
 TERM = re.compile(r"[A-Za-z_]\w*(?:\[[^\]]*\])?")
 FUNCTIONS = {"min": np.minimum, "max": np.maximum}
@@ -87,8 +87,6 @@ def read_run(folder):
 def describe_run(run, seeds):
     """Return what a shortened run trained: network and epochs of its first configuration or its first member."""
     members = run.get("members", [])
-    if isinstance(members, str):  # an older ensemble names only the study
-        return Text(f"members of {members}", f"{members} 的成员")
     first = members[0] if members else next(iter(run["configs"].values()))
     count = MEMBERS.format(count=len(members)) if members else format_seeds(seeds)
     return SHORT_RUN.format(model=first["model"], epochs=first["epochs"], count=count)
