@@ -223,7 +223,7 @@ def write_page(document):
         f" {document['largest loss difference']:.1e}."
     )
     title = "Speed of the assignment compared with a student's way"
-    tables.write_markdown(HERE / "assignment.md", title, [setting, rows, check], "full")
+    tables.write_markdown(HERE / "assignment.md", title, [setting, rows, check], "full", ("en",))
     print(tables.markdown(rows) + check)
 
 

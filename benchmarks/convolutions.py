@@ -101,7 +101,9 @@ def main():
         f"{facts['machine']}{limit}, {facts['cores']} cores, torch {facts['torch']}, fp32; medians of {args.rounds}"
         " turns of output and both gradients. Errors are relative to float64."
     )
-    tables.write_markdown(HERE / "convolutions.md", "Winograd's convolutions next to direct ones", [note, rows], "full")
+    tables.write_markdown(
+        HERE / "convolutions.md", "Winograd's convolutions next to direct ones", [note, rows], "full", ("en",)
+    )
 
 
 if __name__ == "__main__":

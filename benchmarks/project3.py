@@ -296,7 +296,7 @@ def write_page(document):
     sections = [setting(document), rows, resnet_sentence(document), airbench_sentence(document)]
     if "losses" in document:
         sections.append(loss_sentence(document))
-    tables.write_markdown(HERE / "project3.md", "Speed of project 3", sections, "full")
+    tables.write_markdown(HERE / "project3.md", "Speed of project 3", sections, "full", ("en",))
     print(tables.markdown(rows) + "\n".join(sections[2:]))
 
 

@@ -153,7 +153,9 @@ def write_page(document):
         " The shares of time are those of the operations themselves, as torch's profiler names them."
     )
     sections = [setting, [table_row(document, model) for model in document["networks"]]]
-    tables.write_markdown(HERE / "utilization.md", "How much of the machine each training uses", sections, "full")
+    tables.write_markdown(
+        HERE / "utilization.md", "How much of the machine each training uses", sections, "full", ("en",)
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import functools
 import io
 import logging
-import re
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +18,7 @@ from matplotlib.text import Annotation, Text
 from PIL import Image  # matplotlib depends on it
 
 from common.support.files import atomic
-from common.support.translations import CHINESE, CHINESE_PATTERNS, ENGLISH
+from common.support.translations import translate
 
 # Okabe and Ito's colors (Wong, Points of view: Color blindness, Nature Methods 8:441, 2011), which color-blind readers
 # can tell apart: blue, orange, green, vermilion, purple, sky blue, black; grey instead of yellow, which is hard to see.
@@ -143,16 +142,6 @@ def write_png(figure: Figure, path: Path) -> None:
         picture = picture.quantize(PALETTE)
     with atomic(path) as temporary:
         picture.save(temporary, format="png", optimize=True, dpi=(DPI, DPI))
-
-
-def translate(text: str, language: str) -> str:
-    """Replace every label in `text` that `language` (`en` or `zh`) has a name for, the longest first."""
-    labels = CHINESE if language == "zh" else ENGLISH
-    known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
-    text = re.sub(rf"(?<!\w)({known})(?!\w)", lambda match: labels[match[0]], text)
-    for pattern, replacement in CHINESE_PATTERNS if language == "zh" else ():
-        text = re.sub(pattern, replacement, text)
-    return text
 
 
 @functools.cache

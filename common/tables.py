@@ -16,6 +16,7 @@ from scipy import stats  # scikit-learn depends on it
 
 from common.support.errors import UserError, unreadable
 from common.support.files import atomic
+from common.support.translations import Text, text, translate
 
 Histories = dict[tuple[str, int], dict[str, np.ndarray]]
 Measured = dict[str, dict[tuple[str, int], float]]
@@ -31,7 +32,7 @@ REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # of loss_histo
 PREDICTED = "report inside the 95% prediction interval"  # the column of `is_predicted`
 DASH = "–"  # an empty cell: the report states no such number, or it does not apply
 ROUNDING = 1e-4  # our accuracies are float32
-QUICK = "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's."
+QUICK = text("**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's.")
 
 
 def save_histories(path: Path, histories: Histories, plain: tuple[str, int] | None = None) -> None:
@@ -267,12 +268,53 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join(lines + ["| " + " | ".join(map(str, row.values())) + " |" for row in rows]) + "\n"
 
 
-def write_markdown(path: Path, title: str, sections: list[str | list[dict]], scale: str) -> None:
-    """Write a page: texts as they are, lists of rows as tables. The page of a quick run is marked as one."""
-    body = [
-        section.strip() if isinstance(section, str) else markdown(section).strip() for section in sections if section
-    ]
-    write_text(path, "\n\n".join([f"# {title}", *([] if scale == "full" else [QUICK]), *body]) + "\n")
+def figure(name: str, title: str | Text, caption: Text) -> Text:
+    """Return the lines of a page that show a figure of its folder, in each language its own version.
+
+    title: what the figure shows. caption: one sentence, what a reader should see in it.
+    """
+    title = title if isinstance(title, Text) else Text(title, translate(title, "zh"))
+    return Text(
+        f"![{title.en}]({name})\n\n*{caption.en}*",
+        f"![{title.zh}]({name.replace('.png', '.zh.png')})\n\n*{caption.zh}*",
+    )
+
+
+def write_markdown(
+    path: Path,
+    title: str | Text,
+    sections: list[str | Text | list[dict]],
+    scale: str,
+    languages: tuple[str, ...] = ("en", "zh"),
+) -> None:
+    """Write a page: in English to `path`, in Chinese next to it (x.zh.md). The page of a quick run is marked as one.
+
+    sections: texts, and lists of rows, which become tables. A str is the same in both languages; the labels in the
+        heads and cells of tables are translated.
+    """
+    for language in languages:
+        body = [f"# {in_language(title, language)}", *([] if scale == "full" else [getattr(QUICK, language)])]
+        body += [format_section(section, language).strip() for section in sections if section]
+        place = path if language == "en" else path.with_suffix(f".{language}{path.suffix}")
+        write_text(place, "\n\n".join(body) + "\n")
+
+
+def format_section(section: str | Text | list[dict], language: str) -> str:
+    """Return a section of a page in a language, "en" or "zh"."""
+    if not isinstance(section, list):
+        return in_language(section, language)
+    rows = [{name_in(key, language): name_in(value, language) for key, value in row.items()} for row in section]
+    return markdown(rows)
+
+
+def in_language(content: str | Text, language: str) -> str:
+    """Return a text in a language; a str is the same in all."""
+    return getattr(content, language) if isinstance(content, Text) else content
+
+
+def name_in(content: object, language: str) -> str:
+    """Return the head or the content of a table's cell in a language, the labels in it translated."""
+    return getattr(content, language) if isinstance(content, Text) else translate(str(content), language)
 
 
 def write_text(path: Path, text: str) -> None:

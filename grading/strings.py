@@ -2,22 +2,7 @@
 
 from typing import NamedTuple
 
-
-class Text(NamedTuple):
-    """One text in both languages."""
-
-    en: str
-    zh: str
-
-    def format(self, **values):
-        """Fill the placeholders of both languages; a value that is itself a Text is filled in language by language."""
-        return Text(
-            *(
-                template.format(**{name: v[lang] if isinstance(v, Text) else v for name, v in values.items()})
-                for lang, template in enumerate(self)
-            )
-        )
-
+from common.support.translations import Text
 
 SECTIONS = {  # folder of outputs: title
     "task1_loss_curves/outputs": Text("Task 1: loss curves", "任务一：损失曲线"),

@@ -1,4 +1,57 @@
-"""What the figures call a configuration in English, and every label in Chinese. Any other label stays as it is."""
+"""Both languages of what a reader sees: the labels of figures and tables, and the sentences of pages.
+
+A label is translated by what it says: ENGLISH has what it is called in English where the code has another name for it,
+CHINESE what it is called in Chinese. Any other label stays as it is. A sentence with numbers in it is a template:
+`text("{count} of {all} agree", count=3, all=5)` fills its placeholders in English and in the Chinese template that
+chinese_assignment.py or chinese_project3.py has for it.
+"""
+
+import re
+from typing import NamedTuple
+
+from common.support import chinese_assignment, chinese_project3
+
+
+class Text(NamedTuple):
+    """One text in both languages."""
+
+    en: str
+    zh: str
+
+    def format(self, **values) -> "Text":
+        """Fill the placeholders of both languages; a value that is itself a Text is filled in language by language."""
+        return Text(
+            *(
+                template.format(**{name: v[lang] if isinstance(v, Text) else v for name, v in values.items()})
+                for lang, template in enumerate(self)
+            )
+        )
+
+
+def text(template: str, **values) -> Text:
+    """Return a template's sentence in English and in Chinese, its placeholders filled as `str.format` fills them.
+
+    A value that is a Text is filled in language by language. A template without a translation is English in both.
+    """
+    return Text(template, SENTENCES.get(template, template)).format(**values)
+
+
+def label(name: str) -> Text:
+    """Return what a configuration, a column or another label is called in both languages."""
+    return Text(translate(name, "en"), translate(name, "zh"))
+
+
+def translate(label: str, language: str) -> str:
+    """Return a label in a language, "en" or "zh": whatever parts of it are known, longest first, as whole words."""
+    labels = CHINESE if language == "zh" else ENGLISH
+    known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    label = re.sub(rf"(?<!\w)({known})(?!\w)", lambda match: labels[match[0]], label)
+    for pattern, replacement in CHINESE_PATTERNS if language == "zh" else ():
+        label = re.sub(pattern, replacement, label)
+    return label
+
+
+SENTENCES = {**chinese_assignment.SENTENCES, **chinese_project3.SENTENCES}
 
 ENGLISH = {
     "resnet18": "ResNet-18",
