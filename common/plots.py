@@ -91,9 +91,10 @@ def legend(figure: Figure, columns: int = 4) -> None:
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, chinese: dict[str, str] | None = None) -> None:
     """Write a figure to `path` as a PNG, in English, and next to it in Chinese (x.zh.png) where a font has the glyphs.
 
+    chinese: what whole texts are in Chinese, where they are not put together from the labels of translations.py.
     Marks the figure where the scale is quick, and closes it.
     """
     if _look["quick"]:
@@ -112,20 +113,22 @@ def save(figure: Figure, path: Path) -> None:
                 text.set_fontfamily(families)
                 if "\n" in content:
                     text.set_linespacing(CHINESE_LINES)
-            relabel(ticks, texts, "zh")
+            relabel(ticks, texts, "zh", chinese)
             write_png(figure, path.with_suffix(".zh" + path.suffix))
     plt.close(figure)
 
 
-def relabel(ticks: list, texts: list, language: str) -> None:
+def relabel(ticks: list, texts: list, language: str, known: dict[str, str] | None = None) -> None:
     """Set the texts of a figure to what `language` calls them.
 
     ticks: pairs (axis, its labels as drawn), of axes with named ticks. texts: pairs (Text, its content as drawn).
+    known: what whole texts are in the language.
     """
+    known = known or {}
     for axis, labels in ticks:  # drawing makes the labels of ticks anew unless they are set
-        axis.set_ticks(axis.get_ticklocs(), [translate(label, language) for label in labels])
+        axis.set_ticks(axis.get_ticklocs(), [known.get(label) or translate(label, language) for label in labels])
     for text, content in texts:
-        text.set_text(translate(content, language))
+        text.set_text(known.get(content) or translate(content, language))
 
 
 def has_name(text: str) -> bool:

@@ -11,7 +11,9 @@ A claim's `check` is one of
 of which the first one that has been run is taken, " | " joins settings that the report leaves open, each of which is
 judged, with its own `configuration`. One field serves several files.
 
-`zh` is verbatim from the report where `quote` is "yes" (…… for what is left out), else our Chinese text.
+`zh` is verbatim from the report where `quote` is "yes" (…… for what is left out), else our Chinese text. `brief_zh` is
+what is claimed in a few words, for the page's list of claims that are not reproduced; in English that is the part of
+`en` before its colon.
 The Chinese cells are empty where the English text serves both, `value_zh` also where only the unit is translated.
 `p_value` is a term: the p of a comparison of two methods on one test set.
 """
@@ -23,9 +25,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.support.errors import UserError
+from common.support.translations import Text, translate
 from grading.evidence import find_terms, is_code
 from grading.rules import is_value
-from grading.strings import UNITS, Text
+from grading.strings import UNITS
 
 CLAIMS = Path(__file__).parent / "claims.csv"
 CHECKS = ("run", "fact", "computed", "contradicted", "pair")
@@ -61,6 +64,7 @@ class Claim:
     zh: str
     quote: str
     en: str
+    brief_zh: str
     quantity: str
     quantity_zh: str
     value: str
@@ -91,6 +95,10 @@ class Claim:
         return Text(f"{number}{space}{self.unit}", self.value_zh or chinese)
 
     @property
+    def brief(self):
+        return Text(self.en.split(":")[0], self.brief_zh or self.zh)
+
+    @property
     def quantity_text(self):
         return Text(self.quantity, self.quantity_zh or self.quantity)
 
@@ -100,7 +108,7 @@ class Claim:
         files = self.file.split(SETTING) if self.file else []
         english = self.configuration.split(SETTING)
         chinese = self.configuration_zh.split(SETTING) if self.configuration_zh else english
-        texts = [Text(en, zh) for en, zh in zip(english, chinese)]
+        texts = [Text(translate(en, "en"), zh) for en, zh in zip(english, chinese)]
         return [
             Setting(_sources(file, field), text)
             for file, field, text in zip(

@@ -62,22 +62,22 @@ def read_values(files, field, needs_gpu=False):
     return read_field([cli.ROOT / file for file in files], field)
 
 
-def read_short(files, field):
-    """Return the values of a shortened run and what it was, (array, Text); None where there is no such run.
+def short_files(files):
+    """Return where a shortened run has what these files have."""
+    return tuple(file.replace("/outputs/", "/outputs_short/") for file in files)
 
-    Its files are in project3_wrn/outputs_short/ under the same names.
-    """
-    for folder in ("/outputs_short/", "/outputs/"):
-        paths = [cli.ROOT / file.replace("/outputs/", folder) for file in files]
-        runs = [read_run(path.parent) for path in paths]
-        shortened = [run for run in runs if run.get("shortened")]
-        if shortened and all(path.exists() for path in paths) and all(run.get("scale") == "full" for run in runs):
-            try:
-                values = read_field(paths, field)
-            except ValueError:  # it was written before this quantity was
-                return None
-            return values, describe_run(shortened[0], len(values))
-    return None
+
+def read_short(files, field):
+    """Return the values of a shortened run and what it was, (array, Text); None where there is no such run."""
+    paths = [cli.ROOT / file for file in files]
+    runs = [read_run(path.parent) for path in paths]
+    if not all(path.exists() for path in paths) or not all(run.get("scale") == "full" for run in runs):
+        return None
+    try:
+        values = read_field(paths, field)
+    except ValueError:  # it was written before this quantity was
+        return None
+    return values, describe_run(runs[0], len(values))
 
 
 def read_run(folder):

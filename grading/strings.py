@@ -4,30 +4,106 @@ from typing import NamedTuple
 
 from common.support.translations import Text
 
-SECTIONS = {  # folder of outputs: title
-    "task1_loss_curves/outputs": Text("Task 1: loss curves", "任务一：损失曲线"),
-    "task2_regularization/outputs": Text("Task 2: regularization", "任务二：正则化"),
-    "task3_hparams/outputs": Text("Task 3: hyperparameters", "任务三：超参数"),
-    "task4_architectures/outputs": Text("Task 4: architectures", "任务四：网络架构"),
-    "task4_architectures/outputs/batch_size": Text("Task 4: batch size", "任务四：批大小"),
-    "task4_architectures/outputs/ablations": Text("Task 4: ablations", "任务四：消融实验"),
-    "project3_wrn/outputs/resnet18": Text("Project 3: ResNet-18", "项目三：ResNet-18"),
-    "project3_wrn/outputs/wrn16_8": Text("Project 3: WRN-16-8", "项目三：WRN-16-8"),
-    "project3_wrn/outputs/wrn28_10": Text("Project 3: WRN-28-10", "项目三：WRN-28-10"),
-    "project3_wrn/outputs/fast94": Text("Project 3: fast94", "项目三：fast94"),
-    "project3_wrn/outputs/fast95": Text("Project 3: fast95", "项目三：fast95"),
-    "project3_wrn/outputs/fast96": Text("Project 3: fast96", "项目三：fast96"),
-    "project3_wrn/outputs/compare_models": Text("Project 3: comparison of networks", "项目三：模型对比"),
-    "project3_wrn/outputs/batch_epoch_grid": Text("Project 3: batch size and epochs", "项目三：批大小与轮数"),
-    "project3_wrn/outputs/improvements": Text("Project 3: improvements", "项目三：改进"),
-    "project3_wrn/outputs/ensemble": Text("Project 3: ensemble", "项目三：集成"),
-    "project3_wrn/outputs/label_audit": Text("Project 3: label audit", "项目三：标签审查"),
+NOTHING = Text("", "")
+
+GROUPS = {  # sections of the page, and groups of the forest plot
+    "task1": Text("Task 1: loss curves", "任务一：损失曲线"),
+    "task2": Text("Task 2: regularization", "任务二：正则化"),
+    "task3": Text("Task 3: hyperparameters", "任务三：超参数"),
+    "task4": Text("Task 4: architectures", "任务四：网络架构"),
+    "project3": Text("Project 3: high accuracy", "项目三：高准确率分类器"),
+}
+FOLDERS = {  # of outputs, by section: their titles
+    "task1": {"task1_loss_curves/outputs": GROUPS["task1"]},
+    "task2": {"task2_regularization/outputs": GROUPS["task2"]},
+    "task3": {"task3_hparams/outputs": GROUPS["task3"]},
+    "task4": {
+        "task4_architectures/outputs": Text("LeNet and LightweightResNet", "LeNet 与 LightweightResNet"),
+        "task4_architectures/outputs/batch_size": Text("Which batch size?", "批大小是多少？"),
+        "task4_architectures/outputs/ablations": Text("Batch norm and shortcuts taken out", "去掉批归一化与残差连接"),
+    },
+    "project3": {
+        "project3_wrn/outputs/resnet18": Text("ResNet-18 by the report's recipe", "按报告方案训练 ResNet-18"),
+        "project3_wrn/outputs/wrn28_10": Text("WRN-28-10 by the report's recipe", "按报告方案训练 WRN-28-10"),
+        "project3_wrn/outputs/wrn16_8": Text("WRN-16-8 by the report's recipe", "按报告方案训练 WRN-16-8"),
+        "project3_wrn/outputs/fast94": Text("fast94: 94% in minutes", "fast94：几分钟达到 94%"),
+        "project3_wrn/outputs/fast95": Text("fast95", "fast95"),
+        "project3_wrn/outputs/fast96": Text("fast96", "fast96"),
+        "project3_wrn/outputs/compare_models": Text("Six networks compared", "六种网络对比"),
+        "project3_wrn/outputs/batch_epoch_grid": Text("Batch size and epochs", "批大小与轮数"),
+        "project3_wrn/outputs/improvements": Text("What each change gains", "各项改动的作用"),
+        "project3_wrn/outputs/ensemble": Text("Ensembles", "集成"),
+        "project3_wrn/outputs/label_audit": Text("Labels that look wrong", "可疑的标签"),
+    },
 }
 
 REPORTS = {
-    "assignment": Text("The assignment", "第一次作业"),
+    "assignment": Text("Assignment", "作业"),
     "project3": Text("Project 3", "项目三"),
 }
+
+SHORT = {  # in the navigation
+    "task1": Text("Task 1", "任务一"),
+    "task2": Text("Task 2", "任务二"),
+    "task3": Text("Task 3", "任务三"),
+    "task4": Text("Task 4", "任务四"),
+    "project3": Text("Project 3", "项目三"),
+}
+LEGEND = {  # of the bars, after a number; the other kinds have their names
+    "contradicts itself": Text("contradictory", "自相矛盾"),
+    "depends on what the report does not say": Text("open setting", "设置未写明"),
+    "short run": Text("short run", "短实验"),
+}
+COLON, SEMICOLON = Text(": ", "："), Text("; ", "；")
+
+# the first screen
+NUMBERS = Text(
+    "Of the {all} test accuracies that we have run, {inside} reproduce.",
+    "已重跑的 {all} 个测试准确率中，{inside} 个得到复现。",
+)
+SUMMARY = {
+    "assignment": Text(
+        "{hold} of the report's {all} claims hold, {failed} fail, {contradict} contradict the report itself, {open} depend "
+        "on settings that it does not state, and {waiting} waits for a GPU.",
+        "报告的 {all} 条论断中，{hold} 条成立，{failed} 条不成立，{contradict} 条与报告自身矛盾，{open} 条取决于报告未说明的设置，{waiting} 条有待 GPU。",
+    ),
+    "project3": Text(
+        "{waiting} of the report's {all} claims wait for trainings that need a GPU. Of the other {run}, {hold} hold, "
+        "{contradict} contradict the report itself, {failed} fail, and {open} depends on what it does not state.",
+        "报告的 {all} 条论断中，{waiting} 条有待需要 GPU 的训练。其余 {run} 条中，{hold} 条成立，{contradict} 条与报告自身矛盾，{failed} 条不成立，{open} 条取决于报告未说明之处。",
+    ),
+}
+ONE_TRAINING = Text(
+    "Task 3's low learning rate and its missing momentum are in effect one training: both take steps of the same size, "
+    "lr / (1 − momentum). Our seeds differ by {ours} points; the report's two numbers differ by {report}.",
+    "任务三的“低学习率”与“无动量”实际上是同一种训练：两者的等效步长 lr / (1 − momentum) 相同。我们的两组结果相差 {ours} 个百分点，报告中相差 {report}。",
+)
+OPEN_BATCH_SIZE = Text(
+    "Task 4's report does not state its batch size, which alone moves LeNet from {high}% (batch size {smallest}) to "
+    "{low}% (batch size {largest}); the report has {report}%.",
+    "任务四的报告没有写明批大小，而仅此一项就使 LeNet 的准确率从 {high}%（批大小 {smallest}）变为 {low}%（批大小 {largest}）；报告为 {report}%。",
+)
+UNDERFITTING = Text(
+    "L2 and dropout do harm here: without them LeNet gains {gain} points. In {epochs} epochs it underfits; it does not overfit.",
+    "L2 与 Dropout 在这里有害无益：去掉后 LeNet 提高 {gain} 个百分点。{epochs} 轮之内网络处于欠拟合，而非过拟合。",
+)
+PROVENANCE = Text(
+    "Run on {cores} CPU cores ({machines}), {hours} hours of training in all, {first} to {last}; no GPU was available.",
+    "在 {cores} 个 CPU 核（{machines}）上运行，训练共 {hours} 小时，{first} 至 {last}；没有可用的 GPU。",
+)
+NOT_RUN = Text(
+    "Not run: {names} by the report's recipe. One training takes hours on a GPU and days on this machine.",
+    "尚未运行：按报告方案训练的 {names}。一次训练在 GPU 上需数小时，在这台机器上需数天。",
+)
+FOREST_TITLE = Text("The reports' test accuracies and ours", "报告的测试准确率与我们的结果")
+FOREST_FACTS = Text(
+    "dots and lines are ours: mean and 95% prediction interval; numbers: mean ± standard deviation over seeds",
+    "实心点与线为我们的均值与 95% 预测区间；右侧数字为各种子的均值 ± 标准差",
+)
+LENET_64 = Text("LeNet, batch size 64", "LeNet，批大小 64")
+LENET_100 = Text("LeNet, batch size 100", "LeNet，批大小 100")
+RESNET_64 = Text("LightweightResNet, 64", "LightweightResNet，64")
+RESNET_100 = Text("LightweightResNet, 100", "LightweightResNet，100")
 
 
 class Kind(NamedTuple):
@@ -115,7 +191,6 @@ RULES = (  # how a report's number is compared with ours
     ),
 )
 
-NOTHING = Text("", "")
 REASONS = {  # for a verdict
     "other claim": Text("{id} says {value}", "与 {id}（{value}）矛盾"),
     "side": Text("our runs agree with {id}", "我们的实验支持 {id}"),
@@ -152,6 +227,9 @@ STATES = {  # of a folder of outputs
     "missing": Text("not yet run at full scale", "尚未以完整规模运行"),
 }
 
+TRAINED = Text(
+    "{seeds}, {cores} CPU cores, {hours} h of training, commit", "{seeds}，{cores} 个 CPU 核，训练 {hours} 小时，提交"
+)
 SHORT_RUN = Text("{model}, {epochs} epochs, {count}", "{model}，{epochs} 轮，{count}")
 ROUNDS = Text("{count} rounds", "{count} 轮测量")  # of a benchmark
 MEMBERS = Text("{count} members", "{count} 个成员")
@@ -166,35 +244,117 @@ RESULT_COLUMNS = (  # of the READMEs' tables
 )
 
 PAGE = {
-    "title": Text("CIFAR-10 coursework: what was measured", "CIFAR-10 课程实验：实测结果"),
-    "lead": Text(
-        "The experiments of two lab reports, repeated: every output, and each claim of the reports next to what was "
-        "measured. What has not been run at full scale is marked.",
-        "两份实验报告的实验重跑结果：所有输出，以及报告各条论断与实测结果的对照。尚未以完整规模运行的部分均有标明。",
-    ),
+    "title": Text("CIFAR-10 coursework: do the two reports hold?", "CIFAR-10 课程实验：两份报告是否成立？"),
     "skip": Text("Skip to the content", "跳到正文"),
-    "summary": Text("The reports' numbers and ours", "报告的数字与我们的数字"),
-    "task": Text("Task", "任务"),
-    "configuration": Text("Configuration", "配置"),
-    "reported": Text("Reported", "报告数值"),
-    "ours": Text("Ours: test accuracy, %", "我们的测试准确率，%"),
-    "verdicts": Text("Verdicts", "判定汇总"),
-    "claims": Text("The claims", "逐条论断"),
+    "summary": Text("Summary", "概览"),
+    "sections": Text("Sections of this page", "本页各节"),
+    "findings": Text("Findings", "主要发现"),
+    "failed": Text("Claims that our runs do not reproduce", "未能复现的论断"),
+    "run": Text("What was run", "运行情况"),
+    "forest": Text("Test accuracy of every run, %", "每次实验的测试准确率，%"),
+    "forest_legend": Text(
+        "○ the report · ● ours, mean, with the 95% prediction interval of one more run",
+        "○ 报告 · ● 我们的均值及 95% 预测区间（再做一次实验的范围）",
+    ),
+    "configuration": Text("Run", "实验"),
+    "reported": Text("Report", "报告"),
+    "ours": Text("Ours", "我们"),
+    "agrees": Text("Inside", "在内"),
+    "inside": Text("the report's number lies in our interval", "报告的数字在我们的区间内"),
+    "outside": Text("the report's number lies outside our interval", "报告的数字在我们的区间外"),
+    "no_number": Text("nothing to compare", "无可比较"),
+    "claims": Text("Claims", "逐条论断"),
+    "rules": Text("What ±, the interval and the verdicts mean", "±、区间与各种判定的含义"),
     "report": Text("Report", "报告"),
     "all": Text("all", "全部"),
     "verdict": Text("Verdict", "判定"),
+    "search": Text("Search", "搜索"),
     "shown": Text("claims shown", "条论断"),
-    "id": Text("id", "id"),
-    "section": Text("Section", "章节"),
+    "failing": Text("What fails, contradicts itself or is open", "不成立、自相矛盾或尚无定论的论断"),
+    "section": Text(
+        "{report}, section {section}: {count} claims that hold or were shortened",
+        "{report}，第 {section} 节：{count} 条成立或仅有短实验的论断",
+    ),
+    "waiting": Text("{count} claims wait for this command:", "{count} 条论断有待运行："),
+    "id": Text("Id", "编号"),
     "claim": Text("Claim", "论断"),
     "measured": Text("Measured", "实测"),
-    "why": Text("Why", "依据"),
     "tested": Text("Tested: ", "检验内容："),
-    "command": Text("Command:", "运行命令："),
-    "details": Text("Tables and notes", "表格与说明（英文）"),
-    "figures": Text("Figures", "图"),
-    "close": Text("Close", "关闭"),
-    "runs": Text("What was run", "运行记录"),
+    "details": Text("Tables and notes", "表格与说明"),
+    "evidence": Text("Evidence:", "依据："),
+    "code": Text("code", "代码"),
+    "missing": Text("not yet run at full scale", "尚未以完整规模运行"),
+}
+
+SHORT_RUN = Text("{model}, {epochs} epochs, {count}", "{model}，{epochs} 轮，{count}")
+ROUNDS = Text("{count} rounds", "{count} 轮测量")  # of a benchmark
+MEMBERS = Text("{count} members", "{count} 个成员")
+ONE_SEED = Text("1 seed", "1 个种子")
+SEEDS = Text("{count} seeds", "{count} 个种子")
+ACCURACY = Text("{accuracy} ({seeds})", "{accuracy} ({seeds})")
+RESULT_COLUMNS = (  # of the READMEs' tables
+    Text("task", "任务"),
+    Text("configuration", "配置"),
+    Text("report", "报告"),
+    Text("ours", "本项目"),
+)
+
+PAGE = {
+    "title": Text("CIFAR-10 coursework: do the two reports hold?", "CIFAR-10 课程实验：两份报告是否成立？"),
+    "skip": Text("Skip to the content", "跳到正文"),
+    "summary": Text("Summary", "概览"),
+    "sections": Text("Sections of this page", "本页各节"),
+    "findings": Text("Findings", "主要发现"),
+    "failed": Text("Claims that our runs do not reproduce", "未能复现的论断"),
+    "run": Text("What was run", "运行情况"),
+    "forest": Text("Test accuracy of every run, %", "每次实验的测试准确率，%"),
+    "forest_legend": Text(
+        "○ the report · ● ours, mean, with the 95% prediction interval of one more run",
+        "○ 报告 · ● 我们的均值及 95% 预测区间（再做一次实验的范围）",
+    ),
+    "configuration": Text("Run", "实验"),
+    "reported": Text("Report", "报告"),
+    "ours": Text("Ours", "我们"),
+    "agrees": Text("Inside", "在内"),
+    "inside": Text("the report's number lies in our interval", "报告的数字在我们的区间内"),
+    "outside": Text("the report's number lies outside our interval", "报告的数字在我们的区间外"),
+    "no_number": Text("nothing to compare", "无可比较"),
+    "claims": Text("Claims", "逐条论断"),
+    "rules": Text("What ±, the interval and the verdicts mean", "±、区间与各种判定的含义"),
+    "report": Text("Report", "报告"),
+    "all": Text("all", "全部"),
+    "verdict": Text("Verdict", "判定"),
+    "search": Text("Search", "搜索"),
+    "shown": Text("claims shown", "条论断"),
+    "failing": Text("What fails, contradicts itself or is open", "不成立、自相矛盾或尚无定论的论断"),
+    "section": Text(
+        "{report}, section {section}: {count} claims that hold or were shortened",
+        "{report}，第 {section} 节：{count} 条成立或仅有短实验的论断",
+    ),
+    "waiting": Text("{count} claims wait for this command:", "{count} 条论断有待运行："),
+    "id": Text("Id", "编号"),
+    "claim": Text("Claim", "论断"),
+    "measured": Text("Measured", "实测"),
+    "tested": Text("Tested: ", "检验内容："),
+    "details": Text("Tables and notes", "表格与说明"),
+    "evidence": Text("Evidence:", "依据："),
+    "code": Text("code", "代码"),
+    "trained": Text(
+        "{seeds} on {cores} CPU cores, {hours} h of training, commit",
+        "{seeds}，{cores} 个 CPU 核，训练 {hours} 小时，提交",
+    ),
+    "missing": Text("Not run yet", "尚未运行"),
+    "missing_why": Text(
+        "No GPU was available for these trainings. A command that was stopped resumes; with --plan it prints the time that "
+        "it needs on your machine. The hours are those of one training on 2 CPU cores by our benchmark.",
+        "这些训练当时没有可用的 GPU。命令中断后可继续；加上 --plan 则给出在你的机器上所需的时间。小时数为基准测试推算的双核 CPU 上单次训练用时。",
+    ),
+    "experiment": Text("Experiment", "实验"),
+    "command": Text("Command", "命令"),
+    "waiting_count": Text("Claims that wait", "有待判定的论断"),
+    "hours_here": Text("Hours on 2 cores", "双核小时数"),
+    "damaged": Text("Damaged, left out:", "文件损坏，已略去："),
+    "runs": Text("Runs", "运行记录"),
     "checksum": Text(
         "Before anything is trained, CIFAR-10's files are checked against the MD5s of the official binary version, "
         "wherever they came from.",
@@ -203,12 +363,14 @@ PAGE = {
     "folder": Text("Outputs", "输出目录"),
     "state": Text("State", "状态"),
     "machine": Text("Machine", "机器"),
+    "cores": Text("Cores", "核数"),
     "seeds": Text("Seeds", "种子"),
-    "seconds": Text("Seconds of training", "训练用时（秒）"),
-    "versions": Text("Versions", "版本"),
-    "data": Text("Data", "数据"),
+    "hours": Text("Hours of training", "训练小时"),
+    "versions": Text("Versions:", "版本："),
     "commit": Text("Commit", "提交"),
     "changed": Text("with uncommitted changes", "含当时未提交的修改"),
+    "more": Text("read on", "详见"),
+    "not_run": Text("not run", "尚未运行"),
 }
 
 

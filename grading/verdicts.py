@@ -171,10 +171,12 @@ def measure(claim, setting):
             problem = str(error)
     command = Text(commands[0], commands[0])
     for source in setting.sources:
-        if short := evidence.read_short(source.files, source.field):
+        files = evidence.short_files(source.files)
+        if short := evidence.read_short(files, source.field):
             values, what = short
             why = join(REASONS["short"].format(what=what), REASONS["full"].format(command=command))
             text = format_values(values, claim.unit)
+            source = source._replace(files=files)
             return Measurement(setting.configuration, None, text, source, why, short=True, problem=problem)
     return Measurement(setting.configuration, why=command, problem=problem)
 

@@ -1,7 +1,6 @@
 """The grader's page: claims, verdicts, and the page itself in a browser."""
 
 import re
-import shutil
 from collections import defaultdict
 from pathlib import PurePosixPath
 
@@ -13,16 +12,25 @@ from common import cli, reported, tables
 from common.data import CLASSES
 from common.models import MODELS
 from common.support.errors import UserError
-from grading import build, facts, rules, scores, strings
+from grading import facts, rules, scores, strings
 from grading.claims import Claim, Source, read_claims
-from grading.evidence import NotRun, command_for, command_for_verdict, describe_run, evaluate, read_short, read_values
+from grading.evidence import (
+    NotRun,
+    command_for,
+    command_for_verdict,
+    describe_run,
+    evaluate,
+    read_short,
+    read_values,
+    short_files,
+)
 from grading.verdicts import count_verdicts, judge, judge_all
 from project3_wrn import batch_epoch_grid, compare_models, improvements
 from task2_regularization import main as task2
 from task3_hparams import main as task3
 from task4_architectures import ablations, batch_size
 from task4_architectures import main as task4
-from tests.conftest import ROOT, run_python
+from tests.conftest import ROOT
 
 NAMES = {  # that are the same in Chinese
     *(
@@ -44,7 +52,6 @@ NAMES = {  # that are the same in Chinese
     *("AutoAugment", "RandAugment", "MixUp", "CutMix", "CBAM", "SE", "A10", "nat", "torchvision", "Cutout", "Adam"),
     *("GPU", "NVIDIA", "FLOPs", "F1", "Pearson", "p", "w", "arXiv"),
 }
-TASK1 = ("task1_loss_curves/outputs", strings.SECTIONS["task1_loss_curves/outputs"])
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +117,6 @@ def test_the_counts_add_up(claims, entries):
     assert all(entry.verdict.kind == "contradicts itself" for entry in pairs)
     counts = count_verdicts(entries)
     assert sum(sum(kinds.values()) for kinds in counts.values()) == len(entries)
-    page = (ROOT / "grading" / "index.html").read_text(encoding="utf-8")
-    for report, kinds in counts.items():
-        assert page.count(f'data-report="{report}"') == sum(kinds.values())
-        for kind, count in kinds.items():
-            assert page.count(f'data-report="{report}" data-verdict="{kind}"') == count
-        numbers = re.search(rf"{strings.REPORTS[report].en}<.*?<ul class=\"tiles\">(.*?)</ul>", page, re.DOTALL)[1]
-        assert list(map(int, re.findall(r"<b [^>]*>(\d+)<", numbers))) == list(kinds.values())
 
 
 def test_claims_have_their_texts_in_chinese(claims):
@@ -135,7 +135,7 @@ def test_claims_have_their_texts_in_chinese(claims):
         for english in re.findall(r"\b[A-Za-z]\w*", re.sub(r"nn\.\S+", "", text.zh), re.ASCII):
             assert english in MODELS or english in NAMES, f"{text.en}: {english}"
         assert "批次 " not in text.zh  # a batch's number, not its size
-    assert claims["A61"].settings[1].configuration == ("lenet, 10 epochs, batch 100", "LeNet，10 轮，批大小 100")
+    assert claims["A61"].settings[1].configuration == ("LeNet, 10 epochs, batch 100", "LeNet，10 轮，批大小 100")
     assert claims["P101"].settings[0].configuration.zh == "第二章的模型，按 ResNet-18，猫误判为狗"
     assert claims["P101"].value_text == ("66 images", "66 张")
     assert claims["A68"].value_text == ("62,000", "6.2 万")
@@ -477,10 +477,9 @@ def test_what_is_not_run_or_quick_or_shortened_is_not_judged(monkeypatch, tmp_pa
         read_values(["task9/outputs/x.json"], "a", needs_gpu=True)
 
 
-@pytest.mark.parametrize("folder", ["outputs_short", "outputs"])
-def test_a_short_run_is_shown_and_not_judged(monkeypatch, tmp_path, folder):
+def test_a_short_run_is_shown_and_not_judged(monkeypatch, tmp_path):
     monkeypatch.setattr(cli, "ROOT", tmp_path)
-    study = tmp_path / "project3_wrn" / folder / "improvements"
+    study = tmp_path / "project3_wrn" / "outputs_short" / "improvements"
     study.mkdir(parents=True)
     (study / "results.csv").write_text("config,seed,test_accuracy\na,0,70\na,1,72\n", encoding="utf-8")
     run = {"scale": "full", "shortened": True, "configs": {"baseline": {"model": "fast_small", "epochs": 3}}}
@@ -488,75 +487,15 @@ def test_a_short_run_is_shown_and_not_judged(monkeypatch, tmp_path, folder):
     files = ("project3_wrn/outputs/improvements/results.csv",)
     ensemble = {"members": [{"model": "fast_small", "epochs": 3}] * 2}
     assert describe_run(ensemble, 1) == ("fast_small, 3 epochs, 2 members", "fast_small，3 轮，2 个成员")
-    values, what = read_short(files, "test_accuracy[config=a]")
+    values, what = read_short(short_files(files), "test_accuracy[config=a]")
     assert values.tolist() == [70, 72] and what == ("fast_small, 3 epochs, 2 seeds", "fast_small，3 轮，2 个种子")
-    assert read_short(files, "test_accuracy[config=b]") is None  # older than this configuration
+    assert read_short(short_files(files), "test_accuracy[config=b]") is None  # older than this configuration
     verdict = judge(claim(value="71", file=files[0], field="test_accuracy[config=a]"), {})
     assert verdict.kind == "short run" and "71.00" in verdict.shown[0].text
+    assert verdict.shown[0].source.link == "project3_wrn/outputs_short/improvements/results.csv"
     assert "improvements.py --scale full --device cuda" in verdict.why[0].en
     cli.write_json(study / "run.json", {**run, "scale": "quick"})
     assert judge(claim(value="71", file=files[0], field="test_accuracy[config=a]"), {}).kind == "not yet run"
-
-
-@pytest.mark.parametrize("damage", ["cut", "older", "quick"])
-def test_a_damaged_output_is_named_and_its_section_marked(monkeypatch, tmp_path, damage):
-    task = tmp_path / "task1_loss_curves" / "outputs"
-    shutil.copytree(ROOT / "task1_loss_curves" / "outputs", task, ignore=shutil.ignore_patterns("checkpoints"))
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
-    path = task / {"cut": "loss_history_seeds.npz", "older": "run.json", "quick": "run.json"}[damage]
-    if damage == "cut":
-        path.write_bytes(path.read_bytes()[:2000])
-    else:
-        path.write_text({"older": '{"seed": 0}', "quick": path.read_text().replace('"full"', '"quick"')}[damage])
-    section = build.load_section(*TASK1, tmp_path)
-    assert section.state == ("quick" if damage == "quick" else "damaged")
-    if damage != "quick":
-        assert path.name in section.note and not section.body
-
-
-def test_files_that_a_killed_run_left_unfinished_are_ignored(tmp_path, monkeypatch):
-    folder = tmp_path / "task1_loss_curves" / "outputs"
-    shutil.copytree(cli.ROOT / "task1_loss_curves" / "outputs", folder)
-    (folder / ".loss_curves.png.abcd1234.png").write_bytes(b"half")
-    (folder / ".loss_history.npz.abcd1234.npz").write_bytes(b"half")
-    (folder / ".loss_table.md.abcd1234.md").write_bytes(b"half")
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
-    section = build.load_section(*TASK1, tmp_path)
-    assert [figure.name for figure in section.figures] == ["loss curves"], section.note
-    assert section.state == "done" and "half" not in section.body
-    (folder / "loss_table.md").unlink()
-    assert build.load_section(*TASK1, tmp_path).state == "damaged"
-
-
-def test_a_figure_has_a_link_for_each_language(tmp_path, monkeypatch):
-    folder = tmp_path / "task1_loss_curves" / "outputs"
-    shutil.copytree(cli.ROOT / "task1_loss_curves" / "outputs", folder)
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
-    chinese = folder / "loss_curves.zh.png"
-    chinese.unlink(missing_ok=True)
-    english = "task1_loss_curves/outputs/loss_curves.png"
-    assert build.load_section(*TASK1, tmp_path).figures == [(english, english, "loss curves")]
-    chinese.write_bytes(b"")
-    both = [(english, english.replace(".png", ".zh.png"), "loss curves")]
-    assert build.load_section(*TASK1, tmp_path).figures == both
-
-
-def test_a_section_shows_the_short_run_where_there_is_no_full_one(tmp_path, monkeypatch):
-    study = ROOT / "project3_wrn" / "outputs" / "improvements"
-    source = next(path for path in (study, ROOT / "project3_wrn" / "outputs_short" / "improvements") if path.exists())
-    shutil.copytree(source, tmp_path / "project3_wrn" / "outputs_short" / "improvements")
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
-    section = build.load_section("project3_wrn/outputs/improvements", strings.Text("x", "x"), tmp_path)
-    assert section.state == "shortened" and section.anchor == "project3_wrn-improvements", section.note
-    assert {figure.en.split("/")[1] for figure in section.figures} == {"outputs_short"}
-
-
-def test_a_section_leads_with_the_first_paragraph_of_its_page():
-    lead, body = build.to_html("# Title\n\n| a_b |\n| --- |\n| c_d |\n\nFirst.\n\n## Head\n\nSecond.")
-    assert lead.strip() == "<p>First.</p>"
-    assert "First." not in body and "Title" not in body and "<h4>Head</h4>" in body and "<p>Second.</p>" in body
-    assert body.count('<div class="scroll"') == body.count("</table></div>") == 1 and "c_<wbr>d" in body
-    assert build.to_html("# Title\n\n## Head") == ("", "<h4>Head</h4>")
 
 
 def test_claims_name_the_command_that_writes_their_file():
@@ -574,129 +513,7 @@ def test_claims_name_the_command_that_writes_their_file():
     assert command_for_verdict(task) == command_for(task)
 
 
-@pytest.mark.parametrize(("name", "lang"), build.READMES.items())
-def test_the_result_table_of_each_readme_is_that_of_the_committed_outputs(name, lang):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert build.RESULTS.search(text)
-    assert build.fill_results(text, lang) == text, "run: python grading/build.py"
-
-
-def test_seconds_of_training_are_those_of_all_runs(tmp_path):
-    """The seconds of the last start alone would be too few where a task was resumed."""
-    assert build.training_seconds(tmp_path) == ""
-    (tmp_path / "results.csv").write_text("config,seconds\na,600.5\nb,399.5\n", encoding="utf-8")
-    (tmp_path / "split_results.csv").write_text("config,seconds\na,500\n", encoding="utf-8")
-    assert build.training_seconds(tmp_path) == "1,500"
-    (tmp_path / "metrics.json").write_text('[{"training_seconds": 1000.2}]', encoding="utf-8")
-    assert build.training_seconds(tmp_path) == "2,500"
-
-
 def test_claims_of_another_shape_are_refused(tmp_path):
     (tmp_path / "claims.csv").write_text("id,claim\nA1,x\n", encoding="utf-8")
     with pytest.raises(UserError, match="other columns"):
         read_claims(tmp_path / "claims.csv")
-
-
-def test_the_committed_page_is_that_of_the_committed_outputs(tmp_path):
-    out = ROOT / "grading"
-    build.build(tmp_path)
-    assert (tmp_path / "claims.md").read_text(encoding="utf-8") == (out / "claims.md").read_text(encoding="utf-8"), (
-        "run: python grading/build.py"
-    )
-    made, committed = (  # with links that do not depend on the folder
-        re.sub(
-            r'="[^"]*?((?:task\d|project3)\w*/outputs(?:_short)?/)',
-            r'="\1',
-            (folder / "index.html").read_text(encoding="utf-8"),
-        )
-        for folder in (tmp_path, out)
-    )
-    assert made == committed, "run: python grading/build.py"
-
-
-# --- in a browser ---
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no Chromium with its driver is installed (Debian: apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield started
-    started.quit()
-
-
-def set_width(browser, width):
-    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-
-@pytest.mark.parametrize("width", [375, 1280])
-@pytest.mark.parametrize("lang", ["en", "zh"])
-def test_the_page_in_a_browser(browser, lang, width):
-    set_width(browser, width)
-    browser.get((ROOT / "grading" / "index.html").as_uri() + f"?lang={lang}")
-    run = browser.execute_script
-    assert run("return document.documentElement.scrollWidth") <= width
-    title = run("return document.querySelector('h1').innerText")
-    assert ("实测结果" in title) == (lang == "zh") and ("measured" in title) == (lang == "en")
-    broken = run(
-        "return Promise.all([...document.images].filter(i => i.getAttribute('src')).map(async i => {"
-        " i.loading = 'eager'; try { await i.decode(); return '' } catch { return i.src } }))"
-    )
-    assert len(broken) >= 10 and not any(broken)
-    assert run("return [...document.images].every(i => i.alt || !i.getAttribute('src'))")
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-def test_nothing_is_cut_off_in_print(browser):
-    set_width(browser, 720)  # a sheet's width
-    browser.get((ROOT / "grading" / "index.html").as_uri())
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    try:
-        elements = "[...document.querySelectorAll('table, img, p')]"
-        right = browser.execute_script(f"return Math.max(...{elements}.map(e => e.getBoundingClientRect().right))")
-        assert right <= 720
-    finally:
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-
-
-def test_filters_language_and_enlarging(browser, entries):
-    set_width(browser, 1280)
-    browser.get((ROOT / "grading" / "index.html").as_uri())
-    run = browser.execute_script
-    visible = "return [...document.querySelectorAll('.claims tbody tr')].filter(r => r.offsetParent).map(r => r.id)"
-    assert len(run(visible)) == len(entries)
-    choose = (
-        "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
-    )
-    run(choose, "by-report", "assignment")
-    run(choose, "by-verdict", "contradicts itself")
-    expected = [
-        entry.claims[0].id
-        for entry in entries
-        if entry.report == "assignment" and entry.verdict.kind == "contradicts itself"
-    ]
-    assert run(visible) == expected != []
-    assert run("return document.getElementById('shown').textContent") == str(len(expected))
-    run("document.getElementById('language').click()")
-    assert run("return document.documentElement.lang") == "zh-CN"
-    assert run("return document.querySelector('#by-verdict option:checked').textContent") == "自相矛盾"
-    run("document.querySelector('a.enlarge').click()")
-    assert run("return document.getElementById('large').open")
-    run("document.querySelector('#large button').click()")
-    assert not run("return document.getElementById('large').open")
-
-
-def test_from_the_command_line(tmp_path):
-    process = run_python(ROOT / "grading" / "build.py", "--out", tmp_path, cwd=tmp_path)
-    assert process.returncode == 0, process.stderr
-    assert (tmp_path / "index.html").exists() and str(tmp_path) in process.stdout
