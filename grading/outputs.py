@@ -21,6 +21,7 @@ from grading.strings import NOTHING, TRAINED, format_seeds
 
 FIGURE = re.compile(r'<p><img alt="([^"]*)" src="([^"]*)" ?/?></p>\n<p><em>(.*?)</em></p>', re.DOTALL)
 LINK = re.compile(r'(href|src)="(?![a-z]+:|[#?])([^"#]+)')
+OTHER_LINK = re.compile(r'(href|src)="(?!https?:)[a-zA-Z][\w+.-]*:[^"]*"')  # such as javascript:
 NUMBER_CELL = re.compile(r"<td>(?=[-+−<>]?\d[^<]{0,24}</td>)")
 SECTION = "\n## "  # where the part of a page begins that the grader's page folds
 EVIDENCE = ("results.csv", "metrics.json", "loss_history.npz", "run.json")  # the files that a folder's numbers are in
@@ -128,7 +129,10 @@ def to_html(page, lang, level):
 
 
 def part_to_html(text, folder, level):
-    body = markdown.markdown(text, extensions=["tables"])
+    converter = markdown.Markdown(extensions=["tables"])
+    converter.preprocessors.deregister("html_block")  # what is not Markdown is shown as text
+    converter.inlinePatterns.deregister("html")
+    body = OTHER_LINK.sub(r'\1="#"', converter.convert(text))
     body = LINK.sub(lambda match: f'{match[1]}="{relative((folder / match[2]).resolve())}', body)
     body = FIGURE.sub(lambda match: figure(*match.groups()), body)
     body = body.replace("h2>", f"h{level}>").replace("<th>", '<th scope="col">')
