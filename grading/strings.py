@@ -92,8 +92,8 @@ PROVENANCE = Text(
     "在 {cores} 个 CPU 核（{machines}）上运行，训练共 {hours} 小时，{first} 至 {last}；没有可用的 GPU。",
 )
 NOT_RUN = Text(
-    "Not run: {names} by the report's recipe. One training takes hours on a GPU and days on this machine.",
-    "尚未运行：按报告方案训练的 {names}。一次训练在 GPU 上需数小时，在这台机器上需数天。",
+    "Not run: {names} by the report's recipe. The smallest, ResNet-18, takes about {hours} hours per seed without a GPU.",
+    "尚未运行：按报告方案训练的 {names}。其中最小的 ResNet-18 在没有 GPU 时每个种子约需 {hours} 小时。",
 )
 FOREST_TITLE = Text("The reports' test accuracies and ours", "报告的测试准确率与我们的结果")
 FOREST_FACTS = Text(

@@ -136,7 +136,7 @@ def one_training():
         return None
     reported = ACCURACY["task3_hparams"]["low_lr"] - ACCURACY["task3_hparams"]["no_momentum"]
     return "task3_hparams", strings.ONE_TRAINING.format(
-        ours=tables.signed(difference.mean()), report=tables.signed(reported)
+        ours=f"{abs(difference.mean()):.2f}", report=f"{abs(reported):.2f}"
     )
 
 
@@ -188,7 +188,8 @@ def not_run(groups):
     """Return which networks of the reports were not run, and why."""
     names = [row.name for rows in groups.values() for row in rows if not len(row.ours)]
     return strings.NOT_RUN.format(
-        names=Text(tables.listed([name.en for name in names]), "、".join(name.zh for name in names))
+        names=Text(tables.listed([name.en for name in names]), "、".join(name.zh for name in names)),
+        hours=f"{hours_here('resnet18'):.0f}",
     )
 
 
