@@ -20,6 +20,7 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli, plots, tables
 from common.reported import GRID
+from common.support.translations import label, text
 from project3_wrn import runner
 from project3_wrn.analysis import study_tables
 from project3_wrn.method.recipes import get_recipe
@@ -60,16 +61,28 @@ def write_results(folder):
     plots.setup(scale=run_json["scale"])
     accuracy = study_tables.values_per_config(study_tables.read_result_rows(folder), "test_accuracy")
     trained = {name: (recipe["epochs"], recipe["batch_size"]) for name, recipe in run_json["configs"].items()}
-    seeds = len(run_json["seeds"])
-    note = f"DLA-34 with ImageNet strides by the report's recipe, on {run_json['device']}; {seeds} seed(s)."
-    conclusion = (
-        accidents(accuracy)
-        if all(trained[name] == cell for cell, name in NAMES.items())
-        else "**Shortened**: these are not the report's epochs, so nothing here says whether its numbers hold."
-    )
-    page = [*study_tables.stamp(run_json), note, table(accuracy, trained), conclusion]
-    tables.write_markdown(folder / "grid.md", "Project 3: batch size and epochs", page, run_json["scale"])
+    as_long = all(trained[name] == cell for cell, name in NAMES.items() if name in trained)
+    page = [
+        *study_tables.stamp(run_json),
+        accidents(accuracy) if as_long else shortened(accuracy),
+        tables.figure("grid.png", "Test accuracy by batch size and epochs", caption(accuracy, len(run_json["seeds"]))),
+        text("## All cells (1.4)"),
+        text(
+            "The network is DLA-34 with the strides made for ImageNet, trained by the report's recipe on {device}, with"
+            " {seeds}.",
+            device=run_json["device"],
+            seeds=label(plots.count(len(run_json["seeds"]), "seed")),
+        ),
+        table(accuracy, trained),
+        *not_run(accuracy),
+    ]
+    tables.write_markdown(folder / "grid.md", text("Project 3: batch size and epochs"), page, run_json["scale"])
     draw_grids(folder / "grid.png", accuracy, study_tables.facts(run_json))
+
+
+def describe(epochs, batch):
+    """Return what a cell of the report's table is called."""
+    return text("{epochs} epochs at batch size {batch}", epochs=epochs, batch=batch)
 
 
 def table(accuracy, trained):
@@ -79,12 +92,14 @@ def table(accuracy, trained):
     """
     return [
         {
-            "epochs": epochs,
-            "batch size": batch,
-            "trained for": f"{trained[name][0]} epochs, batch {trained[name][1]}",
-            "report, %": f"{GRID[epochs, batch]:.2f}",
-            "ours, %": tables.mean_std(accuracy[name]),
-            "lowest and highest seed": f"{accuracy[name].min():.2f} to {accuracy[name].max():.2f}",
+            "report: epochs": epochs,
+            "report: batch size": batch,
+            "ours: epochs": trained[name][0],
+            "ours: batch size": trained[name][1],
+            "report: test accuracy, %": f"{GRID[epochs, batch]:.2f}",
+            "ours: test accuracy, %": tables.mean_std(accuracy[name]),
+            "lowest seed, %": f"{accuracy[name].min():.2f}" if len(accuracy[name]) > 1 else tables.DASH,
+            "highest seed, %": f"{accuracy[name].max():.2f}" if len(accuracy[name]) > 1 else tables.DASH,
         }
         for (epochs, batch), name in NAMES.items()
         if name in accuracy
@@ -93,18 +108,68 @@ def table(accuracy, trained):
 
 def accidents(accuracy):
     """Return sentences on which of the report's numbers are far from the mean of our seeds."""
-    far, missing = [], []
-    for (epochs, batch), name in NAMES.items():
-        cell, reported = f"{epochs} epochs and batch {batch}", GRID[epochs, batch]
-        if name not in accuracy:
-            missing.append(cell)
-        elif abs(reported - accuracy[name].mean()) > ACCIDENT:
-            far.append(f"{reported:.2f}% at {cell} (ours {accuracy[name].mean():.2f}%)")
-    text = (
-        f"Of the {len(accuracy)} numbers compared, {len(far) or 'none'} lie more than {ACCIDENT:g} points from the mean"
-        f" of our seeds{': ' if far else ''}{'; '.join(far)}."
+    far = [cell for cell, name in NAMES.items() if name in accuracy and is_far(cell, accuracy[name])]
+    values = {"count": len(accuracy), "far": len(far), "points": ACCIDENT}
+    if not far:
+        return text(
+            "**None of the report's {count} numbers that are compared lies more than {points:g} points from the mean of"
+            " our seeds.**",
+            **values,
+        )
+    return study_tables.paragraph(
+        text(
+            "**Of the report's {count} numbers that are compared, {far} lies more than {points:g} points from the mean"
+            " of our seeds.**"
+            if len(far) == 1
+            else "**Of the report's {count} numbers that are compared, {far} lie more than {points:g} points from the"
+            " mean of our seeds.**",
+            **values,
+        ),
+        *(
+            text(
+                "The report has {reported:.2f}% for {cell}, and our mean is {ours:.2f}%.",
+                reported=GRID[cell],
+                cell=describe(*cell),
+                ours=accuracy[NAMES[cell]].mean(),
+            )
+            for cell in far
+        ),
     )
-    return text + (f" Not run: {', '.join(missing)}." if missing else "")
+
+
+def not_run(accuracy):
+    """Return, as a list, the sentence on the cells that are not among our runs; empty where all are."""
+    missing = [describe(*cell) for cell, name in NAMES.items() if name not in accuracy]
+    return [text("Not run: {cells}.", cells=study_tables.listed(missing))] if missing else []
+
+
+def is_far(cell, values):
+    """Return whether the report's number of a cell is far from the mean of our seeds."""
+    return abs(GRID[cell] - values.mean()) > ACCIDENT
+
+
+def shortened(accuracy):
+    """Return the sentences on a study without the report's epochs."""
+    return text(
+        "**These trainings do not have the report's epochs, so they do not say whether its {count} numbers hold.** They"
+        " only show how batch size and epochs act in a short training.",
+        count=len(accuracy),
+    )
+
+
+def caption(accuracy, seeds):
+    """Return the sentence on the best cell of the report and of ours."""
+    best = max((cell for cell in NAMES if NAMES[cell] in accuracy), key=lambda cell: accuracy[NAMES[cell]].mean())
+    theirs = max(GRID, key=GRID.get)
+    return text(
+        "Our highest mean, {ours:.2f}% ({seeds}), is in the cell of {best}, and the report's {reported:.2f}% in that of"
+        " {theirs}; the right panel shows where ours is above or below the report's.",
+        ours=accuracy[NAMES[best]].mean(),
+        seeds=label(plots.count(seeds, "seed")),
+        best=describe(*best),
+        reported=GRID[theirs],
+        theirs=describe(*theirs),
+    )
 
 
 def draw_grids(path, accuracy, facts=()):
@@ -134,7 +199,7 @@ def draw_grids(path, accuracy, facts=()):
     plots.save(figure, path)
 
 
-def draw_heat_map(axes, values, text, epochs, batches, **scale):
+def draw_heat_map(axes, values, template, epochs, batches, **scale):
     """Draw values (epochs, batch sizes) with their numbers; return the image. A cell that was not run is empty."""
     image = axes.imshow(values, **scale)
     dark = values < scale["vmin"] + MIDDLE * (scale["vmax"] - scale["vmin"])
@@ -143,7 +208,7 @@ def draw_heat_map(axes, values, text, epochs, batches, **scale):
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if dark[row, column] else "black"
-            axes.text(column, row, text.format(value), ha="center", va="center", color=color)
+            axes.text(column, row, template.format(value), ha="center", va="center", color=color)
     axes.set_xticks(range(len(batches)), batches)
     axes.set_yticks(range(len(epochs)), epochs)
     axes.grid(False)

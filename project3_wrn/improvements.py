@@ -27,6 +27,7 @@ sys.path.insert(0, str(TASK.parent))
 from common import cli, data, evaluation, plots, tables
 from common.reported import CONFUSED_PAIRS
 from common.support import plan
+from common.support.translations import Text, label, text
 from project3_wrn import result_files, runner
 from project3_wrn.analysis import study_tables
 from project3_wrn.method.recipes import SMALL, Recipe
@@ -98,6 +99,7 @@ SECTIONS = {
     **{name: section for name, (_, section) in ARCHITECTURES.items()},
 }
 SEEDS = {"quick": 1, "full": 3}
+FIGURE = "What chapter 3 proposes, compared with the baseline"
 UNDECIDED = "Not distinguishable from it"
 # color and marker of a difference in the figure
 LOOKS = {"Better than the baseline": ("C2", "^"), "Worse than the baseline": ("C3", "v"), UNDECIDED: ("C7", "o")}
@@ -152,32 +154,103 @@ def write_results(folder):
     plots.setup(scale=scale)
     page = [
         *study_tables.stamp(run_json),
+        finding(compared, len(run_json["seeds"])),
+        tables.figure("improvements.png", FIGURE, caption(compared, len(run_json["seeds"]))),
+        text("## All changes"),
         introduction(run_json),
         table(rows, compared),
-        verdict(compared),
+        *verdict(compared),
         *not_run(run_json["configs"]),
-        "## What each change does to the confused pairs",
-        "Test images of either class predicted as the other; mean ± standard deviation over seeds (section 3.1).",
+        text("## What each change does to the confused pairs (3.1)"),
+        text(
+            "The table counts the test images of either class that are predicted as the other one, as mean ± standard"
+            " deviation over the seeds."
+        ),
         pair_table(rows),
     ]
-    tables.write_markdown(folder / "improvements.md", "Project 3: what chapter 3 proposes", page, scale)
+    tables.write_markdown(folder / "improvements.md", text("Project 3: what chapter 3 proposes"), page, scale)
     draw_differences(folder / "improvements.png", compared, study_tables.facts(run_json))
+
+
+def finding(compared, seeds):
+    """Return the sentences on how many changes gain and lose more than chance explains, and which do most."""
+    if not compared:
+        return text("**There is no finished run of the baseline to compare with.**")
+    better, worse = beyond_chance(compared)
+    if seeds == 1:
+        first = text("**With {seeds} seed, no difference can be told from chance.**", seeds=seeds)
+    else:
+        first = text(
+            "**The test accuracy rises by more than chance explains with {better} of {count} changes, and falls with"
+            " {worse} ({seeds} seeds).**",
+            count=len(compared),
+            better=len(better),
+            worse=len(worse),
+            seeds=seeds,
+        )
+    best, worst = max(compared, key=lambda name: compared[name][0]), min(compared, key=lambda name: compared[name][0])
+    extremes = text(
+        "The highest mean difference from the baseline is that of {best} ({gain} points), and the lowest that of"
+        " {worst} ({loss} points).",
+        best=label(best),
+        gain=tables.signed(compared[best][0]),
+        worst=label(worst),
+        loss=tables.signed(compared[worst][0]),
+    )
+    return study_tables.paragraph(first, extremes)
+
+
+def beyond_chance(compared):
+    """Return (configurations above the baseline, those below it), the largest difference first.
+
+    Their 95% interval excludes 0.
+    """
+    significant = [name for name in compared if judgement(*compared[name]) != UNDECIDED]
+    significant.sort(key=lambda name: -abs(compared[name][0]))
+    better = [name for name in significant if compared[name][0] > 0]
+    return better, [name for name in significant if name not in better]
+
+
+def caption(compared, seeds):
+    """Return the sentence on what the intervals of the figure are and how many of them exclude 0."""
+    decided = sum(map(len, beyond_chance(compared)))
+    return text(
+        "{undecided} of {count} changes cannot be told from the baseline; the bars are 95% confidence intervals of the"
+        " difference seed by seed ({seeds})."
+        if seeds > 1
+        else "Without a second seed the {count} differences have no interval ({seeds}).",
+        undecided=len(compared) - decided,
+        count=len(compared),
+        seeds=label(plots.count(seeds, "seed")),
+    )
 
 
 def introduction(run_json):
     """Return the sentences on what was trained and how it is compared."""
     scale, baseline = run_json["scale"], run_json["configs"]["baseline"]
-    train_images, _, _ = plan.image_counts(scale, baseline["validation_split"])
-    images = f"{train_images:,} images" if scale == "full" else "the sample"
-    budget = ""
+    values = {
+        "model": label(baseline["model"]),
+        "epochs": label(plots.count(baseline["epochs"], "epoch")),
+        "images": plan.image_counts(scale, baseline["validation_split"])[0],
+        "seeds": label(plots.count(len(run_json["seeds"]), "seed")),
+        "device": run_json["device"],
+        "precision": run_json["precision"],
+    }
+    sentences = [
+        text(
+            "The network of the baseline ({model}) was trained for {epochs} on {images:,} images with {seeds}, on"
+            " {device} in {precision}.",
+            **values,
+        ),
+        text(
+            "Each difference is in test accuracy, from the baseline of the same seed; ± is half of its 95% confidence"
+            " interval by Student's t. In the other columns ± is the standard deviation over the seeds."
+        ),
+        text("The contrastive loss is not compiled on CUDA, and mirroring evaluates every test image twice."),
+    ]
     if scale == "full" and run_json["shortened"]:
-        budget = " Regularization pays off in longer trainings."
-    return (
-        f"{baseline['model']}, {baseline['epochs']} epochs on {images}, {len(run_json['seeds'])} seed(s), on"
-        f" {run_json['device']} in {run_json['precision']}. The difference is in test accuracy, from the baseline of"
-        f" the same seed; ± is half of the 95% confidence interval (Student's t over the seeds).{budget} Seconds are"
-        " those of training; `contrastive` is not compiled on CUDA, and `mirror` evaluates every image twice."
-    )
+        sentences.append(text("Regularization pays off in longer trainings than these."))
+    return study_tables.paragraph(*sentences)
 
 
 def differences(rows):
@@ -207,58 +280,63 @@ def table(rows, compared):
     result, several = [], sum(config.startswith("baseline") for config in test) > 1
     for config in test:
         mean, half = compared.get(config, (None, None))
-        interval = "" if half is None else f" ± {half:.2f}"
-        baseline = {"compared with": baseline_of(config, test) if config in compared else ""} if several else {}
+        interval = f" ± {half:.2f}" if half and round(half, 2) else ""
+        other = label(baseline_of(config, test)) if config in compared else tables.DASH
         result.append(
             {
-                "config": config,
-                "report's section": SECTIONS[config],
-                **baseline,
+                "configuration": config,
+                "report's section": SECTIONS[config] or tables.DASH,
+                **({"compared with": other} if several else {}),
                 "validation, %": tables.mean_std(val[config]),
                 "test, %": tables.mean_std(test[config]),
-                "difference, points": "" if mean is None else f"{mean:+.2f}{interval}",
-                "s": tables.mean_std(seconds[config], 0),
+                "difference, points": tables.DASH if mean is None else f"{tables.signed(mean)}{interval}",
+                "training, s": tables.mean_std(seconds[config], 0),
             }
         )
     return result
 
 
 def verdict(compared):
-    """Return sentences on which configurations differ from the baseline by more than chance."""
-    if not compared:
-        return "There is no finished run of the baseline to compare with."
-    if all(half is None for _, half in compared.values()):
-        return "With one seed, nothing can be said about chance."
-    significant = {name: mean for name, (mean, half) in compared.items() if judgement(mean, half) != UNDECIDED}
+    """Return, as a list, the sentences on which configurations differ from the baseline by more than chance."""
+    better, worse = beyond_chance(compared)
+    sentences = []
+    if better:
+        names = with_difference(better, compared)
+        sentences.append(text("These changes are better than the baseline with 95% confidence: {names}.", names=names))
+    if worse:
+        names = with_difference(worse, compared)
+        sentences.append(text("These changes are worse than the baseline with 95% confidence: {names}.", names=names))
+    if sentences:
+        count = len(compared)
+        sentences.append(text("Of {count} comparisons, 5% are expected to look so by chance.", count=count))
+    return [study_tables.paragraph(*sentences)] if sentences else []
 
-    def listed(names):
-        return ", ".join(f"`{name}` ({significant[name]:+.2f})" for name in names) or "none"
 
-    better = sorted((name for name in significant if significant[name] > 0), key=lambda name: -significant[name])
-    worse = sorted((name for name in significant if significant[name] < 0), key=significant.get)
-    return (
-        f"Better than the baseline with 95% confidence: {listed(better)}. Worse: {listed(worse)}. Of {len(compared)}"
-        " comparisons, about one in twenty is expected to look so by chance."
-    )
+def with_difference(names, compared):
+    """Return configurations as a sentence lists them, each with its difference from the baseline."""
+    shown = [(label(name), tables.signed(compared[name][0])) for name in names]
+    return study_tables.listed([Text(f"{name.en} ({mean})", f"{name.zh}（{mean}）") for name, mean in shown])
 
 
 def not_run(configs):
-    """Return a list of one sentence on the configurations that are not among `configs`, or of none."""
+    """Return, as a list, the sentences on the configurations that are not among `configs`; empty where all are."""
     missing = [name for name in (*CHANGES, *ARCHITECTURES) if name not in configs]
     if not missing:
         return []
-    names = ", ".join(f"`{name}`" for name in missing)
-    reason = " Dropout is not changed on a CPU: the networks that have it are too slow or too small for this study."
-    dropout = any(name in CHANGES and CHANGES[name].needs == "dropout" for name in missing)
-    return [f"Not run: {names}.{reason if dropout else ''}"]
+    sentences = [text("Not run: {names}.", names=study_tables.listed([label(name) for name in missing]))]
+    if any(name in CHANGES and CHANGES[name].needs == "dropout" for name in missing):
+        sentences.append(
+            text("Dropout is not changed on a CPU: the networks that have it are too slow or too small for this study.")
+        )
+    return [study_tables.paragraph(*sentences)]
 
 
 def pair_table(rows):
     """Return one row per configuration: its confusions of each pair, mean and standard deviation over its seeds."""
-    counts = {" and ".join(pair): study_tables.values_per_config(rows, "_".join(pair)) for pair in CONFUSED_PAIRS}
+    counts = {"–".join(pair): study_tables.values_per_config(rows, "_".join(pair)) for pair in CONFUSED_PAIRS}
     configs = dict.fromkeys(row["config"] for row in rows)
     return [
-        {"config": config, **{pair: tables.mean_std(values[config], 1) for pair, values in counts.items()}}
+        {"configuration": config, **{pair: tables.mean_std(values[config], 1) for pair, values in counts.items()}}
         for config in configs
     ]
 
@@ -270,18 +348,18 @@ def draw_differences(path, compared, facts):
     """
     figure, axes = plots.plt.subplots(figsize=(9, 0.35 * len(compared) + 2.4), layout="constrained")
     order = sorted(compared, key=lambda config: compared[config][0])
-    for label, (color, marker) in LOOKS.items():
-        rows = [row for row, config in enumerate(order) if judgement(*compared[config]) == label]
+    for name, (color, marker) in LOOKS.items():
+        rows = [row for row, config in enumerate(order) if judgement(*compared[config]) == name]
         means = [compared[order[row]][0] for row in rows]
         halves = [compared[order[row]][1] or 0 for row in rows]
-        axes.errorbar(means, rows, xerr=halves, fmt=marker, capsize=3, color=color, label=label)
+        axes.errorbar(means, rows, xerr=halves, fmt=marker, capsize=3, color=color, label=name)
     axes.axvline(0, color="black", linewidth=1)
     sections = [f" ({SECTIONS[config]})" if SECTIONS[config] else "" for config in order]
     axes.set_yticks(range(len(order)), [config + section for config, section in zip(order, sections)])
     axes.set(xlabel="Difference in test accuracy from the baseline (percentage points)")
     plots.legend(figure)
     note = "mean and 95% interval of the difference seed by seed"
-    plots.about(figure, "What chapter 3 proposes, compared with the baseline", *facts, note)
+    plots.about(figure, FIGURE, *facts, note)
     plots.save(figure, path)
 
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(TASK.parent))
 
 from common import cli, data, plots, tables
 from common.data import CLASSES
+from common.support.translations import label, text
 from project3_wrn import result_files, runner
 from project3_wrn.analysis import label_errors, study_tables
 from project3_wrn.analysis.figures import LABEL_ERRORS_NOTE
@@ -44,6 +45,7 @@ PANELS = (5, 8)  # rows and columns of images in a figure
 LISTED = 10  # labels per table
 FIRST = 100  # number of the most doubtful test labels that are compared with the known label errors
 CONFIDENT = 0.9  # a probability
+FOUND = "found wrong by people"  # a column of test_suspects.csv
 
 
 def main():
@@ -68,8 +70,8 @@ def fold_indices(fold, labels):
     """Return (indices to train on, indices held out) of a fold, class by class and the same for all seeds."""
     generator = torch.Generator().manual_seed(0)
     folds = torch.empty(len(labels), dtype=torch.int64)
-    for label in labels.unique():
-        members = (labels == label).nonzero().flatten()
+    for value in labels.unique():
+        members = (labels == value).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=generator)]
         folds[members] = torch.arange(len(members)) % FOLDS
     return (folds != fold).nonzero().flatten(), (folds == fold).nonzero().flatten()
@@ -108,7 +110,6 @@ def write_results(folder, data_folder=None):
     errors = most_doubtful((test.argmax(1) != test_set.labels).nonzero().flatten(), test, test_set.labels)
     train_rows = suspect_rows(suspects, train_set.labels, train)
     test_rows = suspect_rows(errors, test_set.labels, test, known)
-
     plots.setup(scale=scale)
     tables.write_csv(folder / "train_suspects.csv", train_rows)
     tables.write_csv(folder / "test_suspects.csv", test_rows)
@@ -118,17 +119,19 @@ def write_results(folder, data_folder=None):
     draw_suspects(folder / "test_suspects.png", errors, test_set, test, facts, known)
     page = [
         *study_tables.stamp(run_json),
+        finding(suspects, errors, known, train_set.labels),
+        tables.figure("train_suspects.png", "Training labels that look wrong", train_caption(train_rows)),
+        tables.figure("test_suspects.png", "Test labels that look wrong", test_caption(test_rows)),
+        text("## How the labels were looked at"),
         introduction(run_json, train, train_set.labels),
+        text("## Training labels"),
         train_note(suspects, train, train_set.labels),
+        page_rows(train_rows),
+        text("## Test labels"),
         test_note(errors, test, known),
-        f"`train_suspects.png` and `test_suspects.png` show the {PANELS[0] * PANELS[1]} most doubtful labels; the CSV"
-        " files list all.",
-        "## Most doubtful training labels",
-        train_rows[:LISTED] or "none",
-        "## Most doubtful test labels",
-        test_rows[:LISTED] or "none",
+        page_rows(test_rows),
     ]
-    tables.write_markdown(folder / "audit.md", "Project 3: labels that look wrong", page, scale)
+    tables.write_markdown(folder / "audit.md", text("Project 3: labels that look wrong"), page, scale)
 
 
 # --- which labels are doubtful ---
@@ -181,53 +184,152 @@ def suspect_rows(indices, labels, probabilities, known=None):
             "of the suggestion": f"{float(probabilities[index, other]):.4f}",
         }
         if known is not None:
-            row["found wrong by people"] = "yes" if int(index) in known else ""
+            row[FOUND] = "yes" if int(index) in known else ""
         rows.append(row)
     return rows
+
+
+def page_rows(rows):
+    """Return the first of a CSV file's rows as a page shows them."""
+    return [{name: value or tables.DASH for name, value in row.items()} for row in rows[:LISTED]]
+
+
+def finding(suspects, errors, known, labels):
+    """Return the sentences on how many training labels are flagged, and how many known label errors are found."""
+    first = text(
+        "**Confident learning flags {count:,} of {all:,} training labels ({share:.2f}%) as worth checking.**",
+        count=len(suspects),
+        all=len(labels),
+        share=100 * len(suspects) / len(labels),
+    )
+    if not known:
+        second = text(
+            "The sample is too small to compare with the label errors that people found in the test set (arXiv"
+            " 2103.14749)."
+        )
+    else:
+        second = text(
+            "Of the {known} test labels that people found wrong (arXiv 2103.14749), {among} are among the networks'"
+            " errors.",
+            known=len(known),
+            among=sum(index in known for index in errors.tolist()),
+        )
+    return study_tables.paragraph(first, second)
+
+
+def train_caption(rows):
+    """Return the sentence on the most doubtful training labels. rows: those of train_suspects.csv."""
+    if not rows:
+        return text("No training label is flagged.")
+    return text(
+        "The {shown} most doubtful training labels: image {index} is labeled {label}, but the network that has not seen"
+        " it gives {suggested} a probability of {probability:.1f}%.",
+        shown=min(len(rows), PANELS[0] * PANELS[1]),
+        **first_suspect(rows),
+    )
+
+
+def test_caption(rows):
+    """Return the sentence on the most doubtful test labels. rows: those of test_suspects.csv."""
+    if not rows:
+        return text("The networks make no error on the test set.")
+    shown = rows[: PANELS[0] * PANELS[1]]
+    return text(
+        "The {shown} most doubtful test labels: people found the {known} with a red title wrong, and image {index},"
+        " labeled {label}, looks most like {suggested} ({probability:.1f}%)."
+        if (known := sum(row.get(FOUND) == "yes" for row in shown))
+        else "The {shown} most doubtful test labels: image {index}, labeled {label}, looks most like {suggested}"
+        " ({probability:.1f}%).",
+        shown=len(shown),
+        known=known,
+        **first_suspect(rows),
+    )
+
+
+def first_suspect(rows):
+    """Return the most doubtful label, as values of a sentence."""
+    return {
+        "index": rows[0]["index"],
+        "label": label(rows[0]["label"]),
+        "suggested": label(rows[0]["suggested"]),
+        "probability": 100 * float(rows[0]["of the suggestion"]),
+    }
 
 
 def introduction(run_json, probabilities, labels):
     """Return the sentences on what was trained and how accurate it is on the images that it has not seen."""
     recipe = next(iter(run_json["configs"].values()))
-    return (
-        f"{recipe['model']}, {recipe['epochs']} epochs, {FOLDS} folds, on {run_json['device']}. The out-of-fold"
-        f" predictions agree with {percent_correct(probabilities, labels):.2f}% of the training labels."
+    return study_tables.paragraph(
+        text(
+            "The training set is divided into {folds} folds. For each of them a network ({model}) was trained on the"
+            " other folds, for {epochs} on {device}.",
+            model=label(recipe["model"]),
+            epochs=label(plots.count(recipe["epochs"], "epoch")),
+            device=run_json["device"],
+            folds=FOLDS,
+        ),
+        text(
+            "The predictions for the fold left out agree with {share:.2f}% of the training labels.",
+            share=percent_correct(probabilities, labels),
+        ),
+        text(
+            "The figures show the {shown} most doubtful labels, the tables the first {listed}, and `train_suspects.csv`"
+            " and `test_suspects.csv` all of them.",
+            shown=PANELS[0] * PANELS[1],
+            listed=LISTED,
+        ),
     )
 
 
 def train_note(suspects, probabilities, labels):
-    """Return the sentences on the training set's suspects."""
-    wrong = 100 - percent_correct(probabilities, labels)
-    return (
-        f"**Training set.** Confident learning flags {len(suspects):,} of {len(labels):,} labels"
-        f" ({100 * len(suspects) / len(labels):.2f}%). Many of these are hard images with a correct label: the network"
-        f" is wrong about {wrong:.1f}% of all images. The count is of labels worth checking, not of errors."
+    """Return the sentences on what the training set's suspects are."""
+    return text(
+        "The {count:,} flagged labels are worth checking, but not all of them are errors. Many belong to hard images"
+        " with a correct label: the network is wrong about {wrong:.1f}% of all images.",
+        count=len(suspects),
+        wrong=100 - percent_correct(probabilities, labels),
     )
 
 
 def test_note(errors, probabilities, known):
-    """Return the sentences on the test set's suspects."""
-    confident = int((probabilities[errors].amax(1) > CONFIDENT).sum())
-    return (
-        f"**Test set.** The mean of the networks is wrong about {len(errors):,} of {len(probabilities):,} images; its"
-        f" confidence is above {CONFIDENT:.0%} for {confident} of those."
-        f" {published(errors, known, len(probabilities))}"
-    )
+    """Return the sentences on the test set's suspects, and on the label errors that people found among them.
+
+    errors: indices of the networks' errors, the most doubtful label first. known: indices of label errors.
+    """
+    sentences = [
+        text(
+            "The mean of the networks is wrong about {wrong:,} of {count:,} test images, and more than"
+            " {confidence:.0f}% confident of {confident:,} of these errors.",
+            wrong=len(errors),
+            count=len(probabilities),
+            confidence=100 * CONFIDENT,
+            confident=int((probabilities[errors].amax(1) > CONFIDENT).sum()),
+        )
+    ]
+    return study_tables.paragraph(*sentences, *published(errors, known, len(probabilities)))
 
 
 def published(errors, known, count):
-    """Return a sentence on how many of the label errors that people found are among the networks' errors.
+    """Return, as a list, the sentence on how many of the label errors that people found are among the networks' errors.
 
-    errors: their indices, the most doubtful label first. known: indices of label errors. count: images of the test set.
+    errors, known: as of `test_note`; the list is empty where none is known. count: images of the test set.
     """
     if not known:
-        return "The sample is too small to compare with the label errors that people found (arXiv 2103.14749)."
-    among = [int(index) in known for index in errors]
-    return (
-        f"People who looked at {label_errors.EXAMINED} such images found {len(known)} of the labels wrong (arXiv"
-        f" 2103.14749): {sum(among)} of these are among the networks' errors, {sum(among[:FIRST])} among the {FIRST}"
-        f" most doubtful ones, where chance would put {FIRST * len(known) / count:.1f}."
-    )
+        return []
+    among = [index in known for index in errors.tolist()]
+    return [
+        text(
+            "People looked at {examined} test images and found {known} of the labels wrong (arXiv 2103.14749); {among}"
+            " of these are among the networks' errors, and {first} are among the {top} most doubtful ones, where chance"
+            " would put {expected:.1f}.",
+            examined=label_errors.EXAMINED,
+            known=len(known),
+            among=sum(among),
+            first=sum(among[:FIRST]),
+            top=FIRST,
+            expected=FIRST * len(known) / count,
+        )
+    ]
 
 
 def draw_suspects(path, indices, dataset, probabilities, facts, known=None):

@@ -25,8 +25,9 @@ TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
 from common import cli, data, plots, tables
+from common.support.translations import label, text
 from project3_wrn import options, result_files, runner
-from project3_wrn.analysis import figures, result_tables, study_tables
+from project3_wrn.analysis import figures, performance, result_tables, study_tables
 
 
 def main():
@@ -76,8 +77,10 @@ def write_results(folder, data_folder=None, gradcam_layer=None):
     figures.draw_gradcam(folder / "gradcam_visualization.png", model, weights, logits, test_set, one, gradcam_layer)
 
     # 2.7 the generalization gap, and all of the above on one page
-    page = result_tables.performance(metrics, histories, all_logits, labels, recipe)
-    tables.write_markdown(folder / "performance.md", f"Project 3: {model}", page, scale)
+    gradcam = (folder / "gradcam_visualization.png").exists()
+    page = performance.sections(model, metrics, histories, all_logits, labels, recipe, gradcam)
+    title = text("Project 3: {model}", model=label(model))
+    tables.write_markdown(folder / "performance.md", title, page, scale)
 
 
 if __name__ == "__main__":

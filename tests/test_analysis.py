@@ -13,8 +13,9 @@ from sklearn.metrics import confusion_matrix, recall_score
 from common import cli, data, evaluation, plots, reported, tables
 from common.models import MODELS
 from common.support import checkpoints
+from common.support.translations import label, text
 from project3_wrn import batch_epoch_grid, compare_models, improvements, label_audit
-from project3_wrn.analysis import ensemble_tables, figures, label_errors, result_tables, study_tables
+from project3_wrn.analysis import ensemble_tables, figures, label_errors, performance, result_tables, study_tables
 from tests.conftest import ROOT
 
 OUTPUTS = ROOT / "project3_wrn" / "outputs"
@@ -54,18 +55,20 @@ def test_committed_tables_are_those_of_the_committed_logits(name, tmp_path):
     }
     for file, rows in written.items():
         tables.write_csv(tmp_path / file, rows)
-    page = result_tables.performance(metrics, histories, logits, labels, recipe)
-    tables.write_markdown(tmp_path / "performance.md", f"Project 3: {name}", page, "full")
+    gradcam = (committed / "gradcam_visualization.png").exists()
+    page = performance.sections(name, metrics, histories, logits, labels, recipe, gradcam)
+    tables.write_markdown(tmp_path / "performance.md", text("Project 3: {model}", model=label(name)), page, "full")
     for path in tmp_path.iterdir():
         assert (committed / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_what_the_outputs_say_about_early_stopping():
-    entry = {"seed": 0, "epochs": 100}
-    assert result_tables.stopping_note([entry]) == []  # this training has no validation
+    entry = {"seed": 0, "epochs": 100, "best_epoch": 90}
+    assert performance.stopping_section([entry]) == []  # this training has no validation
     entries = [entry | {"early_stopping_epoch": 53}, entry | {"early_stopping_epoch": None}]
-    (note,) = result_tables.stopping_note(entries)
-    assert "seed 0 after epoch 53; seed 0 not within its 100 epochs" in note and "patience 15, min_delta 0.001" in note
+    note, rows = performance.stopping_section(entries)
+    assert "patience 15, `min_delta` 0.001" in note.en and "容忍度 15，`min_delta` 0.001" in note.zh
+    assert [row["early stopping after epoch"] for row in rows] == [53, tables.DASH]
     history = {"epoch_losses": [1.0] * 20, "lr": np.ones(20), "val_accuracy": np.full(20, 90.0)}
     rule = result_tables.training_history(history, 0.1)["early_stopping"]
     assert rule == {"patience": 15, "min_delta": 0.001, "stops_after": 16}
@@ -125,10 +128,10 @@ def test_another_error_takes_the_place_of_a_confusion_that_does_not_occur():
 
 
 @pytest.mark.parametrize(
-    ("probability", "text"), [(0.9971, ">99%"), (0.994, "99%"), (0.8397, "84%"), (0.0008, "<1%"), (0.012, "1%")]
+    ("probability", "shown"), [(0.9971, ">99%"), (0.994, "99%"), (0.8397, "84%"), (0.0008, "<1%"), (0.012, "1%")]
 )
-def test_no_probability_is_rounded_to_certainty(probability, text):
-    assert result_tables.percent(probability) == text
+def test_no_probability_is_rounded_to_certainty(probability, shown):
+    assert result_tables.percent(probability) == shown
 
 
 def test_the_notes_count_as_numpy_does():
@@ -139,33 +142,54 @@ def test_the_notes_count_as_numpy_does():
     top = wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:20]
     pairs = [frozenset((data.CLASSES[truth[index]], data.CLASSES[predictions[index]])) for index in top]
     pets, cars = (pairs.count(frozenset(pair)) for pair in (("cat", "dog"), ("automobile", "truck")))
-    note = result_tables.confident_note(logits[0], labels)
-    assert f"{pets} confuse cat and dog and {cars} confuse automobile and truck: {pets + cars} together" in note
+    note = performance.confident_note(logits[0], labels).en
+    assert f"{pets} confuse cat and dog, and {cars} confuse automobile and truck. These {pets + cars} are" in note
     assert f"with {100 * probabilities[top[0]].max():.2f}%" in note
-    assert ("not most" in note) == (pets + cars <= 10)
+    assert ("are not most" in note) == (pets + cars <= 10)
 
     confidence = 100 * softmax(logits.double().numpy(), -1).max(-1).mean()
     accuracy = 100 * (logits.numpy().argmax(-1) == truth).mean()
-    note = result_tables.calibration_note(metrics, logits, recipe)
+    note = performance.calibration_note(metrics, logits, recipe).en
     assert f"underconfident by {accuracy - confidence:.1f} points" in note
-    assert "asks for 91.9%" in note  # 1 - 0.09 + 0.09 / 10
-    assert "overconfident" in result_tables.calibration_note(metrics, 100 * logits, recipe)
+    assert "label smoothing, and the smoothing of 0.09" in note and "only 91.9%" in note  # 1 - 0.09 + 0.09 / 10
+    assert "a short training" in performance.calibration_note(metrics, logits, {"label_smoothing": 0.0}).en
+    note = performance.calibration_note(metrics, 100 * logits, recipe).en
+    assert "overconfident by" in note and "overfitting" in note
+    calibrated = [entry | {"ece": 0.01} for entry in metrics]
+    assert "usual cause" not in performance.calibration_note(calibrated, logits, recipe).en
 
     counts = np.array([confusion_matrix(truth, row.argmax(1)) for row in logits.numpy()])
-    rows = {(row["true"], row["predicted"]): row for row in result_tables.reported_pair_rows(labels, logits.argmax(-1))}
-    assert rows["cat", "dog"]["report"] == 66 and rows["dog", "cat"]["report"] == 46
-    assert rows["cat", "dog"]["ours"] == f"{counts[:, 3, 5].mean():.1f} ± {counts[:, 3, 5].std(ddof=1):.1f}"
+    rows = {row[performance.PAIR]: row for row in performance.reported_pair_rows(labels, logits.argmax(-1))}
+    assert rows["cat → dog"]["report"] == 66 and rows["dog → cat"]["report"] == 46
+    assert rows["cat → dog"]["ours"] == f"{counts[:, 3, 5].mean():.1f} ± {counts[:, 3, 5].std(ddof=1):.1f}"
+
+
+def test_the_captions_count_as_scikit_learn_does():
+    _, _, logits, labels, _ = load_network_outputs("fast94")
+    predictions = logits.argmax(-1)
+    recall = 100 * np.mean([recall_score(labels, row, average=None) for row in predictions], 0)
+    caption = performance.class_caption(labels, predictions).en
+    assert f"{data.CLASSES[recall.argmin()]} least often ({recall.min():.1f}%)" in caption
+    assert f"{data.CLASSES[recall.argmax()]} most often ({recall.max():.1f}%)" in caption
+    counts = np.mean([confusion_matrix(labels, row) for row in predictions], 0) * (1 - np.eye(10))
+    true, predicted = (data.CLASSES[index] for index in np.unravel_index(counts.argmax(), counts.shape))
+    assert f"is {true} → {predicted}, with {counts.max():.1f} test" in performance.pair_caption(labels, predictions).en
+    order, matrix = figures.ORDER, confusion_matrix(labels, predictions[0])
+    groups = [[data.CLASSES.index(name) for name in group] for group in (order[:4], order[4:])]
+    inside = sum(matrix[np.ix_(group, group)].sum() - matrix.diagonal()[group].sum() for group in groups)
+    wrong = matrix.sum() - np.trace(matrix)
+    assert f"Of the {wrong} errors of seed 0, {inside} take" in performance.matrix_figure(0, labels, predictions[0]).en
 
 
 @pytest.mark.parametrize(("epochs", "ends"), [(100, [1, 20, 60, 100]), (8, [1, 2, 5, 8]), (3, [1, 1, 2, 3])])
 def test_the_phases_are_the_reports_share_of_a_training(epochs, ends):
     numbers = np.arange(1.0, epochs + 1)
-    _, rows = result_tables.phase_section([{"epoch_losses": numbers, "train_accuracy": 2 * numbers}])
+    _, rows = performance.phase_section([{"epoch_losses": numbers, "train_accuracy": 2 * numbers}])
     assert [row["ours: after epoch"] for row in rows] == ends
     assert [float(row["ours: training loss"]) for row in rows] == ends
     assert [float(row["ours: training accuracy, %"]) for row in rows] == [2 * end for end in ends]
     assert [row["report: after epoch"] for row in rows] == [1, 20, 60, 100]
-    assert len(result_tables.phase_section([{"epoch_losses": numbers[:2]}])) == 1
+    assert len(performance.phase_section([{"epoch_losses": numbers[:2]}])) == 1
 
 
 # --- what the figures show ---

@@ -14,12 +14,14 @@ from sklearn.metrics import precision_recall_fscore_support
 from common import cli, data, tables
 from common.reported import GRID
 from common.support.errors import UserError
+from common.support.translations import label
 from project3_wrn import batch_epoch_grid, compare_models, ensemble, improvements, label_audit, result_files, runner
 from project3_wrn.analysis import ensemble_tables, study_tables
 from project3_wrn.analysis.label_errors import LABEL_ERRORS
 from project3_wrn.method import soft_labels
 from project3_wrn.method.recipes import Recipe
 from project3_wrn.method.train import FAST_ONLY, check_recipe
+from tests.test_project3_pages import check_page
 
 LENET = ("lenet", Recipe(lr=0.02, cutout=0))
 
@@ -34,6 +36,9 @@ def start(script, monkeypatch, folder, *flags):
     flags = ["--scale", "quick", "--device", "cpu", "--out", str(folder), *flags]
     monkeypatch.setattr(sys, "argv", [f"{study}.py", *flags])
     script.main()
+    for page in (folder / study).glob("*.md"):
+        if not page.name.endswith(".zh.md"):
+            check_page(page)
     return folder / study
 
 
@@ -133,6 +138,7 @@ def test_compare_models_and_ensemble(monkeypatch, folder):
     names = {path.name for path in (folder / "ensemble").iterdir()}
     assert {"members.csv", "classes.csv", "ensemble.json", "diversity.png", "run.json", "predictions.npz"} <= names
     assert cli.read_json(folder / "ensemble" / "run.json")["seeds"] == [0, 1]
+    check_page(folder / "ensemble" / "ensemble.md")
     assert f"| mean probability | {100 * (mean.argmax(1) == test_labels).double().mean():.2f} |" in page
 
 
@@ -179,16 +185,20 @@ def test_the_comparison_with_published_results_has_the_papers_the_reports_and_ou
     rows = compare_models.published_table({"wrn16_8": np.array([95.0, 95.5])})
     assert all(row["source"].startswith("arXiv ") for row in rows)
     (row,) = [row for row in rows if row["network"] == "WRN-16-8"]
-    assert [row[f"{name}, %"] for name in ("published", "the report", "ours")] == ["95.73", "95.39", "95.25 ± 0.35"]
-    assert "0.61 points by the size" in compare_models.published_note()  # 96.00 - 95.39
+    assert [row[f"{name}, %"] for name in ("published", "report", "ours")] == ["95.73", "95.39", "95.25 ± 0.35"]
+    assert "0.61 points by the size" in compare_models.published_note().en  # 96.00 - 95.39
 
 
 def test_remarks_are_of_the_networks_that_are_trained():
     sizes = {name: study_tables.model_size(name) for name in ("resnet18", "wrn16_8", "vit")}
     accuracy = {"resnet18": np.array([95.8]), "wrn16_8": np.array([95.5, 95.7]), "vit": np.array([53.0])}
-    text = compare_models.remarks(accuracy, sizes)
-    assert "10.96 million parameters and 3.10 GFLOPs, ResNet-18 11.17 million and 1.11: 2.8 times" in text
-    assert "95.60%, 0.20 points below 95.80%" in text and "ViT" not in text and "DLA" not in text
+    (text,) = compare_models.remarks(accuracy, sizes)
+    assert (
+        "10.96 million parameters and 3.10 GFLOPs, ResNet-18 has 11.17 million and 1.11: this is 2.8 times" in text.en
+    )
+    assert "WRN-16-8 is 95.60%, 0.20 points below the 95.80% of ResNet-18" in text.en
+    assert "ViT" not in text.en and "DLA" not in text.en
+    assert compare_models.remarks(accuracy, {"vit": sizes["vit"]}) == []
 
 
 def test_a_short_run_is_stamped_with_network_epochs_and_seeds():
@@ -201,7 +211,8 @@ def test_a_short_run_is_stamped_with_network_epochs_and_seeds():
     }
     assert study_tables.facts(run_json) == ("fast_small", "3 seeds", "3 epochs", "short run")
     (text,) = study_tables.stamp(run_json)
-    assert text.startswith("**SHORT RUN** (fast_small, 3 seeds, 3 epochs; on a CPU)")
+    assert text.en.startswith("**SHORT RUN** (small fast network, 3 seeds, 3 epochs; on a CPU)")
+    assert text.zh.startswith("**SHORT RUN**（缩短的训练：小型快速网络，3 个种子，3 轮；")
     assert not study_tables.stamp({**run_json, "shortened": False})
     assert study_tables.facts({**run_json, "shortened": False, "seeds": [0]})[1:] == (
         "1 seed",
@@ -213,8 +224,8 @@ def test_a_short_run_is_stamped_with_network_epochs_and_seeds():
 @pytest.mark.parametrize("study", ["improvements", "label_audit"])
 def test_committed_short_runs_are_stamped(study):
     folder = improvements.TASK / runner.SHORT_OUTPUTS / study
-    (page,) = folder.glob("*.md")
-    assert page.read_text(encoding="utf-8").splitlines()[2].startswith("**SHORT RUN** (fast_small, ")
+    pages = [page.read_text(encoding="utf-8").splitlines() for page in folder.glob("*.md")]
+    assert len(pages) == 2 and all(page[2].startswith("**SHORT RUN**") for page in pages)
     assert {row["scale"] for row in tables.read_csv(folder / "results.csv")} == {"short"}
     assert (
         not (improvements.TASK / "outputs" / study).exists()
@@ -228,18 +239,19 @@ def test_grid(monkeypatch, folder):
     page = (out / "grid.md").read_text(encoding="utf-8")
     for reported in ("81.38", "68.10", "52.11", "90.69"):
         assert reported in page
-    assert "**Shortened**" in page and (out / "grid.png").exists()
+    assert "do not have the report's epochs" in page and (out / "grid.png").exists()
 
 
 def test_accidents_are_those_far_from_our_seeds():
     near = {name: np.array([GRID[cell], GRID[cell] + 1]) for cell, name in batch_epoch_grid.NAMES.items()}
-    assert batch_epoch_grid.accidents(near).startswith("Of the 9 numbers compared, none lie more than 5 points")
+    assert batch_epoch_grid.accidents(near).en.startswith("**None of the report's 9 numbers that are compared lies")
+    assert batch_epoch_grid.not_run(near) == []
     far = near | {"epochs_100_batch_128": np.array([89.0, 90.0])}
-    assert "52.11% at 100 epochs and batch 128 (ours 89.50%)" in batch_epoch_grid.accidents(far)
-    assert "90.69" not in batch_epoch_grid.accidents(far)
+    text = batch_epoch_grid.accidents(far).en
+    assert text.startswith("**Of the report's 9 numbers that are compared, 1 lies more than 5 points from")
+    assert "has 52.11% for 100 epochs at batch size 128, and our mean is 89.50%." in text and "90.69" not in text
     del far["epochs_20_batch_256"]
-    text = batch_epoch_grid.accidents(far)
-    assert text.startswith("Of the 8 numbers compared, 1 lie") and text.endswith("Not run: 20 epochs and batch 256.")
+    assert [text.zh for text in batch_epoch_grid.not_run(far)] == ["未运行：20 轮、批大小 256。"]
 
 
 def test_improvements(monkeypatch, folder, sample):
@@ -250,7 +262,7 @@ def test_improvements(monkeypatch, folder, sample):
     out = start(improvements, monkeypatch, folder, "--seeds", "2")
     page = (out / "improvements.md").read_text(encoding="utf-8")
     for config in configs:
-        assert f"| {config} |" in page
+        assert f"| {label(config).en} |" in page
     for row in tables.read_csv(out / "results.csv"):
         test = tables.load_arrays(out / "runs" / f"{row['config']}-{row['seed']}.npz")["test_logits"].argmax(1)
         swapped = sum({data.CLASSES[a], data.CLASSES[b]} == {"cat", "dog"} for a, b in zip(test, sample[1].labels))
@@ -263,7 +275,9 @@ def test_improvements(monkeypatch, folder, sample):
     assert_redrawn_without_runs(improvements, monkeypatch, out)
     mean, half = improvements.differences(entries)["better"]
     assert mean == pytest.approx(1.0) and half == pytest.approx(4.302653 * 0.1 / 3**0.5, rel=1e-4)  # t of 2 degrees
-    assert "`better` (+1.00)" in improvements.verdict({"better": (mean, half)})
+    (text,) = improvements.verdict({"better": (mean, half), "mixup": (-2.0, 3.0)})
+    assert "better than the baseline with 95% confidence: better (+1.00)." in text.en and "MixUp" not in text.en
+    assert improvements.verdict({"mixup": (-2.0, 3.0)}) == []
 
 
 @pytest.mark.parametrize(("device", "count"), [("cuda", 33), ("cpu", 31)])
@@ -286,7 +300,7 @@ def test_an_improvement_is_one_change_to_its_baseline(device, count):
             assert model == "wrn16_8" if need == "dropout" else not recipe.fast
     missing = improvements.not_run(configs)
     assert bool(missing) == (device == "cpu")
-    assert not missing or missing[0].startswith("Not run: `no_dropout`, `strong_dropout`. Dropout is")
+    assert not missing or missing[0].en.startswith("Not run: no dropout and stronger dropout. Dropout is")
 
 
 def test_an_improvement_is_compared_with_its_own_baseline():
@@ -328,8 +342,9 @@ def test_confident_learning_finds_the_flipped_labels():
 
 def test_labels_that_people_found_wrong_are_looked_for_among_the_errors():
     errors = torch.tensor([5, 165, 7, 792, *range(100), 882])  # two of the first hundred
-    text = label_audit.published(errors, LABEL_ERRORS, 10_000)
-    assert "found 54 of" in text and ": 3 of these" in text and " 2 among the 100" in text and "0.5." in text
+    (text,) = label_audit.published(errors, LABEL_ERRORS, 10_000)
+    assert "found 54 of" in text.en and "; 3 of these" in text.en and "2 are among the 100" in text.en
+    assert "0.5." in text.en and label_audit.published(errors, None, 10_000) == []
     rows = label_audit.suspect_rows(errors[:2], torch.zeros(10_000, dtype=torch.int64), torch.rand(200, 10), {165})
     assert [row["found wrong by people"] for row in rows] == ["", "yes"]
 

@@ -31,9 +31,11 @@ class Text(NamedTuple):
 def text(template: str, **values) -> Text:
     """Return a template's sentence in English and in Chinese, its placeholders filled as `str.format` fills them.
 
-    A value that is a Text is filled in language by language. A template without a translation is English in both.
+    A value that is a Text is filled in language by language. A template without a translation is English in both. The
+    space that a Chinese template has next to a name is left out where the name is Chinese too.
     """
-    return Text(template, SENTENCES.get(template, template)).format(**values)
+    filled = Text(template, SENTENCES.get(template, template)).format(**values)
+    return Text(filled.en, NEEDLESS_SPACE.sub("", filled.zh))
 
 
 def label(name: str) -> Text:
@@ -43,6 +45,8 @@ def label(name: str) -> Text:
 
 def translate(label: str, language: str) -> str:
     """Return a label in a language, "en" or "zh": whatever parts of it are known, longest first, as whole words."""
+    if language == "zh" and label in CELLS:
+        return CELLS[label]
     labels = CHINESE if language == "zh" else ENGLISH
     known = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
     label = re.sub(rf"(?<!\w)({known})(?!\w)", lambda match: labels[match[0]], label)
@@ -51,6 +55,8 @@ def translate(label: str, language: str) -> str:
     return label
 
 
+# between two Chinese characters, or next to their punctuation
+NEEDLESS_SPACE = re.compile(r"(?<=[一-鿿]) (?=[一-鿿])|(?<=[，。：；、（）]) | (?=[，。：；、（）])")
 SENTENCES = {**chinese_assignment.SENTENCES, **chinese_project3.SENTENCES}
 
 ENGLISH = {
@@ -115,6 +121,10 @@ ENGLISH = {
     "baseline_report": "baseline by the report's recipe",
     "baseline_dropout": "baseline with dropout",
     "squeeze_excitation": "squeeze-and-excitation",
+    # project 3's pages
+    "f1": "F1",
+    "macro avg": "macro average",
+    "weighted avg": "weighted average",
 }
 
 CHINESE = {
@@ -165,7 +175,7 @@ CHINESE = {
     "Training labels that look wrong": "看起来有误的训练标签",
     "Test labels that look wrong": "看起来有误的测试标签",
     "image: label → more probable class, with its probability": "图像编号：标签 → 更可能的类别及其概率",
-    "What chapter 3 proposes, compared with the baseline": "第三章各项提议与基准配置的比较",
+    "What chapter 3 proposes, compared with the baseline": "第 3 章各项提议与基准配置的比较",
     "Better than the baseline": "优于基准",
     "Worse than the baseline": "劣于基准",
     "Not distinguishable from it": "与基准无显著差别",
@@ -309,6 +319,97 @@ CHINESE = {
     "squeeze_excitation": "SE 通道注意力",
     "cbam": "CBAM 注意力",
     "bilinear": "双线性池化",
+}
+
+# Heads and cells of tables, translated only as a whole: many of these words are parts of longer labels too.
+CELLS = {
+    "quantity": "项目",
+    "value": "数值",
+    "test accuracy, %": "测试准确率，%",
+    "test loss, nats": "测试损失，nat",
+    "top-5 accuracy, %": "前 5 准确率，%",
+    "expected calibration error": "期望校准误差",
+    "validation accuracy, %": "验证准确率，%",
+    "kept epoch": "保留的轮次",
+    "epochs of training": "训练轮数",
+    "training, s": "训练用时，秒",
+    "compilation before the training, s": "训练前的编译用时，秒",
+    "parameters": "参数量",
+    "FLOPs of one image's forward pass": "单张图像前向计算的 FLOPs",
+    "report: after epoch": "报告：已训练轮数",
+    "ours: after epoch": "我们的结果：已训练轮数",
+    "early stopping after epoch": "早停于第几轮后",
+    "split": "数据集",
+    "accuracy": "准确率",
+    "loss, nats": "损失，nat",
+    "class": "类别",
+    "precision": "精确率",
+    "recall": "召回率",
+    "f1": "F1",
+    "support": "图像数",
+    "macro avg": "宏平均",
+    "weighted avg": "加权平均",
+    "macro": "宏平均",
+    "pair (true → predicted)": "类别对（真实 → 预测）",
+    "test images": "测试图像数",
+    "share of the class, %": "占该类别的比例，%",
+    "report": "报告",
+    "ours": "我们的结果",
+    "report: training loss": "报告：训练损失",
+    "ours: training loss": "我们的结果：训练损失",
+    "report: training accuracy, %": "报告：训练准确率，%",
+    "ours: training accuracy, %": "我们的结果：训练准确率，%",
+    "report: test accuracy, %": "报告：测试准确率，%",
+    "ours: test accuracy, %": "我们的结果：测试准确率，%",
+    "report: training, %": "报告：训练，%",
+    "ours: training, %": "我们的结果：训练，%",
+    "report: validation, %": "报告：验证，%",
+    "ours: validation, %": "我们的结果：验证，%",
+    "report: test, %": "报告：测试，%",
+    "ours: test, %": "我们的结果：测试，%",
+    "report, %": "报告，%",
+    "ours, %": "我们的结果，%",
+    "accuracy, %": "准确率，%",
+    "validation, %": "验证，%",
+    "test, %": "测试，%",
+    "training set": "训练集",
+    "validation set": "验证集",
+    "test set": "测试集",
+    "report: batch size": "报告：批大小",
+    "ours: batch size": "我们的结果：批大小",
+    "configuration": "配置",
+    "network": "网络",
+    "how it was trained": "训练方式",
+    "source": "来源",
+    "published, %": "已发表，%",
+    "crop and flip, 200 epochs": "裁剪与翻转，200 轮",
+    "the same with dropout 0.3": "同上，另加 Dropout 0.3",
+    "the same with Cutout": "同上，另加 Cutout",
+    "crop, flip and Cutout, 200 epochs": "裁剪、翻转与 Cutout，200 轮",
+    "AutoAugment and Cutout": "AutoAugment 与 Cutout",
+    "pre-trained on JFT-300M, 303 million more images": "在 JFT-300M 上预训练，多用 303 百万张图像",
+    "report: epochs": "报告：轮数",
+    "ours: epochs": "我们的结果：轮数",
+    "lowest seed, %": "最低的种子，%",
+    "highest seed, %": "最高的种子，%",
+    "report's section": "报告章节",
+    "compared with": "比较对象",
+    "difference, points": "差值，百分点",
+    "method": "方法",
+    "best member by validation": "按验证选出的最佳成员",
+    "majority vote": "多数投票",
+    "mean probability": "平均概率",
+    "mean weighted by validation accuracy": "按验证准确率加权平均",
+    "stacking (logistic regression)": "堆叠（逻辑回归）",
+    "number of seeds": "种子数",
+    "index": "编号",
+    "label": "标签",
+    "suggested": "建议的类别",
+    "probability of the label": "标签的概率",
+    "of the suggestion": "建议类别的概率",
+    "found wrong by people": "人工认定有误",
+    "yes": "是",
+    "seed": "种子",
 }
 
 # Regular expressions and their replacements, in this order, after the labels: facts with numbers, and punctuation.

@@ -11,9 +11,12 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from common import cli, plots, tables
 from common.data import CLASSES
+from common.support.translations import Text, label, text
 from project3_wrn.analysis import study_tables
 
 MEAN = "mean probability"
+FIGURE = "How often two members of the ensemble disagree"
+SIGNIFICANT = 0.05  # a p below this is more than chance explains
 ANNOTATED = 20  # with more configurations the figure has no numbers
 
 
@@ -32,27 +35,23 @@ def write_results(out):
     mean_disagreement = float(disagreement.sum() / (len(test) * (len(test) - 1)))
     plots.setup(scale=scale)
 
-    folders = ", ".join(f"`{folder}`" for folder in dict.fromkeys(member["folder"] for member in members))
-    best_name = f"{members[best]['config']}, seed {members[best]['seed']}"
+    by_config = disagreement_by_config(groups, disagreement).numpy()
     page = [
         *study_tables.stamp(run_json),
-        f"{len(members)} members: the finished runs of {folders} that are within {run_json['within']:g} points of the"
-        " best validation accuracy, each a training of its own.",
-        method_table(best_name, test_accuracy[best], compared),
-        "p is that of McNemar's exact test against the best member: the chance of so uneven a split of the images that"
-        " only one of the two predicts correctly, if both were equally accurate.",
-        "## The members",
+        finding(compared[MEAN], test_accuracy[best], len(members)),
+        tables.figure("diversity.png", FIGURE, diversity_caption(list(groups), by_config, mean_disagreement)),
+        text("## The methods"),
+        method_table(test_accuracy[best], compared),
+        method_note(members[best]),
+        text("## The members"),
+        member_note(run_json),
         member_table(groups, val_accuracy, test_accuracy),
-        "## Complementarity: by class, %, mean over seeds",
+        oracle_note(mean_disagreement, test, labels),
+        text("## Complementarity by class"),
         complementarity(scores),
-        *itertools.chain.from_iterable(
-            (f"### {quantity.capitalize()}", class_table(scores, quantity))
-            for quantity in ("precision", "recall", "F1")
-        ),
-        f"Two members disagree on {mean_disagreement:.2f}% of the test images on average. At least one is correct on"
-        f" {oracle(test, labels):.2f}%, which no vote among them can exceed.",
+        *itertools.chain.from_iterable((title, class_table(scores, name)) for name, title in class_titles().items()),
     ]
-    tables.write_markdown(out / "ensemble.md", "Project 3: the networks together", page, scale)
+    tables.write_markdown(out / "ensemble.md", text("Project 3: the networks together"), page, scale)
     tables.write_csv(
         out / "members.csv",
         [
@@ -67,7 +66,7 @@ def write_results(out):
     tables.write_csv(out / "classes.csv", class_rows(scores))
     write_numbers(out / "ensemble.json", test_accuracy[best], compared, scores, list(groups)[group_of(groups, best)])
     facts = (f"{len(members)} members", *study_tables.facts(run_json))
-    draw_diversity(out / "diversity.png", list(groups), disagreement_by_config(groups, disagreement).numpy(), facts)
+    draw_diversity(out / "diversity.png", list(groups), by_config, facts)
 
 
 def accuracy(predictions, labels):
@@ -114,19 +113,62 @@ def write_numbers(path, best_accuracy, compared, scores, best_config):
     )
 
 
-# --- tables ---
+# --- the page ---
 
 
-def method_table(best, best_accuracy, compared):
+def finding(mean, best_accuracy, count):
+    """Return the sentences on whether the mean probability is more accurate than the best member.
+
+    mean: what `compare` returns of it. best_accuracy: that of the best member. count: members.
+    """
+    first = text(
+        "**The mean probability of {count} members reaches a test accuracy of {accuracy:.2f}%, {points:.2f} points"
+        " above the best member.**"
+        if mean["difference"] > 0
+        else "**The mean probability of {count} members reaches a test accuracy of {accuracy:.2f}%, which is not above"
+        " the best member's {best:.2f}%.**",
+        count=count,
+        accuracy=mean["accuracy"],
+        points=mean["difference"],
+        best=best_accuracy,
+    )
+    second = text(
+        "By McNemar's test the difference is more than chance explains (p = {p:.2g})."
+        if mean["p"] < SIGNIFICANT
+        else "By McNemar's test the difference cannot be told from chance (p = {p:.2g}).",
+        p=mean["p"],
+    )
+    return study_tables.paragraph(first, second)
+
+
+def diversity_caption(configs, disagreement, mean):
+    """Return the sentence on which configurations differ most and least; of a single one, how much its seeds differ.
+
+    disagreement: of `disagreement_by_config`. mean: that of two members.
+    """
+    pairs = list(itertools.combinations(range(len(configs)), 2))
+    if not pairs:
+        return text("Two members disagree on {mean:.2f}% of the test images on average.", mean=mean)
+    low, high = (choose(pairs, key=lambda pair: disagreement[pair]) for choose in (min, max))
+    return text(
+        "{one} and {other} disagree most, on {most:.1f}% of the test images, and {third} and {fourth} least, on"
+        " {least:.1f}%.",
+        **{name: label(configs[index]) for name, index in zip(("one", "other", "third", "fourth"), (*high, *low))},
+        most=disagreement[high],
+        least=disagreement[low],
+    )
+
+
+def method_table(best_accuracy, compared):
     """Return one row for the best member and one per method, with its difference from that member and p."""
-    first = {"method": f"best member by validation: {best}", "test, %": f"{best_accuracy:.2f}"}
+    first = {"method": "best member by validation", "test, %": f"{best_accuracy:.2f}"}
     return [
-        {**first, "difference, points": "", "p": ""},
+        {**first, "difference, points": tables.DASH, "p": tables.DASH},
         *(
             {
                 "method": method,
                 "test, %": f"{result['accuracy']:.2f}",
-                "difference, points": f"{result['difference']:+.2f}",
+                "difference, points": tables.signed(result["difference"]),
                 "p": f"{result['p']:.2g}",
             }
             for method, result in compared.items()
@@ -134,17 +176,64 @@ def method_table(best, best_accuracy, compared):
     ]
 
 
+def method_note(member):
+    """Return the sentences on which member is the best one, and what p is."""
+    return study_tables.paragraph(
+        text(
+            "The best member by validation accuracy is {config} with seed {seed}.",
+            config=label(member["config"]),
+            seed=member["seed"],
+        ),
+        text(
+            "p is that of McNemar's exact test against it: the chance of so uneven a split of the images that only one"
+            " of the two predicts correctly, if both were equally accurate."
+        ),
+    )
+
+
+def member_note(run_json):
+    """Return the sentence on where the members come from."""
+    members = run_json["members"]
+    folders = dict.fromkeys(f"`{member['folder']}`" for member in members)
+    return text(
+        "The {count} members are the finished runs of {folders} that are within {within:g} points of the best"
+        " validation accuracy, each a training of its own.",
+        count=len(members),
+        folders=study_tables.listed([Text(name, name) for name in folders]),
+        within=run_json["within"],
+    )
+
+
 def member_table(groups, val_accuracy, test_accuracy):
     """Return one row per configuration, with its accuracies over its seeds."""
     return [
         {
-            "config": config,
-            "seeds": len(indices),
+            "configuration": config,
+            "number of seeds": len(indices),
             "validation, %": tables.mean_std([val_accuracy[index] for index in indices]),
             "test, %": tables.mean_std([test_accuracy[index] for index in indices]),
         }
         for config, indices in groups.items()
     ]
+
+
+def oracle_note(mean_disagreement, test, labels):
+    """Return the sentences on how often members disagree, and how often at least one is right."""
+    return text(
+        "Two members disagree on {mean:.2f}% of the test images on average. At least one is correct on {any:.2f}%,"
+        " which no vote among them can exceed.",
+        mean=mean_disagreement,
+        any=oracle(test, labels),
+    )
+
+
+def class_titles():
+    """Return the heading of each table by class."""
+    return {
+        "precision": text("### Precision, %, mean over the seeds"),
+        "recall": text("### Recall, %, mean over the seeds"),
+        "F1": text("### F1, %, mean over the seeds"),
+    }
 
 
 def class_table(scores, quantity):
@@ -157,7 +246,7 @@ def class_table(scores, quantity):
             f"**{value:.1f}**" if bold and config != MEAN else f"{value:.1f}"
             for value, bold in zip(values[quantity], best)
         ]
-        rows.append({"config": config, **dict(zip(CLASSES, cells)), "macro": f"{values[quantity].mean():.2f}"})
+        rows.append({"configuration": config, **dict(zip(CLASSES, cells)), "macro": f"{values[quantity].mean():.2f}"})
     return rows
 
 
@@ -175,32 +264,49 @@ def class_rows(scores):
 
 
 def complementarity(scores):
-    """Return sentences on whether precision and recall of the members complement each other (report, section 3.2)."""
+    """Return sentences on whether precision and recall of the members complement each other (3.2)."""
     configs = [config for config in scores if config != MEAN]
     precise, sensitive = (
         np.array([scores[config][quantity] for config in configs]).argmax(0) for quantity in ("precision", "recall")
     )
     imbalance = {name: float(np.abs(one["precision"] - one["recall"]).mean()) for name, one in scores.items()}
     best = max(configs, key=lambda config: float(scores[config]["F1"].mean()))
-    text = (
-        f"In {int((precise != sensitive).sum())} of {len(CLASSES)} classes the configuration with the highest precision"
-        " is not the one with the highest recall. Precision and recall of a class differ by"
-        f" {imbalance[MEAN]:.2f} points on average with the mean probability, and by"
-        f" {np.mean([imbalance[config] for config in configs]):.2f} with a single configuration. Macro F1 is"
-        f" {scores[MEAN]['F1'].mean():.2f} with the mean probability and {scores[best]['F1'].mean():.2f} with"
-        f" {best}, the best configuration."
-    )
+    sentences = [
+        text(
+            "In {count} of {all} classes the configuration with the highest precision is not the one with the highest"
+            " recall.",
+            count=int((precise != sensitive).sum()),
+            all=len(CLASSES),
+        ),
+        text(
+            "Precision and recall of a class differ by {together:.2f} points on average with the mean probability, and"
+            " by {alone:.2f} with a single configuration.",
+            together=imbalance[MEAN],
+            alone=np.mean([imbalance[config] for config in configs]),
+        ),
+        text(
+            "Macro F1 is {together:.2f} with the mean probability and {alone:.2f} with {best}, the best configuration.",
+            together=scores[MEAN]["F1"].mean(),
+            alone=scores[best]["F1"].mean(),
+            best=label(best),
+        ),
+    ]
     wide = [config for config in configs if config.startswith("wrn")]
     if "vgg16_bn" in configs and wide:
         ahead = {
             quantity: int((sign * (scores["vgg16_bn"][quantity] - scores[wide[0]][quantity]) > 0).sum())
             for quantity, sign in (("precision", 1), ("recall", -1))
         }
-        text += (
-            f" The report's example: vgg16_bn has the higher precision in {ahead['precision']} classes, {wide[0]} the"
-            f" higher recall in {ahead['recall']}."
+        sentences.append(
+            text(
+                "In the report's example, {narrow} has the higher precision in {precision} classes and {wide} the"
+                " higher recall in {recall}.",
+                narrow=label("vgg16_bn"),
+                wide=label(wide[0]),
+                **ahead,
+            )
         )
-    return text
+    return study_tables.paragraph(*sentences)
 
 
 def oracle(test, labels):
@@ -266,13 +372,13 @@ def draw_diversity(path, names, disagreement, facts=()):
     if len(names) <= ANNOTATED:
         for row, column in np.argwhere(~hidden):
             color = "white" if values[row, column] < middle else "black"
-            text = f"{values[row, column]:.1f}"
-            axes.text(column, row, text, ha="center", va="center", fontsize=8, color=color)
+            number = f"{values[row, column]:.1f}"
+            axes.text(column, row, number, ha="center", va="center", fontsize=8, color=color)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.grid(False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.colorbar(image, ax=axes, shrink=0.8, label="Test images that two members disagree on, %")
     seeds = ["the diagonal compares seeds"] if values.diagonal().any() else []
-    plots.about(figure, "How often two members of the ensemble disagree", *facts, *seeds)
+    plots.about(figure, FIGURE, *facts, *seeds)
     plots.save(figure, path)

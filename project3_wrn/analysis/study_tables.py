@@ -1,9 +1,10 @@
-"""The table that all studies share, results.csv: one row per run."""
+"""What all studies share: results.csv, one row per run, the stamp of a short run, and sentences in both languages."""
 
 import torch
 
 from common import evaluation, plots, tables
 from common.models import MODELS, forward_flops, parameter_count
+from common.support.translations import Text, label, text
 
 SHORT = "short run"  # of a study: not the report's epochs or network
 
@@ -87,11 +88,31 @@ def stamp(run_json):
     """Return, as a list, the paragraph that marks the page of a short run; empty where it is not one."""
     if not is_short(run_json):
         return []
-    known = ", ".join(fact for fact in facts(run_json) if fact != SHORT)
     return [
-        f"**SHORT RUN** ({known}; on {run_json['device']}): not the report's epochs or network, so no number here is"
-        " comparable with the report's."
+        text(
+            "**SHORT RUN** ({facts}; on {device}): it does not have the report's epochs or network, so none of its"
+            " numbers is comparable with the report's.",
+            facts=label(", ".join(fact for fact in facts(run_json) if fact != SHORT)),
+            device=run_json["device"],
+        )
     ]
+
+
+def paragraph(*sentences):
+    """Return sentences as one paragraph."""
+    return Text(" ".join(one.en for one in sentences), "".join(one.zh for one in sentences))
+
+
+def bullets(sentences):
+    """Return a list of one item per sentence."""
+    return Text(*("\n".join(f"- {one[language]}" for one in sentences) for language in (0, 1)))
+
+
+def listed(names):
+    """Return names, each in both languages, as a sentence lists them: a, b and c."""
+    *others, last = (name.zh for name in names)
+    chinese = f"{'、'.join(others)} 和 {last}" if others else last
+    return Text(tables.listed([name.en for name in names]), chinese)
 
 
 def percent_correct(scores, labels):
