@@ -3,8 +3,8 @@
     python grading/build.py [--out FOLDER]
 
 It reads what the tasks have written and trains nothing. It writes grading/index.html (one file in both languages; the
-figures stay where the tasks wrote them) and grading/claims.md, and fills the READMEs' result tables; with --out it
-writes the page and the claims only.
+figures stay where the tasks wrote them) and grading/claims.md, and fills the READMEs' generated parts; with --out
+it writes the page and the claims only.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from common.reported import ACCURACY, TASK1_ACCURACY
 from common.support import files
 from common.support.errors import UserError
 from common.support.translations import CHINESE
-from grading import strings
+from grading import readmes, strings
 from grading.claims import read_claims
 from grading.evidence import command_for
 from grading.strings import Text
@@ -39,8 +39,6 @@ OWN = {  # configurations of ours, with the report's number that they may explai
     "task4_architectures": {"lenet_batch_100": ACCURACY["task4_architectures"]["lenet"]},
     "project3_wrn": {"fast94": None, "fast95": None, "fast96": None},
 }
-READMES = {"README.md": "en", "README.zh-CN.md": "zh"}
-RESULTS = re.compile(r"(<!-- results: .*? -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 @dataclass
@@ -85,7 +83,7 @@ def main():
     out = parser.parse_args().out
     build(out)
     if out == HERE:
-        fill_readmes()
+        readmes.fill()
     print(f"page: {out / 'index.html'}")
 
 
@@ -257,22 +255,6 @@ def format_entry(entry):
         "number in": "<br>".join(f"[{source.link}](../{source.link}): `{source.field}`" for source in sources),
     }
     return {column: text.replace("|", "\\|") for column, text in row.items()}
-
-
-def fill_results(text, lang):
-    """Return a README's text with its result table filled, in English ("en") or Chinese ("zh")."""
-    columns = [getattr(column, lang) for column in strings.RESULT_COLUMNS]
-    rows = [dict(zip(columns, (*result[:3], getattr(result.ours, lang)))) for result in read_results()]
-    return RESULTS.sub(lambda block: block[1] + tables.markdown(rows) + block[2], text)
-
-
-def fill_readmes():
-    for name, lang in READMES.items():
-        path = cli.ROOT / name
-        text = path.read_text(encoding="utf-8")
-        filled = fill_results(text, lang)
-        if filled != text:  # a README that is up to date may be read-only
-            tables.write_text(path, filled)
 
 
 if __name__ == "__main__":
