@@ -12,7 +12,6 @@ import numpy as np
 
 from common import cli, tables
 from common.reported import ACCURACY, TASK1_ACCURACY
-from common.support.errors import UserError
 from common.support.translations import Text, label
 from grading.claims import read_claims
 from grading.verdicts import count_verdicts, judge_all
@@ -141,8 +140,8 @@ CLAIMS = Text(
     "其余的或不成立，或与报告自身矛盾，或取决于报告未说明之处。",
 )
 MISSING_NETWORKS = Text(
-    "Not yet run, since no GPU was available: {networks} by the report's recipe.",
-    "由于没有可用的 GPU，尚未按报告的方案训练 {networks}。",
+    "Not yet run, since no GPU was available: {names} by the report's recipe.",
+    "由于没有可用的 GPU，尚未按报告的方案训练 {names}。",
 )
 
 
@@ -179,15 +178,12 @@ def format_page(folder, name, lang):
     """Return a page of a task as a part of the README in the task's folder.
 
     Where a study has no full run, its page is that of the shortened one.
-
-    Raises:
-        UserError: there is no such page.
     """
     root = cli.ROOT / folder
     if not (root / name).exists():
         name = name.replace("outputs/", "outputs_short/")
     if not (root / name).exists():
-        raise UserError(f"{folder}/README.md shows {name}, which does not exist")
+        return getattr(MISSING, lang) + "\n"
     chinese = name.replace(".md", ".zh.md")
     page = root / (chinese if lang == "zh" and (root / chinese).exists() else name)
     body = HEADING.sub("#", TITLE.sub("", page.read_text(encoding="utf-8")))
@@ -211,24 +207,30 @@ def format_headline(verdicts, lang):
         waits=sum(count for kind, count in counts if kind in NOT_RUN),
         all=sum(count for _, count in counts),
     )
+    networks = read_accuracies("project3_wrn")
+    missing = [label(config) for config in ACCURACY["project3_wrn"] if config not in networks]
     lines = [compare_accuracies(), claims, describe_fast94()]
-    missing = [label(row.config) for row in ROWS if row.config not in read_accuracies(row.task)]
     if missing:
-        networks = Text(tables.listed([name.en for name in missing]), "、".join(name.zh for name in missing))
-        lines.append(MISSING_NETWORKS.format(networks=networks))
-    return "".join(f"- {getattr(line, lang)}\n" for line in lines)
+        names = Text(tables.listed([name.en for name in missing]), "、".join(name.zh for name in missing))
+        lines.append(MISSING_NETWORKS.format(names=names))
+    return "".join(f"- {getattr(line, lang)}\n" for line in lines if line)
 
 
 def compare_accuracies():
-    """Return how many of the assignment's different test accuracies lie in our interval wherever they are compared."""
+    """Return how many of the assignment's different test accuracies lie in our intervals wherever they are compared.
+
+    None if no task has been run.
+    """
     inside, widths = {}, {}
     for task in ASSIGNMENT:
         accuracies = read_accuracies(task)
-        for config in ACCURACY[task]:
+        for config in ACCURACY[task].keys() & accuracies:
             widths[config] = tables.prediction_half_width(accuracies[config])
             for number in reported(task, config):
                 agrees = tables.is_predicted(number, accuracies[config]) == "yes"
                 inside[number] = inside.get(number, True) and agrees
+    if not widths:
+        return None
     widest = max(widths, key=widths.get)
     return AGREEMENT.format(
         inside=sum(inside.values()), all=len(inside), widest=label(widest), width=f"{widths[widest]:.0f}"
@@ -236,7 +238,10 @@ def compare_accuracies():
 
 
 def describe_fast94():
+    """Return the accuracy and the time of fast94, None if it has not been run."""
     folder = cli.ROOT / "project3_wrn" / "outputs" / "fast94"
+    if not (folder / "metrics.json").exists():
+        return None
     entries = cli.read_json(folder / "metrics.json")
     return FAST.format(
         accuracy=tables.mean_std([entry["test_accuracy"] for entry in entries]),
