@@ -85,7 +85,8 @@ def test_a_broken_link_is_found(tmp_path):
 def test_both_languages_have_the_same_headings_and_commands(english, chinese):
     assert [level for level, _ in headings(english)] == [level for level, _ in headings(chinese)]
     assert commands(english) == commands(chinese) != []
-    assert len(LINK.findall(prose(english))) == len(LINK.findall(prose(chinese)))
+    written = [readmes.PART.sub("", prose(path)) for path in (english, chinese)]
+    assert len(LINK.findall(written[0])) == len(LINK.findall(written[1])) > 0
 
 
 @pytest.mark.parametrize("path", DOCUMENTS[:-1], ids=name_of)
@@ -131,7 +132,7 @@ def test_the_generated_parts_are_those_of_the_committed_outputs(path, verdicts):
     written = path.read_text(encoding="utf-8")
     folder, lang = name_of(path.parent), readmes.NAMES[path.name]
     pages = [match[3] for match in readmes.PART.finditer(written) if match[2] == "page"]
-    assert len(pages) >= 1 if path.parent != cli.ROOT else not pages
+    assert bool(pages) == (path.parent != cli.ROOT)
     for page in pages:
         assert (path.parent / page).exists() or (path.parent / page.replace("outputs/", "outputs_short/")).exists()
     assert readmes.fill_parts(written, folder, lang, verdicts) == written, "run: python grading/build.py"
