@@ -91,7 +91,7 @@ def test_both_languages_have_the_same_headings_and_commands(english, chinese):
 
 @pytest.mark.parametrize("path", DOCUMENTS[:-1], ids=name_of)
 def test_scripts_flags_and_names_of_the_commands_exist(path):
-    known = [command for command in commands(path) if re.match("python |bash |torchrun ", command)]
+    known = [command for command in commands(path) if re.match(r"(\.venv/bin/)?python |bash |torchrun ", command)]
     assert known
     for command in known:
         script = next(word for word in command.split() if word.endswith((".py", ".sh")))
