@@ -127,7 +127,7 @@ def test_the_readme_names_the_field_and_value_of_each_setting_of_the_report():
     page = (cli.ROOT / "project3_wrn" / "README.md").read_text(encoding="utf-8")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in page.split("## The report's Config")[1].splitlines()
+        for line in page.split("## The report's Config")[1].partition("\n## ")[0].splitlines()
         if line.startswith("| ")
     ][2:]
     parser = options.make_parser("")
