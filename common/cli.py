@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.support import checkpoints, machine
+from common.support import checkpoints, epoch_log, failures, machine
 from common.support.errors import UsageError, UserError, gpu_failure, out_of_memory, unreadable
 from common.support.files import atomic, locked, remove_stale
 
@@ -200,7 +200,8 @@ def output_folder(options: Options) -> Iterator[None]:
     """Lock `options.out` for this start, and remove the unfinished files that a killed run left there.
 
     With --fresh the checkpoints are removed first. They are also removed at the end, once everything is written, except
-    with --keep-checkpoints: run_all.sh keeps them until all its tasks are done, so that it can resume.
+    with --keep-checkpoints: run_all.sh keeps them until all its tasks are done, so that it can resume. The log of
+    epochs starts anew unless there is something to resume.
 
     Raises:
         UserError: another run writes there.
@@ -208,8 +209,13 @@ def output_folder(options: Options) -> Iterator[None]:
     folder = options.out / "checkpoints"
     with locked(folder / "lock", wait=False, busy="another run of this task is writing there"):
         remove_stale(options.out)
-        if options.fresh and not options.redraw:
-            checkpoints.discard_all(folder)
+        if not options.redraw:
+            failures.discard(options.out)
+            if options.fresh:
+                checkpoints.discard_all(folder)
+            resumable = [*folder.rglob("*.pt"), *options.out.glob("runs/*.npz")]
+            if options.fresh or not resumable:
+                epoch_log.discard(options.out)
         yield
         if not (options.redraw or options.keep_checkpoints):
             checkpoints.discard_all(folder)

@@ -1,6 +1,7 @@
 """Figures from saved histories: drawn with code names and English labels, saved in English and in Chinese."""
 
 import functools
+import importlib.util
 import io
 import logging
 from pathlib import Path
@@ -33,6 +34,7 @@ LIKELY = (
     *("notosanscjk", "notosanssc", "sourcehansans", "wqy", "simhei", "msyh", "pingfang"),
     *("hiragino", "stheiti", "simsun", "uming", "ukai", "droid"),
 )
+FONT_PACKAGE = "pylopdf-fonts-zh-cn"  # on PyPI: Noto Sans SC, 17 MB, SIL Open Font License
 QUICK = "QUICK RUN on the embedded sample; not comparable with the report"
 TITLE_SIZE, FACTS_SIZE, FACTS_GAP = 13, 9.5, 4  # points; the gap is below the facts
 FACTS_PER_INCH = 12.5  # characters of this size
@@ -151,10 +153,15 @@ def write_png(figure: Figure, path: Path) -> None:
 def chinese_font() -> str | None:
     """Return the family name of an installed font that has our glyphs; print one line and return None if there is none.
 
-    Looks at the font files, as matplotlib's cache may be old. Of a collection it prefers the face for simplified
-    Chinese; matplotlib before 3.11 reads only the first face, in Noto's the Japanese one.
+    Looks at the font files, of the system and of FONT_PACKAGE, as matplotlib's cache may be old; regular weights come
+    first. Of a collection it prefers the face for simplified Chinese; matplotlib before 3.11 reads only the first face,
+    in Noto's the Japanese one.
     """
-    regular_first = sorted(font_manager.findSystemFonts(), key=lambda path: ("regular" not in path.lower(), path))
+    package = importlib.util.find_spec(FONT_PACKAGE.replace("-", "_"))
+    files = font_manager.findSystemFonts()
+    if package:
+        files += font_manager.findSystemFonts(package.submodule_search_locations)
+    regular_first = sorted(files, key=lambda path: ("regular" not in path.lower(), path))
     names = {path: path.lower().replace("-", "").replace(" ", "") for path in regular_first}
     likely = [path for part in LIKELY for path in regular_first if part in names[path]]
     for path in dict.fromkeys([*likely, *regular_first]):
@@ -167,5 +174,5 @@ def chinese_font() -> str | None:
             font_manager.fontManager.addfont(path)
             faces = [entry.name for entry in font_manager.fontManager.ttflist if str(entry.fname) == path]
             return min(faces, key=lambda name: ("SC" not in name.split(), "Mono" in name))
-    print("no installed font has Chinese glyphs: figures are in English (Debian: apt install fonts-noto-cjk)")
+    print(f"no installed font has Chinese glyphs: figures are in English (python -m pip install {FONT_PACKAGE})")
     return None

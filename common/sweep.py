@@ -4,6 +4,7 @@ A configuration is a dict of plain values: model, epochs, batch_size, lr, moment
 share model, epochs and batch size are trained together, as one job. Each job has a checkpoint from which it resumes.
 """
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -21,8 +22,9 @@ import torch
 from common import cli, data, evaluation, metrics, tables
 from common.learners import Learner, StackedBatches, StackedLearner
 from common.models import MODELS, forward_flops
-from common.support import checkpoints, machine, plan
-from common.support.errors import UserError
+from common.support import checkpoints, failures, machine, plan
+from common.support.epoch_log import EpochLog, last_epoch
+from common.support.errors import UserError, gpu_failure
 from common.support.progress import Progress, epoch_reporter
 from common.training import fit
 
@@ -35,8 +37,10 @@ COMPILE_FROM = {"cpu": 20_000, "cuda": 100_000, "mps": 20_000}
 CLEAN_TRAIN_IMAGES = 10_000  # training images measured in evaluation mode: as many as test images
 QUICK_SHARE = 5  # quick scale trains one fifth of the epochs
 
-# How a worker process reports progress to the process that started it; set once in each worker.
-advance_parent: ContextVar[Callable] = ContextVar("advance_parent")
+MEASURED = ("train_loss", "val_accuracy", "test_accuracy", "learning_rate", "seconds")  # columns of the log
+
+# How a worker process reports to the process that started it, as `reporter` does; set once in each worker.
+report_to_parent: ContextVar[Callable] = ContextVar("report_to_parent")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,14 @@ class Job:
         """Return what the job is called in messages."""
         first, *others = self.configs
         return f"{first} and {len(others)} more" if others else first
+
+    @property
+    def file_name(self) -> str:
+        """Return what the job's checkpoint is called, without a suffix."""
+        return f"{next(iter(self.configs))}-{'-'.join(map(str, self.seeds))}"
+
+    def __str__(self) -> str:
+        return f"{self.label} with seed {', '.join(map(str, self.seeds))}"
 
 
 @dataclass(frozen=True)
@@ -102,8 +114,8 @@ def run(
 ) -> dict[tuple[str, int], dict[str, np.ndarray]]:
     """Train every configuration with every seed; return {(configuration, seed): history} as in common/training.py.
 
-    Saves the histories to `save_to` in the folder of outputs, and run.json. With --plan it prints what it would train
-    and returns {}.
+    Saves the histories to `save_to` in the folder of outputs, and run.json; log.csv has a line per run and epoch while
+    it trains. With --plan it prints what it would train and returns {}.
 
     configs: {name: change from `base`}.
     seeds: by default `options.seeds`.
@@ -116,6 +128,9 @@ def run(
         its share of the stack's.
     batch_losses: save the losses of the first seed batch by batch, and those of the baseline (else of the first
         configuration) also under the three keys of the report.
+
+    Raises:
+        UserError: jobs failed. The others have been trained, and their checkpoints are kept.
     """
     configs = configure(configs, base, options)
     seeds = list(options.seeds if seeds is None else seeds)
@@ -139,11 +154,18 @@ def run(
         validation=validation,
         evaluate_train=evaluate_train,
     )
-    trained = {}
+    trained, failed = {}, {}
+    log = EpochLog(options.out, ("history", "config", "seed"), MEASURED)
     description = "9:1 split" if validation else "training"
     with Progress(sum(job.shared["epochs"] * job.members for job in jobs), description) as progress:
-        for histories in _train_jobs(jobs, setup, processes, progress):
+
+        def noted(job):
+            path = options.out / failures.FOLDER / f"{job.file_name}.log"
+            return failures.noted(failed, [str(job)], path, progress.log, _is_fatal)
+
+        for histories in _train_jobs(jobs, setup, processes, reporter(progress, log), noted):
             trained |= histories
+    failures.raise_if_any(failed, "No results are written, and what is trained is kept")
     histories = {(name, seed): trained[name, seed] for name in configs for seed in seeds}
 
     plain = ("baseline" if "baseline" in configs else next(iter(configs)), seeds[0]) if batch_losses else None
@@ -227,24 +249,40 @@ def stackable(model: str) -> bool:
         return not has_statistics and forward_flops(network) < STACKED_FLOPS
 
 
-def _train_jobs(jobs, setup, processes, progress) -> Iterator[dict]:
-    """Yield the histories of each job as it ends, trained in this process or in a pool of several."""
+def reporter(progress: Progress, log: EpochLog) -> Callable:
+    """Return report(kind, ...): "progress" with the arguments of Progress.advance, "epoch" with those of the log."""
+    receivers = {"progress": progress.advance, "epoch": log.write}
+    return lambda kind, *arguments: receivers[kind](*arguments)
+
+
+def _is_fatal(error):
+    """Return whether no other job can be trained after an error."""
+    return isinstance(error, BrokenProcessPool) or bool(gpu_failure(error))
+
+
+def _train_jobs(jobs, setup, processes, report, noted) -> Iterator[dict]:
+    """Yield the histories of each job as it ends, trained in this process or in a pool of several.
+
+    noted: (job) -> a context manager that notes what the job fails by, and lets the others be trained.
+    """
     if processes == 1:
         for job in jobs:
-            yield train_job(job, setup, progress.advance)
+            with noted(job):
+                yield train_job(job, setup, report)
         return
     context = multiprocessing.get_context("spawn")
     messages = context.SimpleQueue()
-    reader = threading.Thread(target=_relay, args=(messages, progress), daemon=True)
+    reader = threading.Thread(target=_relay, args=(messages, report), daemon=True)
     reader.start()
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=(messages,))
     try:
         # the workers inherit that they ignore Ctrl-C: the parent answers it
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        futures = [pool.submit(_work, job, setup) for job in jobs]
+        futures = {pool.submit(_work, job, setup): job for job in jobs}
         signal.signal(signal.SIGINT, handler)
         for future in as_completed(futures):
-            yield future.result()
+            with noted(futures[future]):
+                yield future.result()
         pool.shutdown()
         messages.put(None)
         reader.join()
@@ -256,13 +294,13 @@ def _train_jobs(jobs, setup, processes, progress) -> Iterator[dict]:
             child.terminate()
 
 
-def _relay(messages, progress):
+def _relay(messages, report):
     while (message := messages.get()) is not None:
-        progress.advance(*message)
+        report(*message)
 
 
 def _start_worker(messages):
-    advance_parent.set(lambda *message: messages.put(message))
+    report_to_parent.set(lambda *message: messages.put(message))
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 
@@ -272,13 +310,13 @@ def _exit_with_parent():
 
 
 def _work(job, setup):
-    return train_job(job, setup, advance_parent.get())
+    return train_job(job, setup, report_to_parent.get())
 
 
-def train_job(job: Job, setup: Setup, advance: Callable) -> dict[tuple[str, int], dict[str, np.ndarray]]:
+def train_job(job: Job, setup: Setup, report: Callable) -> dict[tuple[str, int], dict[str, np.ndarray]]:
     """Train one job, resuming from its checkpoint if it exists; return {(configuration, seed): history}.
 
-    advance: as Progress.advance.
+    report: as `reporter` returns it.
     """
     torch.set_num_threads(setup.threads)
     device = torch.device(setup.device)
@@ -308,13 +346,15 @@ def train_job(job: Job, setup: Setup, advance: Callable) -> dict[tuple[str, int]
         "validation": setup.validation,
         "precision": training_precision(model, setup.precision),
     }
-    path = setup.checkpoints / f"{next(iter(job.configs))}-{'-'.join(map(str, job.seeds))}.pt"
+    path = setup.checkpoints / f"{job.file_name}.pt"
     label = f"{job.label}, seed {job.seeds[0]}"
+    advance = functools.partial(report, "progress")
     report_progress = epoch_reporter(advance, label, job.members, resumed=checkpoints.exists(path))
 
     def on_epoch(epochs_done, history):
         accuracy = history["test_accuracy"][-1].mean()
         report_progress(epochs_done, f"{label}, epoch {epochs_done}/{epochs}, test {accuracy:.1f}%")
+        report("epoch", epoch_rows(job, setup.checkpoints.name, epochs_done, history))
 
     history = fit(
         learner,
@@ -327,6 +367,24 @@ def train_job(job: Job, setup: Setup, advance: Callable) -> dict[tuple[str, int]
     )
     report_progress(epochs, skipped=True)  # epochs that a diverged job did not need
     return member_histories(history, job)
+
+
+def epoch_rows(job: Job, name: str, epochs_done: int, history: dict) -> list[dict]:
+    """Return the log's row of each run of a job after an epoch; `seconds` are shared equally.
+
+    name: of the file of the histories.
+    """
+    rows = []
+    for row, seed in enumerate(job.seeds):
+        for column, (config, values) in enumerate(job.configs.items()):
+
+            def own(value, row=row, column=column):
+                return value[row, column] if value.ndim else value
+
+            shared = {**history, "seconds": [history["seconds"][-1] / job.members]}
+            origin = {"history": name, "config": config, "seed": seed, "epoch": epochs_done}
+            rows.append(origin | last_epoch(shared, values["lr"], own))
+    return rows
 
 
 def member_histories(history: dict, job: Job) -> dict[tuple[str, int], dict[str, np.ndarray]]:

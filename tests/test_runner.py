@@ -90,6 +90,7 @@ def test_redraw_makes_all_of_it_again(quick, tmp_path):
     """As in a clone, which has neither runs/ nor checkpoints/; the weights are kept, for Grad-CAM."""
     out = tmp_path / "lenet"
     shutil.copytree(quick, out, ignore=shutil.ignore_patterns("runs", "checkpoints"))
+    (out / "log.csv").unlink()  # of the training
     drawn = [path for path in out.iterdir() if path.suffix in (".md", ".csv", ".png")]
     drawn.append(out / "training_history.json")
     before = {path.name: path.read_bytes() for path in drawn}
@@ -151,8 +152,19 @@ def test_a_stop_while_figures_are_drawn_loses_no_training(tmp_path, monkeypatch,
     assert names(tmp_path / "lenet" / "checkpoints") <= {"lock"}
 
 
+def logged(out):
+    """Return (seed, epoch) of the rows of the log, in their order, and its rows without times."""
+    rows = tables.read_csv(out / "lenet" / "log.csv")
+    times = ("time", "seconds")
+    measured = [{name: value for name, value in row.items() if name not in times} for row in rows]
+    return [(row["seed"], row["epoch"]) for row in rows], measured
+
+
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, run_in_process):
-    """Stopped in epoch 2 of seed 1: seed 0 is read back, seed 1 resumes, and both are as if nothing had happened."""
+    """Stopped in epoch 2 of seed 1: seed 0 is read back, seed 1 resumes, and both are as if nothing had happened.
+
+    So is the log, which had all epochs until then.
+    """
     flags = (*LENET, "--seeds", "2", "--epochs", "3")
     assert run_in_process(main.main, *flags, "--out", tmp_path / "straight").returncode == 0
     per_seed, steps, step = 3 * 20, [], Learner.step  # 1,260 images in batches of 64
@@ -168,11 +180,18 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, run_in_pr
     assert process.returncode == 130 and "rerun" in process.stderr.lower()
     folder = tmp_path / "stopped" / "lenet"
     assert names(folder / "runs") == {"lenet-0.npz"} and (folder / "checkpoints" / "lenet-1.pt").exists()
+    assert logged(tmp_path / "stopped")[0] == [("0", "1"), ("0", "2"), ("0", "3"), ("1", "1")]
     monkeypatch.setattr(Learner, "step", lambda self, x, y: steps.append(1) or step(self, x, y))
     steps.clear()
     process = run_in_process(main.main, *flags, "--out", tmp_path / "stopped")
     assert process.returncode == 0, process.stderr
     assert len(steps) == 2 * 20 and "seed 0: evaluating" not in process.stderr
+    epochs, rows = logged(tmp_path / "stopped")
+    assert epochs == [("0", "1"), ("0", "2"), ("0", "3"), ("1", "1"), ("1", "2"), ("1", "3")]
+    assert rows == logged(tmp_path / "straight")[1]
+    history = tables.load_arrays(folder / "runs" / "lenet-1.npz")
+    for row, loss, accuracy in zip(rows[3:], history["epoch_losses"], history["val_accuracy"]):
+        assert (row["train_loss"], row["val_accuracy"]) == (f"{loss:.4f}", f"{accuracy:.2f}")
     for seed in range(2):
         straight, resumed = (
             tables.load_arrays(tmp_path / name / "lenet" / "runs" / f"lenet-{seed}.npz")
@@ -234,7 +253,10 @@ def test_one_diverged_seed_does_not_stop_the_others(tmp_path, monkeypatch, run_i
     )
     assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json")] == [1]
     assert (tmp_path / "lenet" / "checkpoints" / "lenet-0.pt").exists()
+    traceback = tmp_path / "lenet" / "failed" / "lenet-0.log"
+    assert str(traceback) in process.stderr and "Traceback" in traceback.read_text(encoding="utf-8")
     monkeypatch.setattr(Learner, "backward_and_step", real)
     process = run_in_process(main.main, *flags)
     assert process.returncode == 0, process.stderr
     assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json")] == [0, 1]
+    assert not traceback.parent.exists()

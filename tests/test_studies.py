@@ -178,7 +178,9 @@ def test_a_failed_fold_leaves_no_results(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"1 failed: fold_3 with seed 0 \(broken\). No results are written"):
         start(label_audit, monkeypatch, tmp_path)
     out = tmp_path / "label_audit"
-    assert len(list((out / "runs").glob("*.npz"))) == 4 and not list(out.glob("*.*"))
+    assert len(list((out / "runs").glob("*.npz"))) == 4
+    assert [path.name for path in out.glob("*.*")] == ["log.csv"]
+    assert "RuntimeError: broken" in (out / "failed" / "fold_3-0.log").read_text(encoding="utf-8")
 
 
 def test_the_comparison_with_published_results_has_the_papers_the_reports_and_our_numbers():

@@ -211,7 +211,7 @@ def test_tables_and_figures_are_drawn_from_the_saved_history(quick, script, tmp_
     source, out = quick(script), outputs_of(script, tmp_path)
     load_script(script).write_results(source, out)
     assert not [warning for warning in recwarn if "lyph" in str(warning.message)]
-    drawn = {path.name for path in source.iterdir() if path.suffix in (".csv", ".md", ".png")}
+    drawn = {path.name for path in source.iterdir() if path.suffix in (".csv", ".md", ".png")} - {"log.csv"}
     assert {path.name for path in out.iterdir()} == drawn
     for path in [*out.glob("*.csv"), *out.glob("*.md")]:
         assert path.read_bytes() == (source / path.name).read_bytes(), path.name
@@ -388,6 +388,36 @@ def test_a_stopped_task_resumes_where_it_stopped(tmp_path):
     losses = tables.load_arrays(tmp_path / "loss_history.npz")["batch_losses"]
     kept = torch.cat(before["history"]["batch_losses"]).flatten().numpy()
     assert len(losses) == 3 * 350 and np.array_equal(losses[: len(kept)], kept)
+
+
+def test_a_failed_job_stops_no_other_and_the_log_has_every_epoch_once(tmp_path):
+    """The checkpoint of seed 1 is damaged: the other two are trained, and the next start takes them over."""
+    words = (ROOT / FIRST, *QUICK, "--seeds", "3", "--epochs", "2", "--out", tmp_path)
+    damaged = tmp_path / "checkpoints" / "loss_history_seeds" / "baseline-1.pt"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("damaged")
+    process = run_python(*words)
+    assert_single_error_line(process, "1 failed: baseline with seed 1 (", "baseline-1.pt is not a valid", status=1)
+    traceback = tmp_path / "failed" / "baseline-1.log"
+    assert str(traceback) in process.stderr and "BadZipFile" in traceback.read_text(encoding="utf-8")
+    assert not (tmp_path / "run.json").exists()
+    before = tables.read_csv(tmp_path / "log.csv")
+    assert {(row["seed"], row["epoch"]) for row in before} == {("0", "1"), ("0", "2"), ("2", "1"), ("2", "2")}
+    damaged.unlink()
+    process = run_python(*words)
+    assert process.returncode == 0, process.stderr
+    assert not traceback.parent.exists()
+    rows = tables.read_csv(tmp_path / "log.csv")
+    assert rows[: len(before)] == before and len(rows) == 6
+    assert [(row["seed"], row["epoch"]) for row in rows[len(before) :]] == [("1", "1"), ("1", "2")]
+    histories = tables.load_histories(tmp_path / "loss_history_seeds.npz")
+    for row in rows:
+        history, epoch = histories["baseline", int(row["seed"])], int(row["epoch"]) - 1
+        assert row["train_loss"] == f"{history['epoch_losses'][epoch]:.4f}"
+        assert row["test_accuracy"] == f"{history['test_accuracy'][epoch]:.2f}"
+        assert row["seconds"] == f"{history['seconds'][epoch]:.2f}" and row["learning_rate"] == "0.001"
+    assert run_python(*words).returncode == 0  # nothing was left to resume, so the log starts anew
+    assert len(tables.read_csv(tmp_path / "log.csv")) == 6
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -812,6 +812,16 @@ def test_only_what_a_kill_left_is_removed(tmp_path):
     assert {path.name for path in (tmp_path / "checkpoints").rglob("*")} == {"lock", "folder.pt", "runs"}
 
 
+def test_git_ignores_what_a_kill_leaves_and_the_logs(tmp_path):
+    with files.atomic(tmp_path / "loss_history.npz") as temporary:
+        ignored = [temporary.name, "log.csv", "failed/baseline-0.log"]
+    paths = [f"task1_loss_curves/outputs/{name}" for name in (*ignored, "results.csv", "loss_history.npz")]
+    process = subprocess.run(["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True)
+    if process.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert process.stdout.splitlines() == paths[: len(ignored)]
+
+
 def test_half_a_checkpoint_is_refused_and_kept(sample, checkpoint):
     half = checkpoint.read_bytes()[: checkpoint.stat().st_size // 2]
     checkpoint.write_bytes(half)

