@@ -1,12 +1,17 @@
-"""Project 3: what is in this photo? The five most probable classes of CIFAR-10, and where the network saw the first.
+"""Project 3: what is in these photos? The five most probable classes of CIFAR-10, and where the network saw the first.
 
-    python project3_wrn/predict.py PHOTO [--weights FILE] [--model NAME] [--out FILE]
+    python project3_wrn/predict.py PHOTO... [--target CLASS] [--out FILE] [--weights FILE] [--model NAME]
 
-PHOTO is any image that Pillow reads: its middle square is scaled to 32x32, the size of CIFAR-10's images. The default
-weights are the newest that main.py has written.
+PHOTO is any image that Pillow reads: its middle square is scaled to 32x32, the size of CIFAR-10's images. --target asks
+"why not this class?": it adds the probability of that class and what speaks for it. The weights are those of the
+repository (weights/fast94.json), whose percentages are calibrated on held-out images, or what --weights names.
+predicted.png was made by
+
+    python project3_wrn/predict.py project3_wrn/photo.png --target ship --out project3_wrn/predicted.png
 """
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,53 +21,106 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
-from common import cli, data
+from common import cli, data, plots
+from common.evaluation import TTA
 from common.plots import plt
-from common.support.errors import UserError
-from common.support.files import atomic
+from common.support.errors import UsageError, UserError
 from project3_wrn.analysis import figures, gradcam
-from project3_wrn.method.weights import load_network
+from project3_wrn.method.weights import load_network, load_shipped, shipped_path
 
 LARGEST = 100_000_000  # an image of more pixels is not opened
 SMALLEST = 8  # pixels per side
-SHOWN = 512  # pixels per side of the Grad-CAM picture, at most
+SHOWN = 512  # pixels per side of the photo in the picture, at most
 TOP_K = 5  # number of classes that are printed
+UNCALIBRATED = {"views": 1, "temperature": 1.0, "unsure_below": 0.0}  # what is known about weights of the user
 
 
 def main():
     options = parse()
-    picture = read_photo(options.photo)
-    weights = options.weights or newest_weights()
-    model = options.model or weights.resolve().parent.name
-    network = load_network(model, weights)
-
-    images = data.normalize(torch.from_numpy(shrink(picture))[None], data.CIFAR10_STATS)
-    with torch.no_grad():
-        probabilities = network(images).softmax(-1)[0]
-    print(f"{options.photo} by {model} ({weights})")
-    for probability, label in zip(*(values.tolist() for values in probabilities.topk(TOP_K))):
-        print(f"{100 * probability:6.2f}%  {data.CLASSES[label]}")
-
-    out = options.out or options.photo.with_name(options.photo.stem + "-gradcam.png")
-    layer = options.gradcam_layer or gradcam.detailed_layer(network, images)
-    heat = gradcam.gradcam(network, images, probabilities.argmax()[None], layer)
-    square = torch.from_numpy(middle_square(picture))
-    overlay = figures.gradcam_overlay(square, gradcam.upsample(heat, square.shape[:2])[0])
-    with atomic(out) as temporary:
-        plt.imsave(temporary, overlay.numpy(), format="png")
-    print(f"Grad-CAM: {out}")
+    if options.out and len(options.photos) > 1:
+        raise UsageError("--out is the picture of one photo; leave it out to write one next to each photo")
+    network, facts = load(options)
+    plots.setup(scale=facts["scale"])
+    for photo in options.photos:
+        explain(photo, network, facts, options)
 
 
 def parse():
     """Return the flags of this process's command line."""
     parser = cli.plain_parser(__doc__)
     add = parser.add_argument
-    add("photo", type=Path, metavar="PHOTO", help="the image to classify")
-    add("--weights", type=Path, metavar="FILE", help="weights as main.py writes them (default: the newest)")
-    add("--model", metavar="NAME", help="the weights' network (default: the name of the folder that they are in)")
+    add("photos", type=Path, nargs="+", metavar="PHOTO", help="an image to classify")
+    add("--target", choices=data.CLASSES, metavar="CLASS", help=f"also explain this class: {', '.join(data.CLASSES)}")
+    add("--out", type=Path, metavar="FILE", help="the picture (default: PHOTO with -gradcam.png)")
+    add("--weights", type=Path, metavar="FILE", help="weights as main.py writes them (default: the repository's)")
+    add("--model", metavar="NAME", help="the weights' network (default: as run.json next to them says, or the folder)")
     add("--gradcam-layer", metavar="NAME", help="module to explain (default: the last one with maps of 7x7)")
-    add("--out", type=Path, metavar="FILE", help="the Grad-CAM picture (default: PHOTO with -gradcam.png)")
     return parser.parse_args()
+
+
+def load(options):
+    """Return the network and what is known about it: model, origin, scale, views, temperature, unsure_below."""
+    if not options.weights:
+        network, facts = load_shipped()
+        origin = f"{shipped_path(facts).relative_to(cli.ROOT).as_posix()}, test accuracy {facts['test_accuracy']}%"
+        return network, {**facts, "scale": "full", "origin": origin}
+    run_json = options.weights.with_name("run.json")
+    run = cli.read_json(run_json) if run_json.exists() else {}
+    model = options.model or run.get("model") or options.weights.resolve().parent.name
+    known = {"model": model, "scale": run.get("scale"), "origin": f"{options.weights}, percentages not calibrated"}
+    return load_network(model, options.weights), UNCALIBRATED | known
+
+
+def explain(photo, network, facts, options):
+    """Print the most probable classes of a photo, and write the picture."""
+    picture = read_photo(photo)
+    images = data.normalize(torch.from_numpy(shrink(picture))[None], data.CIFAR10_STATS)
+    with torch.no_grad():
+        logits = TTA[facts["views"]](network)(images)[0]
+    probabilities = (logits / facts["temperature"]).softmax(-1)
+    quick = "QUICK RUN, not comparable: " if facts["scale"] == "quick" else ""
+    print(f"{quick}{photo} by {facts['model']} ({facts['origin']})")
+    order = probabilities.argsort(descending=True).tolist()
+    for label in order[:TOP_K]:
+        print(f"{percent(probabilities[label]):>6}  {data.CLASSES[label]}")
+    shown = order[:1]
+    if options.target:
+        target = data.CLASSES.index(options.target)
+        print(f"{options.target}: {percent(probabilities[target])}, rank {order.index(target) + 1} of {len(order)}")
+        shown += [target] if target != order[0] else []
+    if probabilities.max() < facts["unsure_below"]:
+        print("it may be none of the ten classes: the network is surer of 95% of CIFAR-10's images")
+
+    layer = options.gradcam_layer or gradcam.detailed_layer(network, images)
+    square, overlays = torch.from_numpy(middle_square(picture)), {}
+    for label in shown:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a map that is zero everywhere; the line below says it
+            heat = gradcam.gradcam(network, images, torch.tensor([label]), layer)
+        if not heat.any():
+            print(f"Grad-CAM of {data.CLASSES[label]} is zero everywhere: nothing in the photo speaks for it")
+        title = f"{'' if overlays else 'predicted '}{data.CLASSES[label]}, {percent(probabilities[label])}"
+        overlays[title] = figures.gradcam_overlay(square, gradcam.upsample(heat, square.shape[:2])[0]).numpy()
+    out = options.out or photo.with_name(photo.stem + "-gradcam.png")
+    draw(out, square.numpy(), overlays, facts["model"])
+    print(f"Grad-CAM: {out}")
+
+
+def percent(probability):
+    """Format a probability as a percentage."""
+    return f"{100 * probability:.1f}%"
+
+
+def draw(path, square, overlays, model):
+    """Draw the photo, uint8 (side, side, 3), and next to it pictures with their titles, {title: (side, side, 3)}."""
+    panels = {"Photo": square, **overlays}
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(2.6 * len(panels), 3.2), layout="constrained")
+    for axes, (title, image) in zip(all_axes, panels.items()):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=10)
+        axes.axis("off")
+    plots.about(figure, "Where the network looks", model)
+    plots.save(figure, path)
 
 
 def read_photo(path):
@@ -96,19 +154,6 @@ def shrink(picture):
     """Return the middle square at 32x32, uint8 (3, 32, 32), every pixel the mean of those that it covers."""
     small = ImageOps.fit(picture, (data.IMAGE_SIZE, data.IMAGE_SIZE), Image.Resampling.BOX)
     return np.array(small).transpose(2, 0, 1).copy()
-
-
-def newest_weights():
-    """Return the newest file of weights, those of full scale first.
-
-    Raises:
-        UserError: nothing has been trained yet.
-    """
-    for folder in ("outputs", "outputs_custom", "outputs_quick"):
-        paths = sorted((TASK / folder).glob("*/weights-*.pt"), key=lambda path: path.stat().st_mtime)
-        if paths:
-            return paths[-1]
-    raise UserError("no weights found; run python project3_wrn/main.py first, or name a file with --weights")
 
 
 if __name__ == "__main__":

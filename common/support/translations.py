@@ -167,6 +167,7 @@ CHINESE = {
     "The report (where it gives a number)": "报告（给出数字的类别对）",
     "image": "图像",
     "Where the network looks": "网络关注的位置",
+    "Photo": "照片",
     "Grad-CAM, from the image's lowest to its highest value": "Grad-CAM，从该图像的最低值到最高值",
     "red: wrong prediction": "红色：判断错误",
     "last feature maps": "最后的特征图",

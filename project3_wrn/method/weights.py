@@ -1,12 +1,16 @@
-"""A trained network from a file of weights."""
+"""A trained network from a file of weights: any that main.py wrote, or those that the repository has."""
 
+import hashlib
 from pathlib import Path
 
 import torch
 
+from common import cli
 from common.models import MODELS
 from common.support import checkpoints
-from common.support.errors import UserError, first_line
+from common.support.errors import UserError, first_line, unreadable
+
+FACTS = Path(__file__).resolve().parents[1] / "weights" / "fast94.json"  # written by weights/make.py
 
 
 def load_network(model: str, path: Path) -> torch.nn.Module:
@@ -26,3 +30,25 @@ def load_network(model: str, path: Path) -> torch.nn.Module:
         reason = " ".join(str(error).splitlines()[:2])[:200] or first_line(error)
         raise UserError(f"{path} does not hold weights of {model}: {reason}; name its network with --model") from error
     return network.eval()
+
+
+def load_shipped() -> tuple[torch.nn.Module, dict]:
+    """Return the network whose weights are in the repository, in evaluation mode, and its facts (weights/fast94.json).
+
+    Raises:
+        UserError: a file is missing, or the weights are not those whose SHA-256 is among the facts.
+    """
+    facts = cli.read_json(FACTS)
+    path = shipped_path(facts)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if digest != facts["sha256"]:
+        raise UserError(f"{path} is not the file that {FACTS.name} describes; restore it with git checkout")
+    return load_network(facts["model"], path), facts
+
+
+def shipped_path(facts: dict) -> Path:
+    """Return where the repository's weights are."""
+    return FACTS.with_name(facts["file"])
