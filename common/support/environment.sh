@@ -134,12 +134,12 @@ make_venv() { # make_venv PYTHON: create an empty .venv; status 1 if this Python
     fi
 }
 
-install() { # install REQUIREMENT ...: by uv where it is installed, else by pip
+install() { # install ARGUMENT ...: by uv where it is installed, else by pip
     if [ -n "$uv" ]; then
-        "$uv" pip install --python "$PYTHON" "$@" && return
-        echo "uv could not install these packages; trying pip"
+        "$uv" pip install --python "$PYTHON" "$@"
+    else
+        "$PYTHON" -m pip install "$@"
     fi
-    "$PYTHON" -m pip install "$@"
 }
 
 install_wheels() { # install_wheels INDEX REQUIREMENT ...
@@ -162,10 +162,15 @@ install_requirements() { # install_requirements [MODULE ...]: with the packages 
 }
 
 install_list() { # install_list FOLDER: what its requirements.txt names, in the versions of constraints.txt, else the newest
-    local torch='^torch(vision)?=='
+    local torch='^torch(vision)?==' list=(-r "$1/requirements.txt") versions=(-c "$1/constraints.txt")
     "$PYTHON" -c 'import torch, torchvision' 2>/dev/null || torch='^$' # what is installed for this machine stays
     grep -vE "$torch" constraints.txt >"$1/constraints.txt"
-    install -r "$1/requirements.txt" -c "$1/constraints.txt" && return
+    install "${list[@]}" "${versions[@]}" && return
+    if [ -n "$uv" ]; then
+        echo "uv could not install these packages; trying pip"
+        uv=''
+        install "${list[@]}" "${versions[@]}" && return
+    fi
     echo "the versions of constraints.txt could not be installed; trying the newest ones"
-    install -r "$1/requirements.txt"
+    install "${list[@]}"
 }
