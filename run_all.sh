@@ -42,7 +42,7 @@ while [ $# -gt 0 ]; do
             case $1 in
                 --scale) one_of "$1" "$2" quick full; scale=$2 ;;
                 --device) one_of "$1" "$2" auto cpu cuda mps; device=$2 ;;
-                --data) case $2 in /*) passed+=(--data "$2") ;; *) passed+=(--data "$PWD/$2") ;; esac ;;
+                --data) case $2 in /* | [A-Za-z]:*) passed+=(--data "$2") ;; *) passed+=(--data "$PWD/$2") ;; esac ;;
             esac
             shift 2
             ;;
@@ -146,7 +146,7 @@ done
 
 # The page shows the full-scale results. A Python that was not set up here may lack the packages that build it.
 page=''
-for candidate in "$PYTHON" .venv/bin/python; do
+for candidate in "$PYTHON" .venv/bin/python .venv/Scripts/python.exe; do
     if "$candidate" -c 'import jinja2, markdown' 2>/dev/null; then
         page=yes
         "$candidate" grading/build.py || failed+=(page)

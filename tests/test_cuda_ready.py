@@ -192,19 +192,21 @@ posix = pytest.mark.skipif(os.name == "nt", reason="the stub is a shell script")
 
 @posix
 @pytest.mark.parametrize(
-    ("text", "status", "card", "linux", "windows"),
+    ("text", "status", "card", "index"),
     [
-        ("NVIDIA H100 80GB HBM3, 580.65.06", 0, ("NVIDIA H100 80GB HBM3", "580.65.06"), "cu130", "cu130"),
-        ("Tesla T4, 550.54.15", 0, ("Tesla T4", "550.54.15"), "cu126", "cu126"),
-        ("NVIDIA-SMI has failed because it could not communicate", 9, ("", ""), "cu126", "cu126"),
+        ("NVIDIA H100 80GB HBM3, 580.65.06, 9.0", 0, ("NVIDIA H100 80GB HBM3", "580.65.06", (9, 0)), "cu130"),
+        ("Tesla T4, 550.54.15, 7.5", 0, ("Tesla T4", "550.54.15", (7, 5)), "cu126"),
+        ("NVIDIA GeForce GTX 1080, 580.65.06, 6.1", 0, ("NVIDIA GeForce GTX 1080", "580.65.06", (6, 1)), "cu126"),
+        ("Tesla T4, 470.57", 0, ("Tesla T4", "470.57", ()), "cu126"),
+        ("NVIDIA-SMI has failed because it could not communicate", 9, ("", "", ()), "cu126"),
     ],
 )
-def test_the_driver_decides_which_wheels_are_installed(smi, text, status, card, linux, windows):
+def test_card_and_driver_decide_which_wheels_are_installed(smi, text, status, card, index):
     smi(text, status)
     found = nvidia.find_card()
-    assert (found.name, found.driver) == card
-    assert nvidia.wheel_index(found, "Linux") == linux and nvidia.wheel_index(found, "Windows") == windows
-    assert run(sys.executable, "-S", ROOT / "common" / "support" / "nvidia.py").stdout.strip() == linux
+    assert (found.name, found.driver, found.capability) == card
+    assert nvidia.wheel_index(found, "Linux") == nvidia.wheel_index(found, "Windows") == index
+    assert run(sys.executable, "-S", ROOT / "common" / "support" / "nvidia.py").stdout.strip() == index
 
 
 def test_without_a_card_linux_gets_the_small_wheels():
@@ -236,10 +238,43 @@ def test_a_card_that_is_too_old_for_this_torch(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "GeForce GTX 1080")
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90", "sm_120", "compute_120"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
-    with pytest.raises(UserError, match=r"GTX 1080.* capability 6\.1.*cu126"):
+    for version in ("13.0", "12.8"):
+        monkeypatch.setattr(torch.version, "cuda", version)
+        with pytest.raises(UserError, match=r"GTX 1080.* capability 6\.1.*pip install .*cu126"):
+            machine.choose_device("auto")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (3, 7))
+    with pytest.raises(UserError, match=r"capability 3\.7; no build of this torch has code"):
         machine.choose_device("auto")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     assert machine.choose_device("auto") == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("version", "card", "remedy"),
+    [
+        (None, ("RTX 3060", "581.15", (8, 6)), "/cu130, or train"),  # Windows' torch of the package index
+        (None, ("RTX 3060", "560.94", (8, 6)), "/cu126, or train"),
+        ("13.0", ("RTX 3060", "560.94", (8, 6)), "/cu126, or train"),  # a driver that is too old for this torch
+        ("13.0", ("RTX 3060", "470.57", ()), "install NVIDIA's driver 525 or newer"),  # and for any torch
+        ("13.0", ("RTX 5090", "570.86", (12, 0)), "install NVIDIA's driver 580 or newer"),  # cu126 has no code for it
+        (
+            "13.2",
+            ("RTX 3060", "581.15", (8, 6)),
+            "see whether nvidia-smi finds the card",
+        ),  # this torch is the right one
+        (None, ("", "", ()), "see whether nvidia-smi finds the card"),
+        (None, ("Tesla K80", "470.57", (3, 7)), "no build of this torch has code for that card"),
+    ],
+)
+def test_what_mends_a_card_that_torch_does_not_see(monkeypatch, version, card, remedy):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", version)
+    monkeypatch.setattr(nvidia, "find_card", lambda: nvidia.Card(*card))
+    monkeypatch.setattr(machine, "_why_unavailable", lambda: "because")
+    line = machine.cuda_problem()
+    assert remedy in line and line.count("because") == 1 and "--device cpu" in line and "\n" not in line
+    assert all(part in line for part in card[:2])
+    assert ("pip install" in line) == ("/cu1" in line)
 
 
 @pytest.mark.parametrize(

@@ -45,32 +45,45 @@ def choose_device(name: str) -> str:
 
 
 def cuda_problem() -> str:
-    """Return one line on why torch cannot use the NVIDIA card that is here, "" where it can or there is none."""
+    """Return one line on why torch cannot use the NVIDIA card that is here, "" where it can or there is none.
+
+    The line names the card, its driver, this build of torch, the reason, and what mends it.
+    """
     usable = available_devices()["cuda"]
+    card = nvidia.find_card()
     if usable:
         capability = torch.cuda.get_device_capability()
         supported = [divmod(int(arch[3:].rstrip("af")), 10) for arch in torch.cuda.get_arch_list() if arch[:3] == "sm_"]
         if not supported or capability >= min(supported):
             return ""
-        card = nvidia.Card(torch.cuda.get_device_name())
-        index = nvidia.OLDEST
+        card = nvidia.Card(torch.cuda.get_device_name(), card.driver if card else "", capability)
         reason = "it has no code for compute capability {}.{}".format(*capability)
+    elif card is None:
+        return ""
     else:
-        if (card := nvidia.find_card()) is None:
-            return ""
-        index = nvidia.wheel_index(card, platform.system())
         reason = _why_unavailable()
     driver = f", driver {card.driver}" if card.driver else "" if usable else ", whose driver does not answer"
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
-    advice = (
-        f"run {sys.executable} -m pip install --force-reinstall torch torchvision --index-url {nvidia.WHEELS}{index}"
-    )
-    if (torch.version.cuda or "").replace(".", "") == index[2:] or not (usable or card.driver):
-        advice = "see whether nvidia-smi finds the card"  # another build would not help
     return (
         f"here is an NVIDIA GPU ({card.name or 'of unknown name'}{driver}), but torch {torch.__version__} ({build})"
-        f" cannot use it: {reason}; {advice}, or train on the CPU with --device cpu"
+        f" cannot use it: {reason}; {_remedy(card, usable)}, or train on the CPU with --device cpu"
     )
+
+
+def _remedy(card, driver_works):
+    """Return what makes torch able to use this card. driver_works: torch starts CUDA, but has no code for the card."""
+    if not card.driver and not driver_works:
+        return "see whether nvidia-smi finds the card"
+    indexes = [index for index in nvidia.NEEDS if card.can_use(index, any_driver=driver_works)]
+    if indexes:
+        if not driver_works and (torch.version.cuda or "").partition(".")[0] == indexes[0][2:4]:
+            return "see whether nvidia-smi finds the card"  # another build would not help
+        packages = f"torch torchvision --index-url {nvidia.WHEELS}{indexes[0]}"
+        return f'run "{sys.executable}" -m pip install --force-reinstall {packages}'
+    drivers = [driver for index, (driver, *_) in nvidia.NEEDS.items() if card.can_use(index, any_driver=True)]
+    if drivers:
+        return f"install NVIDIA's driver {min(drivers)} or newer (https://www.nvidia.com/drivers)"
+    return "no build of this torch has code for that card"
 
 
 def _why_unavailable():

@@ -14,16 +14,27 @@ from pathlib import Path
 WHEELS = "https://download.pytorch.org/whl/"
 WSL = Path("/usr/lib/wsl/lib")  # where Windows puts its driver into WSL; it may not be on the PATH
 KERNEL_MODULE = Path("/proc/driver/nvidia/version")  # a container sees it too where it has no card
-NEWEST, OLDEST = "cu130", "cu126"  # indexes of wheels
-NEWEST_NEEDS = 580  # the first driver for CUDA 13
+NEWEST, OLDEST = "cu130", "cu126"  # indexes of wheels; torch 2.14 is the last in cu126
+# What each index needs: the first driver, and the cards' first compute capability and the first one that is too new.
+# docs.nvidia.com/deploy/cuda-compatibility, github.com/pytorch/pytorch/issues/190385
+NEEDS = {NEWEST: (580, (7, 5), (99, 0)), OLDEST: (525, (5, 0), (10, 0))}
 
 
 @dataclass(frozen=True)
 class Card:
-    """An NVIDIA card; each text is empty where it is unknown."""
+    """An NVIDIA card; each field is empty where it is unknown. capability: compute capability, (7, 5) of a T4."""
 
     name: str = ""
     driver: str = ""
+    capability: tuple[int, ...] = ()
+
+    def can_use(self, index: str, any_driver: bool = False) -> bool:
+        """Return whether the wheels of an index run on this card, with its own driver or with the best one."""
+        driver, first, too_new = NEEDS[index]
+        major = self.driver.partition(".")[0]
+        if not any_driver and not (major.isdigit() and int(major) >= driver):
+            return False
+        return not self.capability or first <= self.capability < too_new
 
 
 def find_card() -> Card | None:
@@ -40,13 +51,16 @@ def find_card() -> Card | None:
 
 
 def _ask(smi):
-    command = [smi, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return Card()  # the driver does not answer
-    name, _, driver = output.partition("\n")[0].rpartition(",")
-    return Card(name.strip(), driver.strip())
+    """Return what nvidia-smi says; drivers before 510 do not know compute_cap."""
+    for fields in ("name,driver_version,compute_cap", "name,driver_version"):
+        command = [smi, f"--query-gpu={fields}", "--format=csv,noheader"]
+        try:
+            output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        except (OSError, subprocess.SubprocessError):
+            continue
+        name, driver, capability = [*output.partition("\n")[0].split(", "), "", ""][:3]
+        return Card(name, driver, tuple(map(int, re.findall(r"\d+", capability))))
+    return Card()  # the driver does not answer
 
 
 def wheel_index(card: Card | None, system: str) -> str:
@@ -56,8 +70,7 @@ def wheel_index(card: Card | None, system: str) -> str:
     """
     if card is None:
         return "cpu" if system == "Linux" else ""
-    major = card.driver.partition(".")[0]
-    return NEWEST if major.isdigit() and int(major) >= NEWEST_NEEDS else OLDEST
+    return NEWEST if card.can_use(NEWEST) else OLDEST
 
 
 if __name__ == "__main__":
