@@ -10,6 +10,7 @@ predicted.png was made by
     python project3_wrn/predict.py project3_wrn/photo.png --target ship --out project3_wrn/predicted.png
 """
 
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -26,16 +27,17 @@ from common.evaluation import TTA
 from common.plots import plt
 from common.support.errors import UsageError, UserError
 from project3_wrn.analysis import figures, gradcam
-from project3_wrn.method.weights import load_network, load_shipped, shipped_path
+from project3_wrn.method.weights import load_network, load_shipped, minus_energy, shipped_path
 
 LARGEST = 100_000_000  # an image of more pixels is not opened
 SMALLEST = 8  # pixels per side
 SHOWN = 512  # pixels per side of the photo in the picture, at most
 TOP_K = 5  # number of classes that are printed
-UNCALIBRATED = {"views": 1, "temperature": 1.0, "unsure_below": 0.0}  # what is known about weights of the user
+UNCALIBRATED = {"views": 1, "temperature": 1.0, "unknown_below": -math.inf}  # what is known about weights of the user
 
 
 def main():
+    """Predict and explain each photo of the command line."""
     options = parse()
     if options.out and len(options.photos) > 1:
         raise UsageError("--out is the picture of one photo; leave it out to write one next to each photo")
@@ -51,7 +53,7 @@ def parse():
     add = parser.add_argument
     add("photos", type=Path, nargs="+", metavar="PHOTO", help="an image to classify")
     add("--target", choices=data.CLASSES, metavar="CLASS", help=f"also explain this class: {', '.join(data.CLASSES)}")
-    add("--out", type=Path, metavar="FILE", help="the picture (default: PHOTO with -gradcam.png)")
+    add("--out", type=Path, metavar="FILE", help="the picture (default: PHOTO with -gradcam.png); in Chinese, .zh.png")
     add("--weights", type=Path, metavar="FILE", help="weights as main.py writes them (default: the repository's)")
     add("--model", metavar="NAME", help="the weights' network (default: as run.json next to them says, or the folder)")
     add("--gradcam-layer", metavar="NAME", help="module to explain (default: the last one with maps of 7x7)")
@@ -59,7 +61,7 @@ def parse():
 
 
 def load(options):
-    """Return the network and what is known about it: model, origin, scale, views, temperature, unsure_below."""
+    """Return the network and what is known about it: model, origin, scale, views, temperature, unknown_below."""
     if not options.weights:
         network, facts = load_shipped()
         origin = f"{shipped_path(facts).relative_to(cli.ROOT).as_posix()}, test accuracy {facts['test_accuracy']}%"
@@ -88,14 +90,14 @@ def explain(photo, network, facts, options):
         target = data.CLASSES.index(options.target)
         print(f"{options.target}: {percent(probabilities[target])}, rank {order.index(target) + 1} of {len(order)}")
         shown += [target] if target != order[0] else []
-    if probabilities.max() < facts["unsure_below"]:
-        print("it may be none of the ten classes: the network is surer of 95% of CIFAR-10's images")
+    if minus_energy(logits) < facts["unknown_below"]:
+        print("it may be none of the ten classes: few images of CIFAR-10 have logits this low")
 
     layer = options.gradcam_layer or gradcam.detailed_layer(network, images)
     square, overlays = torch.from_numpy(middle_square(picture)), {}
     for label in shown:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a map that is zero everywhere; the line below says it
+            warnings.filterwarnings("ignore", "Grad-CAM is zero")  # the line below says it
             heat = gradcam.gradcam(network, images, torch.tensor([label]), layer)
         if not heat.any():
             print(f"Grad-CAM of {data.CLASSES[label]} is zero everywhere: nothing in the photo speaks for it")

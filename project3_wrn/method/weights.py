@@ -52,3 +52,11 @@ def load_shipped() -> tuple[torch.nn.Module, dict]:
 def shipped_path(facts: dict) -> Path:
     """Return where the repository's weights are."""
     return FACTS.with_name(facts["file"])
+
+
+def minus_energy(logits: torch.Tensor) -> torch.Tensor:
+    """Return the log of the sum of exponentials of logits (..., 10): it is low where nothing speaks for any class.
+
+    Liu et al., Energy-based Out-of-distribution Detection (arXiv 2010.03759), at a temperature of 1.
+    """
+    return logits.logsumexp(-1)

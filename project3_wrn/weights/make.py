@@ -12,9 +12,10 @@ Writes next to this file:
 A temperature divides the logits, so that the probabilities become those with which the network is right (Guo et al., On
 Calibration of Modern Neural Networks, arXiv 1706.04599, section 4.2). The first run has trained on all training images
 and is surer of these than of new ones, and the test set chooses nothing. So the temperature is fitted on the held-out
-images of the second run: the same network and recipe, trained on 45,000 images. So is the threshold below which
-predict.py says that a photo may be none of the ten classes. The test set shows once how well both suit the weights of
-the first run.
+images of the second run: the same network and recipe, trained on 45,000 images. They also set the threshold below which
+predict.py says that a photo may be none of the ten classes. It is one of the energy (Liu et al., Energy-based
+Out-of-distribution Detection, arXiv 2010.03759), as a photo between two classes has a low probability too. The test set
+shows once how well both suit the weights of the first run.
 """
 
 import hashlib
@@ -33,14 +34,15 @@ from common import cli, data, evaluation, tables
 from common.support import checkpoints
 from common.support.files import atomic
 from project3_wrn import result_files
-from project3_wrn.method.weights import load_network
+from project3_wrn.method.weights import load_network, minus_energy
 
 VIEWS = 6  # views of each image whose logits are averaged
-UNSURE = 0.05  # share of held-out images that are below the threshold
+UNKNOWN = 0.05  # share of held-out images that are below the threshold
 DIGITS = 4  # of temperature, threshold and shares
 
 
 def main():
+    """Write the three files."""
     parser = cli.plain_parser(__doc__)
     parser.add_argument("run", type=Path, metavar="RUN", help="outputs of main.py: the weights to ship")
     parser.add_argument("held_out", type=Path, metavar="HELD_OUT", help="outputs of main.py with --validation-split")
@@ -61,6 +63,7 @@ def main():
     val_logits = predict(other, val_set)
     tables.save_arrays(FOLDER / "held_out.npz", {"logits": val_logits.numpy(), "labels": val_set.labels.numpy()})
 
+    fitted = fit(val_logits, val_set.labels)
     metrics = cli.read_json(args.held_out / "metrics.json")[0]
     facts = {
         "file": weights.name,
@@ -70,7 +73,7 @@ def main():
         "git_commit": run["git_commit"],
         "test_accuracy": round(float(evaluation.accuracy(as_in_run, test_set.labels)), 2),
         "views": VIEWS,
-        **(fitted := fit(val_logits, val_set.labels)),
+        **fitted,
         "held_out": {
             "git_commit": held_out["git_commit"],
             "trained_on": len(train_set) - len(val_set),
@@ -85,11 +88,11 @@ def main():
             "accuracy": round(float(evaluation.accuracy(test_logits, test_set.labels)), 2),
             "ece_before": ece(test_logits, test_set.labels),
             "ece_after": ece(test_logits / fitted["temperature"], test_set.labels),
-            "unsure": round(float(unsure(test_logits, **fitted).double().mean()), DIGITS),
+            "unknown": round(float((minus_energy(test_logits) < fitted["unknown_below"]).double().mean()), DIGITS),
         },
     }
     cli.write_json(FOLDER / f"{model}.json", facts)
-    print(f"{model}.json: {facts}")
+    print(f"weights: {weights}")
 
 
 def write_half(path, source):
@@ -102,14 +105,16 @@ def write_half(path, source):
 
 
 def predict(network, dataset, views=VIEWS, fraction=1.0):
+    """Return logits (N, 10) of all of `dataset`, averaged over views as `evaluation.predict_with_tta` does."""
     return evaluation.predict_with_tta(network, dataset, data.CIFAR10_STATS, views, fraction)
 
 
 def fit(logits, labels):
-    """Return the temperature, and the probability below which UNSURE of these images' most probable classes are."""
-    temperature = round(fit_temperature(logits, labels), DIGITS)
-    highest = (logits.double() / temperature).softmax(-1).amax(-1)
-    return {"temperature": temperature, "unsure_below": round(float(highest.quantile(UNSURE)), DIGITS)}
+    """Return the temperature, and the minus energy that UNKNOWN of these images are below."""
+    return {
+        "temperature": round(fit_temperature(logits, labels), DIGITS),
+        "unknown_below": round(float(minus_energy(logits.double()).quantile(UNKNOWN)), DIGITS),
+    }
 
 
 def fit_temperature(logits, labels):
@@ -127,11 +132,6 @@ def cross_fitted(logits, labels):
     for half in range(2):
         scaled[half::2] = logits[half::2] / fit_temperature(logits[1 - half :: 2], labels[1 - half :: 2])
     return scaled
-
-
-def unsure(logits, temperature, unsure_below):
-    """Return whether each image's highest probability is below the threshold."""
-    return (logits / temperature).softmax(-1).amax(-1) < unsure_below
 
 
 def ece(logits, labels):
