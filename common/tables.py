@@ -16,7 +16,7 @@ from scipy import stats  # scikit-learn depends on it
 
 from common.support.errors import UserError, unreadable
 from common.support.files import atomic
-from common.support.translations import Text, text, translate
+from common.support.translations import Text, label, text, translate
 
 Histories = dict[tuple[str, int], dict[str, np.ndarray]]
 Measured = dict[str, dict[tuple[str, int], float]]
@@ -29,10 +29,11 @@ AVERAGED = {
     "val_accuracy": "val_accuracy",
 }
 REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # of loss_history.npz (assignment, section 3.1.1)
-PREDICTED = "report inside the 95% prediction interval"  # the column of `is_predicted`
+PREDICTED = "report in our 95% interval"  # the column of `is_predicted`
 DASH = "–"  # an empty cell: the report states no such number, or it does not apply
 ROUNDING = 1e-4  # our accuracies are float32
 QUICK = text("**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's.")
+INTERVAL = text("With a probability of 95%, one more training of ours would lie in our 95% (prediction) interval.")
 
 
 def save_histories(path: Path, histories: Histories, plain: tuple[str, int] | None = None) -> None:
@@ -205,15 +206,25 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tu
     return (-np.inf, np.inf) if half is None else (mean - half, mean + half)
 
 
-def is_predicted(number: float | None, values: Sequence[float]) -> str:
-    """Return whether a number of the report lies in the 95% prediction interval of our values: yes, no, or a dash.
+def is_predicted(number: float | None, values: Sequence[float]) -> bool | None:
+    """Return whether a number of the report lies in the 95% prediction interval of our values.
 
-    The dash stands where there is no such number, or a single value.
+    None where there is no such number, or fewer than two values.
     """
     if number is None or len(values) < 2:
-        return DASH
+        return None
     low, high = prediction_interval(values)
-    return "yes" if low - ROUNDING <= number <= high + ROUNDING else "no"
+    return bool(low - ROUNDING <= number <= high + ROUNDING)
+
+
+def answer(value: bool | None) -> Text | str:
+    """Return the cell of a yes or a no; a dash for None."""
+    return DASH if value is None else Text("yes", "是") if value else Text("no", "否")
+
+
+def fixed(value: float, digits: int = 2) -> str:
+    """Format a number, without a negative zero."""
+    return f"{round(float(value), digits) + 0.0:.{digits}f}"
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -221,17 +232,38 @@ def signed(value: float, digits: int = 2) -> str:
     return f"{round(float(value), digits) + 0.0:+.{digits}f}"
 
 
-def listed(names: Sequence[str]) -> str:
-    """Join names as in a sentence: a, b and c."""
-    names = list(names)
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
 def mean_std(values: Sequence[float], digits: int = 2) -> str:
-    """Format mean and standard deviation, as 50.68 ± 0.41; of a single value only the value."""
-    values = np.asarray(values, float)
-    mean = f"{values.mean():.{digits}f}"
-    return f"{mean} ± {std(values):.{digits}f}" if len(values) > 1 else mean
+    """Format mean and standard deviation, as 50.68 ± 0.41; only the mean where the deviation rounds to 0."""
+    mean, spread = fixed(np.mean(np.asarray(values, float)), digits), fixed(std(values), digits)
+    return mean if float(spread) == 0 else f"{mean} ± {spread}"
+
+
+def spread_note(seeds: int) -> Text:
+    """Return the sentence that says what the values of a page are."""
+    if seeds == 1:
+        return text("All values are those of one seed.")
+    return text(
+        "Values are mean ± standard deviation over {seeds} seeds; a deviation that rounds to 0 is left out.",
+        seeds=seeds,
+    )
+
+
+def listed(items: Iterable[Text | str]) -> Text:
+    """Join items as in a sentence: a, b and c."""
+    items = [item if isinstance(item, Text) else Text(item, item) for item in items]
+    *first, final = (item.en for item in items)
+    return Text(f"{', '.join(first)} and {final}" if first else final, "、".join(item.zh for item in items))
+
+
+def paragraph(*sentences: Text | str) -> Text:
+    """Join sentences in each language; an empty one is left out."""
+    sentences = [sentence for sentence in sentences if sentence]
+    return Text(" ".join(sentence.en for sentence in sentences), "".join(sentence.zh for sentence in sentences))
+
+
+def named(config: str) -> Text:
+    """Return what a configuration is called, and its name in the code and in CSV files."""
+    return text("{name} (`{config}`)", name=label(config), config=config)
 
 
 def accuracies(path: Path) -> dict[str, np.ndarray]:
