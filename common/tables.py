@@ -223,8 +223,8 @@ def answer(value: bool | None) -> Text | str:
 
 
 def fixed(value: float, digits: int = 2) -> str:
-    """Format a number, without a negative zero."""
-    return f"{round(float(value), digits) + 0.0:.{digits}f}"
+    """Format a number with separated thousands, without a negative zero."""
+    return f"{round(float(value), digits) + 0.0:,.{digits}f}"
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -235,7 +235,7 @@ def signed(value: float, digits: int = 2) -> str:
 def mean_std(values: Sequence[float], digits: int = 2) -> str:
     """Format mean and standard deviation, as 50.68 ± 0.41; only the mean where the deviation rounds to 0."""
     mean, spread = fixed(np.mean(np.asarray(values, float)), digits), fixed(std(values), digits)
-    return mean if float(spread) == 0 else f"{mean} ± {spread}"
+    return f"{mean} ± {spread}" if spread.strip("0.") else mean
 
 
 def spread_note(seeds: int) -> Text:

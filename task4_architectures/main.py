@@ -187,7 +187,7 @@ def table3(rows):
         for name, title in NAMES.items():
             known, ours = report.get(name), values[name]
             row[f"{title}: report"] = tables.DASH if known is None else f"{known:,.{REPORT_DIGITS[unit]}f}"
-            row[f"{title}: ours"] = f"{ours[0]:,.{digits}f}" if len(ours) == 1 else tables.mean_std(ours, digits)
+            row[f"{title}: ours"] = tables.mean_std(ours, digits)
             inside = tables.is_predicted(known, ours) if judged else None
             row[f"{title}: {tables.PREDICTED}"] = tables.answer(inside)
         table.append({**row, "LightweightResNet against LeNet": analysis(digits, unit, values, report)})
