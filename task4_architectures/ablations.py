@@ -122,9 +122,9 @@ def compare(measured):
 
 
 def interval(differences):
-    """Format the mean of differences and half of its 95% interval."""
-    half = tables.half_width(differences)
-    return tables.signed(differences.mean()) + ("" if half is None else f" ± {half:.2f}")
+    """Format the mean of differences and half of its 95% interval; only the mean where that rounds to 0."""
+    mean, half = tables.signed(differences.mean()), tables.fixed(tables.half_width(differences) or 0)
+    return f"{mean} ± {half}" if half.strip("0.") else mean
 
 
 def holds(differences, name):
