@@ -329,7 +329,7 @@ CHINESE = {
     "configuration": "配置",
     "no.": "编号",
     "network": "网络",
-    "quantity": "指标",
+    "quantity": "项目",
     "property": "特性",
     "conclusion": "结论",
     "section of the report": "报告章节",
