@@ -47,6 +47,6 @@ def compare(outputs: Path, experiment: tuple) -> Text | None:
     largest = max(max(seed) - min(seed) for seed in zip(*values))
     return text(
         "One configuration was trained in several tasks: {results}. One seed differs by up to {largest:.2f} points.",
-        results=tables.listed(results),
+        results=tables.list_texts(results),
         largest=largest,
     )

@@ -206,20 +206,21 @@ def prediction_interval(values: Sequence[float], confidence: float = 0.95) -> tu
     return (-np.inf, np.inf) if half is None else (mean - half, mean + half)
 
 
-def is_predicted(number: float | None, values: Sequence[float]) -> bool | None:
-    """Return whether a number of the report lies in the 95% prediction interval of our values.
+def is_predicted(number: float | None, values: Sequence[float]) -> str:
+    """Return whether a number of the report lies in the 95% prediction interval of our values: yes, no, or a dash.
 
-    None where there is no such number, or fewer than two values.
+    The dash stands where there is no such number, or a single value.
     """
     if number is None or len(values) < 2:
-        return None
+        return DASH
     low, high = prediction_interval(values)
-    return bool(low - ROUNDING <= number <= high + ROUNDING)
+    return "yes" if low - ROUNDING <= number <= high + ROUNDING else "no"
 
 
-def answer(value: bool | None) -> Text | str:
-    """Return the cell of a yes or a no; a dash for None."""
-    return DASH if value is None else Text("yes", "是") if value else Text("no", "否")
+def predicted_cell(number: float | None, values: Sequence[float]) -> Text | str:
+    """Return what `is_predicted` returns in both languages."""
+    answer = is_predicted(number, values)
+    return {"yes": Text("yes", "是"), "no": Text("no", "否")}.get(answer, answer)
 
 
 def fixed(value: float, digits: int = 2) -> str:
@@ -234,7 +235,8 @@ def signed(value: float, digits: int = 2) -> str:
 
 def mean_std(values: Sequence[float], digits: int = 2) -> str:
     """Format mean and standard deviation, as 50.68 ± 0.41; only the mean where the deviation rounds to 0."""
-    mean, spread = fixed(np.mean(np.asarray(values, float)), digits), fixed(std(values), digits)
+    values = np.asarray(values, float)
+    mean, spread = fixed(values.mean(), digits), fixed(std(values), digits)
     return f"{mean} ± {spread}" if spread.strip("0.") else mean
 
 
@@ -248,11 +250,16 @@ def spread_note(seeds: int) -> Text:
     )
 
 
-def listed(items: Iterable[Text | str]) -> Text:
-    """Join items as in a sentence: a, b and c."""
-    items = [item if isinstance(item, Text) else Text(item, item) for item in items]
-    *first, final = (item.en for item in items)
-    return Text(f"{', '.join(first)} and {final}" if first else final, "、".join(item.zh for item in items))
+def listed(names: Sequence[str]) -> str:
+    """Join names as in a sentence: a, b and c."""
+    names = list(names)
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def list_texts(items: Iterable[Text]) -> Text:
+    """Join texts as in a sentence, in each language."""
+    english, chinese = zip(*items)
+    return Text(listed(english), "、".join(chinese))
 
 
 def paragraph(*sentences: Text | str) -> Text:

@@ -83,9 +83,9 @@ def finding(train_loss, test_loss, accuracy):
         text(
             "**{inside} of the report's {losses} epoch losses and {accurate} of its {accuracies} test accuracies lie "
             "in the 95% prediction interval of our seeds.**",
-            inside=losses.count(True),
+            inside=losses.count("yes"),
             losses=len(losses),
-            accurate=accuracies.count(True),
+            accurate=accuracies.count("yes"),
             accuracies=len(accuracies),
         )
         if len(train_loss) > 1
@@ -152,7 +152,7 @@ def loss_table(train_loss, test_loss, accuracy):
                 "report: training loss": tables.DASH if report is None else f"{report:.2f}",
                 "ours: training loss": tables.mean_std(ours, 3),
                 "difference": tables.DASH if report is None else tables.signed(ours.mean() - report, 3),
-                tables.PREDICTED: tables.answer(tables.is_predicted(report, ours)),
+                tables.PREDICTED: tables.predicted_cell(report, ours),
                 "share of the fall after epoch 1, %": tables.DASH if fall is None else tables.fixed(fall, 0),
                 "test loss": tables.mean_std(test_loss[:, epoch], 3),
                 "test accuracy, %": tables.mean_std(accuracy[:, epoch]),
@@ -187,7 +187,7 @@ def accuracy_table(final):
             "report: test accuracy, %": report,
             "ours: test accuracy, %": tables.mean_std(final),
             "difference": tables.signed(final.mean() - report),
-            tables.PREDICTED: tables.answer(tables.is_predicted(report, final)),
+            tables.PREDICTED: tables.predicted_cell(report, final),
         }
         for report, section in zip(reported.TASK1_ACCURACY, ("4.1", "4.2.1"))
     ]

@@ -223,7 +223,7 @@ def verdict(final, epochs):
 
     def described(names):
         changes = {name: tables.signed((accuracy[name] - none).mean()) for name in names}
-        return tables.listed(text("{name} ({change})", name=label(name), change=changes[name]) for name in names)
+        return tables.list_texts(text("{name} ({change})", name=label(name), change=changes[name]) for name in names)
 
     return tables.paragraph(
         text(
@@ -306,9 +306,7 @@ def table2(final):
             "ours: training loss": tables.mean_std(final["epoch_losses"][name], 4),
             "report: test accuracy, %": f"{reported.ACCURACY[TASK.name][name]:.2f}",
             "ours: test accuracy, %": tables.mean_std(final["test_accuracy"][name]),
-            tables.PREDICTED: tables.answer(
-                tables.is_predicted(reported.ACCURACY[TASK.name][name], final["test_accuracy"][name])
-            ),
+            tables.PREDICTED: tables.predicted_cell(reported.ACCURACY[TASK.name][name], final["test_accuracy"][name]),
         }
         for name in TABLE2
     ]

@@ -143,7 +143,7 @@ def measure(histories, alone):
 
 def finding(accuracy):
     """Return what was found: what changes accuracy most, and whether the report's numbers are reproduced."""
-    inside = sum(tables.is_predicted(report, accuracy[name]) is True for name, report in ACCURACY.items())
+    inside = sum(tables.is_predicted(report, accuracy[name]) == "yes" for name, report in ACCURACY.items())
     baseline = accuracy["baseline"].mean()
     changes = {name: accuracy[name].mean() - baseline for name in ACCURACY if name != "baseline"}
     best, worst = max(changes, key=changes.get), min(changes, key=changes.get)
@@ -241,7 +241,7 @@ def table1(configs, accuracy, loss):
                 "report: test accuracy, %": f"{ACCURACY[name]:.2f}" if known else tables.DASH,
                 "ours: test accuracy, %": tables.mean_std(accuracy[name]),
                 "difference": tables.signed(difference) if known else tables.DASH,
-                tables.PREDICTED: tables.answer(tables.is_predicted(ACCURACY.get(name), accuracy[name])),
+                tables.PREDICTED: tables.predicted_cell(ACCURACY.get(name), accuracy[name]),
                 "report: training loss": LOSS.get(name, tables.DASH),
                 "ours: training loss": tables.mean_std(loss[name], 4),
             }
@@ -345,7 +345,7 @@ def conclusion(name, accuracy, loss):
 
 def explanation(histories, accuracy):
     """Return what the numbers say about configurations that differ from the report, and two that are equivalent."""
-    outside = [name for name, report in ACCURACY.items() if tables.is_predicted(report, accuracy[name]) is False]
+    outside = [name for name, report in ACCURACY.items() if tables.is_predicted(report, accuracy[name]) == "no"]
     low_lr, no_momentum = accuracy["low_lr"], accuracy["no_momentum"]
     config = {**BASE, **CONFIGS["low_lr"]}
     difference = (low_lr - no_momentum).mean()

@@ -23,7 +23,7 @@ import numpy as np
 
 from common import cli, plots, repeated, reported, run_plots, sweep, tables
 from common.support.errors import UsageError
-from common.support.translations import text
+from common.support.translations import label, text
 from task4_architectures import main as task4
 
 BASE = dict(model="lenet", epochs=10, batch_size=64, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
@@ -145,7 +145,7 @@ def distance(values, columns):
 
 def count_inside(values):
     """Return how many of the report's numbers lie in the prediction intervals of our values."""
-    return sum(tables.is_predicted(number, values[column]) is True for column, (*_, number) in REPORTED.items())
+    return sum(tables.is_predicted(number, values[column]) == "yes" for column, (*_, number) in REPORTED.items())
 
 
 def finding(measured, distances):
@@ -166,7 +166,7 @@ def finding(measured, distances):
         text(
             "Our 95% prediction intervals contain so many of the report's {all} numbers of task 4: {counts}.",
             all=len(REPORTED),
-            counts=tables.listed(counts),
+            counts=tables.list_texts(counts),
         )
         if distances and several
         else "",
@@ -198,7 +198,7 @@ def notes(histories):
     """Return the number of seeds behind each mean, and what the distances are."""
     return tables.paragraph(
         tables.spread_note(max(count_seeds(histories))),
-        text("Some configurations have fewer seeds: {counts}.", counts=tables.listed(map(str, count_seeds(histories))))
+        text("Some configurations have only {fewest}.", fewest=label(plots.count(count_seeds(histories)[0], "seed")))
         if len(count_seeds(histories)) > 1
         else "",
         text(
@@ -223,9 +223,9 @@ def size_table(measured, distances):
         cells = {}
         for column, (*_, number) in REPORTED.items():
             mean = tables.mean_std(values[column], digits[column]) if len(values[column]) else tables.DASH
-            inside = tables.is_predicted(number, values[column])
-            judged = text("{mean} ({answer})", mean=mean, answer=tables.answer(inside))
-            cells[column] = mean if inside is None else judged
+            inside = tables.predicted_cell(number, values[column])
+            judged = text("{mean} ({answer})", mean=mean, answer=inside)
+            cells[column] = mean if inside == tables.DASH else judged
         near = dict(empty)
         if size in distances:
             near["distance, points"] = tables.mean_std(distances[size]["points"])
@@ -306,12 +306,12 @@ def draw_sizes(path, histories, scale):
 
 
 def label_ends(panel, ends):
-    """Write labels right of the ends of lines, from pairs (height, epoch, label, color), none on another."""
+    """Write names right of the ends of lines, from (height, epoch, name, color), none on another."""
     lowest = {}
-    for height, epoch, label, color in sorted(ends):
+    for height, epoch, name, color in sorted(ends):
         height = max(height, lowest.get(epoch, height))
         lowest[epoch] = height + LABEL_GAP
-        panel.annotate(label, (epoch, height), xytext=(9, 0), textcoords="offset points", va="center", color=color)
+        panel.annotate(name, (epoch, height), xytext=(9, 0), textcoords="offset points", va="center", color=color)
 
 
 if __name__ == "__main__":

@@ -188,8 +188,7 @@ def table3(rows):
             known, ours = report.get(name), values[name]
             row[f"{title}: report"] = tables.DASH if known is None else f"{known:,.{REPORT_DIGITS[unit]}f}"
             row[f"{title}: ours"] = tables.mean_std(ours, digits)
-            inside = tables.is_predicted(known, ours) if judged else None
-            row[f"{title}: {tables.PREDICTED}"] = tables.answer(inside)
+            row[f"{title}: {tables.PREDICTED}"] = tables.predicted_cell(known, ours) if judged else tables.DASH
         table.append({**row, "LightweightResNet against LeNet": analysis(digits, unit, values, report)})
     return table
 

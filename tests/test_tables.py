@@ -60,12 +60,13 @@ def test_one_more_value_lies_in_the_prediction_interval_as_often_as_it_says():
 
 def test_whether_a_number_is_predicted():
     low, high = tables.prediction_interval(VALUES)
-    assert tables.is_predicted(high - 0.01, VALUES) is tables.is_predicted(low + 0.01, VALUES) is True
-    assert tables.is_predicted(high + 0.01, VALUES) is tables.is_predicted(low - 0.01, VALUES) is False
-    assert tables.is_predicted(10.0, np.array([10, 10, 10], np.float32)) is True
-    assert tables.is_predicted(10.1, [10, 10, 10]) is False
-    assert tables.is_predicted(None, VALUES) is tables.is_predicted(50, [50]) is None
-    assert [tables.answer(value) for value in (True, False, None)] == [("yes", "是"), ("no", "否"), tables.DASH]
+    assert tables.is_predicted(high - 0.01, VALUES) == tables.is_predicted(low + 0.01, VALUES) == "yes"
+    assert tables.is_predicted(high + 0.01, VALUES) == tables.is_predicted(low - 0.01, VALUES) == "no"
+    assert tables.is_predicted(10.0, np.array([10, 10, 10], np.float32)) == "yes"
+    assert tables.is_predicted(10.1, [10, 10, 10]) == "no"
+    assert tables.is_predicted(None, VALUES) == tables.is_predicted(50, [50]) == tables.DASH
+    cells = [tables.predicted_cell(number, [9, 10, 11]) for number in (10, 30, None)]
+    assert cells == [("yes", "是"), ("no", "否"), tables.DASH]
 
 
 def test_numbers_have_no_negative_zero_and_no_deviation_of_zero():
@@ -74,15 +75,12 @@ def test_numbers_have_no_negative_zero_and_no_deviation_of_zero():
     assert tables.mean_std([1.0, 2.0, 3.0], 1) == "2.0 ± 1.0"
     assert tables.mean_std([2.3026, 2.3027], 3) == "2.303" and tables.mean_std([-1e-9, 1e-9]) == "0.00"
     assert tables.mean_std([9, 9], 0) == "9" and tables.mean_std([50.678]) == "50.68"
-    assert tables.mean_std([np.nan, 1.0]).startswith("nan")
+    assert tables.mean_std([np.nan, 1.0]).startswith("nan") and tables.mean_std([1234.5, 1236.5], 1) == "1,235.5 ± 1.4"
 
 
 def test_sentences_are_joined_in_each_language():
-    assert [tables.listed(names) for names in ("a", "ab", "abc")] == [
-        ("a", "a"),
-        ("a and b", "a、b"),
-        ("a, b and c", "a、b、c"),
-    ]
+    assert [tables.listed(names) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+    assert tables.list_texts([Text("a", "甲"), Text("b", "乙"), Text("c", "丙")]) == ("a, b and c", "甲、乙、丙")
     assert tables.paragraph(Text("A.", "甲。"), "", Text("B.", "乙。")) == ("A. B.", "甲。乙。")
     assert tables.spread_note(1) == ("All values are those of one seed.", "所有数值均来自同一个种子。")
     assert "5 seeds" in tables.spread_note(5).en and "5 个种子" in tables.spread_note(5).zh
@@ -90,7 +88,7 @@ def test_sentences_are_joined_in_each_language():
 
 def test_a_page_is_written_in_both_languages(tmp_path):
     path = tmp_path / "page.md"
-    rows = [{"configuration": tables.named("low_lr"), "test accuracy, %": "40.21", "seen": tables.answer(True)}]
+    rows = [{"configuration": tables.named("low_lr"), "test accuracy, %": "40.21", "seen": Text("yes", "是")}]
     shown = tables.figure("a.png", "Test loss", Text("It falls.", "它下降。"))
     tables.write_markdown(path, Text("Title", "标题"), [shown, "", rows], "quick")
     assert path.read_text(encoding="utf-8").split("\n\n") == [

@@ -304,7 +304,7 @@ SENTENCES = {
         "空心标记中包括报告的 {task3:.2f}% 和 {task4:.2f}%（{spread}）。"
     ),
     "## The report's numbers at each batch size": "## 各批大小下报告的数字",
-    "Some configurations have fewer seeds: {counts}.": "部分配置的种子数较少，各配置的种子数为 {counts}。",
+    "Some configurations have only {fewest}.": "部分配置只有 {fewest}。",
     "Accuracies are in per cent, losses in nats. In parentheses: whether the report's number lies in our 95% interval. "
     "A distance is the mean absolute difference from the report's {accuracies} accuracies, or from its {losses} "
     "losses, seed by seed. Batch size {main_size} is that of main.py, one folder up.": (
