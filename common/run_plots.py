@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from common import metrics, plots, tables
+from common.support.translations import Text, text
 
 BAND = (5, 95)  # per cent of the batches
 BAND_WINDOWS = 125  # windows of a run in which the band is measured
@@ -19,6 +20,13 @@ REPORT_MARK = dict(facecolors="none", linewidths=1.6, s=70, zorder=5)
 def facts(histories: tables.Histories, scale: str, *more: str) -> list[str]:
     """Return what `plots.about` states of a figure: `more`, the number of seeds, and the scale."""
     return [*more, plots.count(len({seed for _, seed in histories}), "seed"), f"{scale} scale"]
+
+
+def spread(seeds: int) -> Text:
+    """Return the clause of a caption that says what lines, bands and bars are."""
+    if seeds == 1:
+        return text("one seed")
+    return text("mean ± standard deviation over {seeds} seeds", seeds=seeds)
 
 
 def curves(axes: Axes, histories: tables.Histories, field: str, ylabel: str, styles: dict | None = None) -> None:

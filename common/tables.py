@@ -16,7 +16,7 @@ from scipy import stats  # scikit-learn depends on it
 
 from common.support.errors import UserError, unreadable
 from common.support.files import atomic
-from common.support.translations import Text, text, translate
+from common.support.translations import Text, label, text, translate
 
 Histories = dict[tuple[str, int], dict[str, np.ndarray]]
 Measured = dict[str, dict[tuple[str, int], float]]
@@ -29,10 +29,11 @@ AVERAGED = {
     "val_accuracy": "val_accuracy",
 }
 REPORT_KEYS = ("batch_losses", "epoch_losses", "batch_indices")  # of loss_history.npz (assignment, section 3.1.1)
-PREDICTED = "report inside the 95% prediction interval"  # the column of `is_predicted`
+PREDICTED = "report in our 95% interval"  # the column of `is_predicted`
 DASH = "–"  # an empty cell: the report states no such number, or it does not apply
 ROUNDING = 1e-4  # our accuracies are float32
 QUICK = text("**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's.")
+INTERVAL = text("With a probability of 95%, one more training of ours would lie in our 95% (prediction) interval.")
 
 
 def save_histories(path: Path, histories: Histories, plain: tuple[str, int] | None = None) -> None:
@@ -216,9 +217,37 @@ def is_predicted(number: float | None, values: Sequence[float]) -> str:
     return "yes" if low - ROUNDING <= number <= high + ROUNDING else "no"
 
 
+def predicted_cell(number: float | None, values: Sequence[float]) -> Text | str:
+    """Return what `is_predicted` returns in both languages."""
+    answer = is_predicted(number, values)
+    return {"yes": Text("yes", "是"), "no": Text("no", "否")}.get(answer, answer)
+
+
+def fixed(value: float, digits: int = 2) -> str:
+    """Format a number with separated thousands, without a negative zero."""
+    return f"{round(float(value), digits) + 0.0:,.{digits}f}"
+
+
 def signed(value: float, digits: int = 2) -> str:
     """Format a difference with its sign, without a negative zero."""
     return f"{round(float(value), digits) + 0.0:+.{digits}f}"
+
+
+def mean_std(values: Sequence[float], digits: int = 2) -> str:
+    """Format mean and standard deviation, as 50.68 ± 0.41; only the mean where the deviation rounds to 0."""
+    values = np.asarray(values, float)
+    mean, spread = fixed(values.mean(), digits), fixed(std(values), digits)
+    return f"{mean} ± {spread}" if spread.strip("0.") else mean
+
+
+def spread_note(seeds: int) -> Text:
+    """Return the sentence that says what the values of a page are."""
+    if seeds == 1:
+        return text("All values are those of one seed.")
+    return text(
+        "Values are mean ± standard deviation over {seeds} seeds; a deviation that rounds to 0 is left out.",
+        seeds=seeds,
+    )
 
 
 def listed(names: Sequence[str]) -> str:
@@ -227,11 +256,21 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def mean_std(values: Sequence[float], digits: int = 2) -> str:
-    """Format mean and standard deviation, as 50.68 ± 0.41; of a single value, or of equal ones, only the mean."""
-    values = np.asarray(values, float)
-    mean, spread = (f"{round(float(x), digits) + 0.0:,.{digits}f}" for x in (values.mean(), std(values)))
-    return f"{mean} ± {spread}" if float(spread.replace(",", "")) else mean
+def list_texts(items: Iterable[Text]) -> Text:
+    """Join texts as in a sentence, in each language."""
+    english, chinese = zip(*items)
+    return Text(listed(english), "、".join(chinese))
+
+
+def paragraph(*sentences: Text | str) -> Text:
+    """Join sentences in each language; an empty one is left out."""
+    sentences = [sentence for sentence in sentences if sentence]
+    return Text(" ".join(sentence.en for sentence in sentences), "".join(sentence.zh for sentence in sentences))
+
+
+def named(config: str) -> Text:
+    """Return what a configuration is called, and its name in the code and in CSV files."""
+    return text("{name} (`{config}`)", name=label(config), config=config)
 
 
 def accuracies(path: Path) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
     python task2_regularization/main.py [--scale quick|full] [--device cpu|cuda|mps] [--seeds N] [--plan] [--redraw]
 
-Writes to task2_regularization/outputs/:
+Writes to task2_regularization/outputs/, pages and figures in Chinese too (x.zh.md, x.zh.png):
     loss_history.npz          every run: running loss; loss and accuracy on training and test images; weight norms
     comparison.md             every strength; the report's comparison of L2 and dropout, and its table 2
     curves.png                loss and accuracy of training and test over the epochs
@@ -21,6 +21,7 @@ import numpy as np
 from matplotlib.ticker import MultipleLocator
 
 from common import cli, plots, repeated, reported, run_plots, sweep, tables
+from common.support.translations import label, text
 
 BASE = dict(model="lenet", epochs=5, batch_size=4, lr=0.001, momentum=0.9, weight_decay=0.0, dropout=0.0)
 CONFIGS = {
@@ -40,6 +41,10 @@ TABLE2 = ("strong_regularization", "baseline", "no_regularization")
 REPORT_SETTING = {"weight_decay": 0.01, "dropout": 0.5}
 FITTED = {"test_accuracy": "Test accuracy, %", "clean_train_accuracy": "Training accuracy, %"}
 FIELDS = ("epoch_losses", "clean_train_loss", "clean_train_accuracy", "test_loss", "test_accuracy", "weight_norm")
+CURVES, STRENGTHS = (
+    "What L2 and dropout change",
+    "Accuracy at each strength of L2 and of dropout",
+)  # titles of the figures
 LOWEST = 15  # per cent; accuracies below it are those of guessing, and have a panel of their own
 
 
@@ -65,22 +70,24 @@ def write_results(source, out):
 
     page = [
         finding(final),
-        f"Mean ± standard deviation over {len(final['gap']['baseline'])} seeds, after the last epoch. "
-        "The running training loss is the mean over the epoch while training, with dropout on. "
-        "Clean values are measured after the epoch in evaluation mode, on 10,000 training images. "
-        "The gap is clean training accuracy minus test accuracy.",
+        *captioned_figures(final),
+        text("## All strengths"),
+        notes(final),
         all_strengths(final),
-        verdict(final),
-        "## 3.2.3: L2 and dropout compared",
-        "The report's comparison, with our values where they can be measured. The time of a step is that of one network"
-        " trained alone (benchmarks/step_cost.py).",
+        verdict(final, run_json["configs"]["baseline"]["epochs"]),
+        text("## L2 and dropout compared (section 3.2.3)"),
+        text(
+            "This is the report's comparison, with our values where they can be measured. "
+            "The time of a step is that of one network trained alone (benchmarks/step_cost.py)."
+        ),
         comparison(final, cost),
-        "## Table 2",
-        "The fourth row of the report's table 2, ten epochs of the baseline, is `more_epochs` of task 3.",
+        text("## Table 2"),
+        text("The fourth row of the report's table 2, ten epochs of the baseline, is part of task 3."),
+        tables.INTERVAL,
         table2(final),
-        repeated.compare(source, repeated.BASELINE),
+        *repeated.section(source, repeated.BASELINE),
     ]
-    tables.write_markdown(out / "comparison.md", "Task 2: L2 and dropout", page, scale)
+    tables.write_markdown(out / "comparison.md", text("Task 2: L2 and dropout"), page, scale)
     batch_size = f"batch size {run_json['configs']['baseline']['batch_size']}"
     facts = run_plots.facts(histories, scale, "LeNet", batch_size, "mean ± standard deviation")
     draw_curves(out / "curves.png", histories, facts)
@@ -90,18 +97,87 @@ def write_results(source, out):
 def finding(final):
     """Return what was found: whether any strength helps, and what both together cost; computed, so it stays true."""
     better, worse, undecided = classified(final["test_accuracy"])
-    accuracy, gap, loss = final["test_accuracy"], final["gap"], final["clean_train_loss"]
-    tried = len(better) + len(worse) + len(undecided)
-    first = f"No strength is better than no regularization: of {tried} tried, {len(worse)} are worse"
-    if better:
-        first = f"{len(better)} of {tried} strengths are better than no regularization, {len(worse)} are worse"
-    none, both = "no_regularization", "baseline"
-    lower = accuracy[none].mean() - accuracy[both].mean()
+    none, both = (
+        {field: final[field][name].mean() for field in ("gap", "test_accuracy", "clean_train_loss")}
+        for name in ("no_regularization", "baseline")
+    )
+    rises = both["clean_train_loss"] > none["clean_train_loss"] and both["test_accuracy"] < none["test_accuracy"]
+    return tables.paragraph(
+        text(
+            "**Compared with no regularization, {better} of {tried} strengths of L2 and dropout are better, {worse} "
+            "are worse, and {undecided} cannot be told from it.**"
+            if better
+            else "**None of {tried} strengths of L2 and dropout is better than no regularization: {worse} are worse, "
+            "and {undecided} cannot be told from it.**",
+            better=len(better),
+            tried=len(better + worse + undecided),
+            worse=len(worse),
+            undecided=len(undecided),
+        ),
+        text(
+            "The report's setting, L2 {weight_decay:g} with dropout {dropout:g}, changes the gap between training and "
+            "test accuracy from {gap:.2f} to {gap_both:.2f} points and test accuracy by {change} points.",
+            **REPORT_SETTING,
+            gap=none["gap"],
+            gap_both=both["gap"],
+            change=tables.signed(both["test_accuracy"] - none["test_accuracy"]),
+        ),
+        text(
+            "The network underfits: its training loss is {both:.3f} in place of {none:.3f}.",
+            both=both["clean_train_loss"],
+            none=none["clean_train_loss"],
+        )
+        if rises
+        else "",
+    )
+
+
+def captioned_figures(final):
+    """Return both figures of the page with their captions."""
+    accuracy = final["test_accuracy"]
+    spread = run_plots.spread(len(accuracy["baseline"]))
+    best = max(accuracy, key=lambda name: accuracy[name].mean())
+    change = {name: tables.signed((accuracy[name] - accuracy["no_regularization"]).mean()) for name in CONFIGS}
     return (
-        f"**{first}, and {len(undecided)} cannot be told from it.** "
-        f"The report's setting (L2 0.01 and dropout 0.5) closes the gap between training and test accuracy, from "
-        f"{gap[none].mean():.2f} to {gap[both].mean():.2f} points, and lowers test accuracy by {lower:.2f} points: "
-        f"the training loss rises from {loss[none].mean():.3f} to {loss[both].mean():.3f}, so the network underfits."
+        tables.figure(
+            "curves.png",
+            CURVES,
+            text(
+                "After the last epoch, training accuracy minus test accuracy is {none:.2f} points without "
+                "regularization, {l2:.2f} with L2, {dropout:.2f} with dropout and {both:.2f} with both ({spread}).",
+                none=final["gap"]["no_regularization"].mean(),
+                l2=final["gap"]["l2"].mean(),
+                dropout=final["gap"]["dropout"].mean(),
+                both=final["gap"]["baseline"].mean(),
+                spread=spread,
+            ),
+        ),
+        tables.figure(
+            "strength.png",
+            STRENGTHS,
+            text(
+                "The configuration with the highest mean test accuracy, {best:.2f}%, is: {name}; at the report's "
+                "setting (dotted line), L2 alone changes test accuracy by {l2} points and dropout alone by {dropout} "
+                "({spread}).",
+                best=accuracy[best].mean(),
+                name=label(best),
+                l2=change["l2"],
+                dropout=change["dropout"],
+                spread=spread,
+            ),
+        ),
+    )
+
+
+def notes(final):
+    """Return what the columns of the table are."""
+    return tables.paragraph(
+        tables.spread_note(len(final["gap"]["baseline"])),
+        text(
+            "They are those of the last epoch. The running training loss is the mean over the epoch while "
+            "training, with dropout on. Clean values are measured after the epoch in evaluation mode, on 10,000 "
+            "training images. The gap is clean training accuracy minus test accuracy."
+        ),
     )
 
 
@@ -109,13 +185,13 @@ def all_strengths(final):
     """Return one row per configuration with everything that was measured."""
     return [
         {
-            "config": name,
-            "L2": {**BASE, **change}["weight_decay"],
-            "dropout": {**BASE, **change}["dropout"],
+            "configuration": tables.named(name),
+            "L2": f"{(BASE | change)['weight_decay']:g}",
+            "dropout rate": f"{(BASE | change)['dropout']:g}",
             "running training loss": tables.mean_std(final["epoch_losses"][name], 3),
             "clean training loss": tables.mean_std(final["clean_train_loss"][name], 3),
             "test loss": tables.mean_std(final["test_loss"][name], 3),
-            "training accuracy, %": tables.mean_std(final["clean_train_accuracy"][name]),
+            "clean training accuracy, %": tables.mean_std(final["clean_train_accuracy"][name]),
             "test accuracy, %": tables.mean_std(final["test_accuracy"][name]),
             "gap, points": tables.mean_std(final["gap"][name]),
             "weight norm": tables.mean_std(final["weight_norm"][name], 1),
@@ -138,33 +214,44 @@ def classified(accuracy):
     return better, worse, undecided
 
 
-def verdict(final):
+def verdict(final, epochs):
     """Return sentences computed from the numbers, so that they stay true."""
     accuracy = final["test_accuracy"]
     none = accuracy["no_regularization"]
-    groups = classified(accuracy)
+    better, worse, undecided = classified(accuracy)
     best = max(accuracy, key=lambda name: accuracy[name].mean())
 
     def described(names):
-        return ", ".join(f"`{name}` ({tables.signed((accuracy[name] - none).mean())})" for name in names)
+        changes = {name: tables.signed((accuracy[name] - none).mean()) for name in names}
+        return tables.list_texts(text("{name} ({change})", name=label(name), change=changes[name]) for name in names)
 
-    kinds = ("better", "worse", "undecided")
-    lists = "; ".join(f"{kind}: {described(names)}" for kind, names in zip(kinds, groups) if names)
-    best_text = ""
-    if best in groups[2]:
-        best_text = (
-            f" The highest mean, {accuracy[best].mean():.2f}% of `{best}`, is the largest of {len(CONFIGS) - 1} "
-            "strengths and lies inside the noise: it does not show that this strength helps."
+    return tables.paragraph(
+        text(
+            "Each strength is compared with no regularization seed by seed. In parentheses: the mean difference in "
+            "test accuracy, in points. It is decided where its 95% interval excludes 0."
+        ),
+        text("Better: {names}.", names=described(better)) if better else "",
+        text("Worse: {names}.", names=described(worse)) if worse else "",
+        text("Undecided: {names}.", names=described(undecided)) if undecided else "",
+        text(
+            "The highest mean ({name}, {mean:.2f}%) is the largest of {tried} and lies inside the noise: it does not "
+            "show that this strength helps.",
+            name=label(best),
+            mean=accuracy[best].mean(),
+            tried=len(CONFIGS) - 1,
         )
-    elif best == "no_regularization":
-        best_text = f" The highest mean is {none.mean():.2f}%, without regularization."
-    claim = (
-        "does not hold" if groups[0] else "holds" if not groups[2] else "holds for all strengths that can be decided"
-    )
-    return (
-        "Compared with `no_regularization` seed by seed (mean difference in points; decided where its 95% interval "
-        f"excludes 0): {lists}.{best_text} "
-        f"The claim that regularization only hurts here (section 4.2.4) {claim}, at five epochs."
+        if best in undecided
+        else "",
+        text(
+            "The report's claim that regularization only hurts here (section 4.2.4) does not hold after {epochs} "
+            "epochs."
+            if better
+            else "The report's claim that regularization only hurts here (section 4.2.4) holds after {epochs} epochs "
+            "for every strength that can be decided."
+            if undecided
+            else "The report's claim that regularization only hurts here (section 4.2.4) holds after {epochs} epochs.",
+            epochs=epochs,
+        ),
     )
 
 
@@ -181,22 +268,23 @@ def comparison(final, cost):
     for name, hyperparameter in (("l2", "weight_decay"), ("dropout", "dropout")):
         strengths = by_strength(hyperparameter)
         strength = max(strengths, key=lambda strength: accuracy[strengths[strength]].mean())
-        undecided = strengths[strength] in classified(accuracy)[2]
-        best[name] = f"{strength:g}" + (", undecided against 0" if undecided else "")
+        best[name] = f"{strength:g}"
+        if strengths[strength] in classified(accuracy)[2]:
+            best[name] = text("{strength:g} (undecided against 0)", strength=strength)
     milliseconds = {name: tables.mean_std(np.atleast_1d(value)) for name, value in cost.items()}
     rows = (
-        ("training against testing (running minus clean loss)", "the same", "on, off", shift),
+        ("training against testing (running minus clean loss)", text("the same"), text("on, off"), shift),
         ("typical strength (best of those tried)", "0.001 to 0.1", "0.3 to 0.5", best),
         ("effect (weight norm)", "smaller weights", "less co-adaptation", norms),
         ("effect (gap, points)", tables.DASH, tables.DASH, gaps),
-        ("cost (ms per step)", "low", "medium", milliseconds),
+        ("cost (ms per step)", text("low"), text("medium"), milliseconds),
     )
     return [
         {
             "property": name,
             "report: L2": l2,
             "report: dropout": dropout,
-            **{f"measured: {config}": values.get(config, tables.DASH) for config in COMPARED[:3]},
+            **{f"ours: {config}": values.get(config, tables.DASH) for config in COMPARED[:3]},
         }
         for name, l2, dropout, values in rows
         if values
@@ -213,12 +301,12 @@ def table2(final):
     """Return the report's rows next to ours."""
     return [
         {
-            "config": name,
-            "report: training loss": reported.LOSS[TASK.name][name],
+            "configuration": label(name),
+            "report: training loss": f"{reported.LOSS[TASK.name][name]:.4f}",
             "ours: training loss": tables.mean_std(final["epoch_losses"][name], 4),
             "report: test accuracy, %": f"{reported.ACCURACY[TASK.name][name]:.2f}",
             "ours: test accuracy, %": tables.mean_std(final["test_accuracy"][name]),
-            tables.PREDICTED: tables.is_predicted(reported.ACCURACY[TASK.name][name], final["test_accuracy"][name]),
+            tables.PREDICTED: tables.predicted_cell(reported.ACCURACY[TASK.name][name], final["test_accuracy"][name]),
         }
         for name in TABLE2
     ]
@@ -239,7 +327,7 @@ def draw_curves(path, histories, facts):
     report = [reported.ACCURACY[TASK.name][name] for name in COMPARED if name in reported.ACCURACY[TASK.name]]
     run_plots.mark_report(axes[1, 1], [last] * len(report), report)
     plots.legend(figure, columns=5)
-    plots.about(figure, "What L2 and dropout change", *facts)
+    plots.about(figure, CURVES, *facts)
     plots.save(figure, path)
 
 
@@ -253,7 +341,7 @@ def draw_strengths(path, final, facts):
     rows = dict(nrows=2, height_ratios=(5, 1)) if broken else dict(nrows=1)
     size = dict(ncols=2, figsize=(11, 5.5), layout="constrained", squeeze=False)
     figure, axes = plots.plt.subplots(**rows, **size, sharex="col", sharey="row")
-    for column, hyperparameter, label in zip(axes.T, ("weight_decay", "dropout"), ("L2 (weight decay)", "Dropout")):
+    for column, hyperparameter, axis in zip(axes.T, ("weight_decay", "dropout"), ("L2 (weight decay)", "Dropout")):
         strengths = by_strength(hyperparameter)
         places = place_strengths(hyperparameter, list(strengths))
         setting = places[list(strengths).index(REPORT_SETTING[hyperparameter])]
@@ -264,12 +352,12 @@ def draw_strengths(path, final, facts):
         report = reported.ACCURACY[TASK.name]["no_regularization"]
         run_plots.mark_report(column[0], places[0], report)
         column[-1].set_xticks(places, [f"{strength:g}" for strength in strengths])
-        column[-1].set_xlabel(label)
+        column[-1].set_xlabel(axis)
     axes[0, 0].set_ylabel("Accuracy after training, %")
     if broken:
         break_axis(axes, [mean for mean in means if mean > LOWEST])
     plots.legend(figure)
-    plots.about(figure, "Accuracy at each strength of L2 and of dropout", *facts)
+    plots.about(figure, STRENGTHS, *facts)
     plots.save(figure, path)
 
 

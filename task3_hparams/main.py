@@ -6,7 +6,7 @@ Assignment, sections 3.3 and 4.2.
 
 Trains the report's seven configurations, and the eighth that it recommends, on all 50,000 training images, and compares
 them on the test set as the report does; then again on the 9:1 split, where validation accuracy chooses the best.
-Writes to task3_hparams/outputs/:
+Writes to task3_hparams/outputs/, pages and figures in Chinese too (x.zh.md, x.zh.png):
     loss_history.npz          every run on all training images
     alone_history.npz         one seed of every configuration trained outside a stack, for its time
     split_history.npz         every run on 45,000, with validation loss and accuracy; split.npz: which images those are
@@ -27,6 +27,7 @@ sys.path.insert(0, str(TASK.parent))
 import numpy as np
 
 from common import cli, data, metrics, plots, repeated, reported, run_plots, sweep, tables
+from common.support.translations import label, text
 
 BASE = dict(model="lenet", epochs=5, batch_size=4, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
 CONFIGS = {  # the first seven by their numbers in the report, 1 to 7
@@ -37,14 +38,14 @@ CONFIGS = {  # the first seven by their numbers in the report, 1 to 7
     "no_regularization": {"weight_decay": 0.0, "dropout": 0.0},
     "strong_regularization": {"weight_decay": 0.1, "dropout": 0.7},
     "no_momentum": {"momentum": 0.0},
-    # the report's recommended next step
-    "no_regularization_more_epochs": {"weight_decay": 0.0, "dropout": 0.0, "epochs": 10},
+    "no_regularization_more_epochs": {"weight_decay": 0.0, "dropout": 0.0, "epochs": 10},  # what it recommends next
 }
 DASHED = ("more_epochs", "no_momentum", "no_regularization_more_epochs")
 LARGE, SMALL = 40, 14  # marks, points squared; a small one on a large one leaves both visible
 TABLE2 = ("strong_regularization", "baseline", "more_epochs", "no_regularization")
 SPLIT_SEEDS = 3  # configurations differ by far more than seeds do
 SAME = 1  # points of accuracy within which two configurations, or one and a guess, count as equal
+NEXT = "no_regularization_more_epochs"  # the report's recommended next step
 TARGETS = (35, 50)  # test accuracies, %
 CHANCE, CHANCE_LOSS = 100 / len(data.CLASSES), math.log(len(data.CLASSES))
 NUMBERS = {name: number for number, name in enumerate(CONFIGS, start=1)}
@@ -53,6 +54,7 @@ STYLES = {
     name: plots.style(position) | {"linestyle": "--" if name in DASHED else "-"}
     for position, name in enumerate(CONFIGS)
 }
+LOSSES_TITLE, COMPARISON_TITLE = "Training losses of eight configurations", "Eight configurations compared"
 ACCURACY, LOSS = reported.ACCURACY[TASK.name], reported.LOSS[TASK.name]
 
 
@@ -83,34 +85,37 @@ def write_results(source, out):
 
     page = [
         finding(accuracy),
-        f"Mean ± standard deviation over {len(accuracy['baseline'])} seeds, after the last epoch. The numbers are the "
-        "report's; the last configuration is the one that it recommends to try next.",
-        "## Table 1: the configurations",
-        f"The batch size is {configs['baseline']['batch_size']}, which the report does not state. "
-        "A further training of ours would lie in the prediction interval with a probability of 95%.",
+        *captioned_figures(histories, accuracy),
+        text("## Table 1: the configurations"),
+        notes(accuracy, configs["baseline"]["batch_size"]),
         table1(configs, accuracy, loss),
         explanation(histories, accuracy),
-        repeated.compare(source, repeated.BASELINE),
-        repeated.compare(source, repeated.TEN_EPOCHS),
-        "## Section 3.3.2: the four metrics",
-        f"Roughness: mean absolute difference of the means of the training loss over consecutive {metrics.WINDOW} "
-        "batches (the lower, the smoother). Epochs: the first one after which test accuracy reaches the target; median "
-        "over seeds and, in parentheses, their range. Seconds: the whole training of one seed, outside a stack.",
+        text("## Section 3.3.2: the four metrics"),
+        text(
+            "Roughness is the mean absolute difference of the training loss's means over consecutive {window} batches: "
+            "the lower, the smoother. Epochs are counted until test accuracy first reaches the target (median over "
+            "seeds, in parentheses their range). Seconds are those of one seed, trained outside a stack.",
+            window=metrics.WINDOW,
+        ),
         table_metrics(accuracy, measured),
         timing(measured, run_json),
-        "## Table 2: regularization and accuracy",
+        text("## Table 2: regularization and accuracy"),
         table2(configs, accuracy, loss),
-        "## What validation chooses",
-        "The report compares its configurations on the test set. "
-        "Here each is trained again on 45,000 images, and accuracy on the other 5,000 chooses.",
+        text("## What validation chooses"),
+        text(
+            "The report compares its configurations on the test set. Here each is trained again on 45,000 images, and "
+            "accuracy on the other 5,000 chooses."
+        ),
     ]
     if (source / "split_history.npz").exists():
         on_split = tables.load_histories(source / "split_history.npz")
         tables.write_csv(out / "split_results.csv", tables.result_rows(on_split, scale))
         page += selection(on_split)
     else:
-        page.append("This part is not finished; resume it with `python task3_hparams/main.py --scale full`.")
-    tables.write_markdown(out / "hyperparameters.md", "Task 3: seven configurations, and the next step", page, scale)
+        page.append(text("This part is not finished; `python task3_hparams/main.py --scale full` resumes it."))
+    page += repeated.section(source, repeated.BASELINE, repeated.TEN_EPOCHS)
+    title = text("Task 3: seven configurations, and the next step")
+    tables.write_markdown(out / "hyperparameters.md", title, page, scale)
 
     batch_size = f"batch size {configs['baseline']['batch_size']}"
     draw_losses(out / "losses.png", histories, batch_size, scale)  # figure 2
@@ -138,16 +143,83 @@ def measure(histories, alone):
 
 def finding(accuracy):
     """Return what was found: what changes accuracy most, and whether the report's numbers are reproduced."""
-    inside = [name for name, report in ACCURACY.items() if tables.is_predicted(report, accuracy[name]) == "yes"]
+    inside = sum(tables.is_predicted(report, accuracy[name]) == "yes" for name, report in ACCURACY.items())
     baseline = accuracy["baseline"].mean()
     changes = {name: accuracy[name].mean() - baseline for name in ACCURACY if name != "baseline"}
     best, worst = max(changes, key=changes.get), min(changes, key=changes.get)
+    return tables.paragraph(
+        text(
+            "**{inside} of the report's {all} test accuracies lie in the 95% prediction interval of our seeds.**",
+            inside=inside,
+            all=len(ACCURACY),
+        )
+        if len(accuracy["baseline"]) > 1
+        else text("**One seed has no prediction interval with which the report's numbers could be compared.**"),
+        text(
+            "The baseline reaches {baseline:.2f}%. Of the report's changes to it, the best one ({best}) changes test "
+            "accuracy by {gain} points, and the worst one ({worst}) by {loss}.",
+            baseline=baseline,
+            best=label(best),
+            gain=tables.signed(changes[best]),
+            worst=label(worst),
+            loss=tables.signed(changes[worst]),
+        ),
+        text(
+            "The report's recommended next step ({name}) reaches {mean:.2f}%.",
+            name=label(NEXT),
+            mean=accuracy[NEXT].mean(),
+        ),
+    )
+
+
+def captioned_figures(histories, accuracy):
+    """Return both figures of the page with their captions."""
+    seed = min(seed for _, seed in histories)
+    means = {name: values.mean() for name, values in accuracy.items()}
+    losses = {name: float(histories[name, seed]["epoch_losses"][-1]) for name in CONFIGS}
+    losses = {name: loss for name, loss in losses.items() if np.isfinite(loss)}  # a diverged run has none
+    best, worst = max(means, key=means.get), min(means, key=means.get)
+    low, high = min(losses, key=losses.get), max(losses, key=losses.get)
     return (
-        f"**{len(inside)} of the report's {len(ACCURACY)} test accuracies lie in the 95% prediction interval of our "
-        f"seeds.** Of the report's changes to the baseline ({baseline:.2f}%), `{best}` gains most, "
-        f"{tables.signed(changes[best])} points, and `{worst}` loses most, {tables.signed(changes[worst])}; "
-        f"the recommended next step, `no_regularization_more_epochs`, reaches "
-        f"{accuracy['no_regularization_more_epochs'].mean():.2f}%."
+        tables.figure(
+            "comparison.png",
+            COMPARISON_TITLE,
+            text(
+                "Final test accuracy ranges from {lowest:.1f}% ({worst}) to {highest:.1f}% ({best}); hollow marks are "
+                "the report's numbers ({spread}).",
+                lowest=means[worst],
+                worst=label(worst),
+                highest=means[best],
+                best=label(best),
+                spread=run_plots.spread(len(accuracy["baseline"])),
+            ),
+        ),
+        tables.figure(
+            "losses.png",
+            LOSSES_TITLE,
+            text(
+                "The mean training loss of the last epoch ranges from {lowest:.2f} ({low}) to {highest:.2f} ({high}); "
+                "the band holds 90% of the batch losses (seed {seed}).",
+                lowest=losses[low],
+                low=label(low),
+                highest=losses[high],
+                high=label(high),
+                seed=seed,
+            ),
+        ),
+    )
+
+
+def notes(accuracy, batch_size):
+    """Return what table 1 shows."""
+    return tables.paragraph(
+        tables.spread_note(len(accuracy["baseline"])),
+        text(
+            "The numbers of the configurations are the report's; the last configuration is the one that it recommends "
+            "to try next. The batch size is {batch_size}, which the report does not state.",
+            batch_size=batch_size,
+        ),
+        tables.INTERVAL,
     )
 
 
@@ -160,16 +232,16 @@ def table1(configs, accuracy, loss):
         rows.append(
             {
                 "no.": number(name),
-                "config": name,
-                "lr": config["lr"],
-                "epochs": config["epochs"],
-                "momentum": config["momentum"],
-                "L2": config["weight_decay"],
-                "dropout": config["dropout"],
-                "report: accuracy, %": f"{ACCURACY[name]:.2f}" if known else tables.DASH,
-                "ours: accuracy, %": tables.mean_std(accuracy[name]),
+                "configuration": tables.named(name),
+                "learning rate": config["lr"],
+                text("epochs"): config["epochs"],
+                "momentum": f"{config['momentum']:g}",
+                "L2": f"{config['weight_decay']:g}",
+                "dropout rate": f"{config['dropout']:g}",
+                "report: test accuracy, %": f"{ACCURACY[name]:.2f}" if known else tables.DASH,
+                "ours: test accuracy, %": tables.mean_std(accuracy[name]),
                 "difference": tables.signed(difference) if known else tables.DASH,
-                tables.PREDICTED: tables.is_predicted(ACCURACY.get(name), accuracy[name]),
+                tables.PREDICTED: tables.predicted_cell(ACCURACY.get(name), accuracy[name]),
                 "report: training loss": LOSS.get(name, tables.DASH),
                 "ours: training loss": tables.mean_std(loss[name], 4),
             }
@@ -179,7 +251,7 @@ def table1(configs, accuracy, loss):
 
 def number(name):
     """Return the report's number of an experiment; the last one is ours."""
-    return str(NUMBERS[name]) if name in ACCURACY else f"{NUMBERS[name]} (ours)"
+    return str(NUMBERS[name]) if name in ACCURACY else text("{number} (ours)", number=NUMBERS[name])
 
 
 def table_metrics(accuracy, measured):
@@ -191,10 +263,13 @@ def table_metrics(accuracy, measured):
         rows.append(
             {
                 "no.": number(name),
-                "config": name,
+                "configuration": label(name),
                 "final test accuracy, %": tables.mean_std(accuracy[name]),
                 "loss roughness, nats": tables.DASH if roughness is None else tables.mean_std(roughness, 4),
-                **{f"epochs to {target}%": epochs_text(columns[f"epochs_to_{target}"][name]) for target in TARGETS},
+                **{
+                    text("epochs to {target}%", target=target): epochs_text(columns[f"epochs_to_{target}"][name])
+                    for target in TARGETS
+                },
                 "seconds, trained alone": tables.DASH if seconds is None else f"{seconds.mean():.0f}",
             }
         )
@@ -203,25 +278,29 @@ def table_metrics(accuracy, measured):
 
 def epochs_text(values):
     """Format numbers of epochs (seeds,), where infinity is never: 4 (3 to 5)."""
-    low, median, high = ("never" if np.isinf(x) else f"{x:g}" for x in (min(values), np.median(values), max(values)))
-    return low if low == high else f"{median} ({low} to {high})"
+    low, median, high = (
+        text("never") if np.isinf(x) else f"{x:g}" for x in (min(values), np.median(values), max(values))
+    )
+    return low if low == high else text("{median} ({low} to {high})", median=median, low=low, high=high)
 
 
 def timing(measured, run_json):
     """Return how the seconds were measured, and how many times longer twice the epochs take."""
     seconds = measured["seconds_alone"]
     if not seconds:
-        return "The runs have not been timed outside a stack yet: `python task3_hparams/main.py --scale full` does it."
+        return text("No run has been timed outside a stack yet: `python task3_hparams/main.py --scale full` does it.")
     ratio = np.mean(
         [
             seconds[longer, seed] / seconds[shorter, seed]
-            for longer, shorter in (("more_epochs", "baseline"), ("no_regularization_more_epochs", "no_regularization"))
+            for longer, shorter in (("more_epochs", "baseline"), (NEXT, "no_regularization"))
             for seed in {seed for _, seed in seconds}
         ]
     )
-    return (
-        f"Twice the epochs take {ratio:.2f} times as long. The seconds are those of {run_json['device']}, without "
-        "evaluation and compilation; on a CPU each run has one core, and one run per core is trained at a time."
+    return text(
+        "Twice the epochs take {ratio:.2f} times as long. The seconds are those of {device}, without evaluation and "
+        "compilation; on a CPU each run has one core, and one run per core is trained at a time.",
+        ratio=ratio,
+        device=run_json["device"],
     )
 
 
@@ -229,9 +308,10 @@ def table2(configs, accuracy, loss):
     """Return the report's five columns with our values; the conclusions are computed from them."""
     return [
         {
-            "config": f"{name} ({number(name)})",
-            "L2": configs[name]["weight_decay"],
-            "dropout": configs[name]["dropout"],
+            "no.": number(name),
+            "configuration": label(name),
+            "L2": f"{configs[name]['weight_decay']:g}",
+            "dropout rate": f"{configs[name]['dropout']:g}",
             "training loss": tables.mean_std(loss[name], 4),
             "test accuracy, %": tables.mean_std(accuracy[name]),
             "conclusion": conclusion(name, accuracy, loss),
@@ -244,51 +324,72 @@ def conclusion(name, accuracy, loss):
     """Return what a row of table 2 shows, compared with the most accurate row."""
     accuracies, losses = ({row: values[row].mean() for row in TABLE2} for values in (accuracy, loss))
     best = max(accuracies, key=accuracies.get)
-    lower, higher = accuracies[best] - accuracies[name], losses[name] - losses[best]
     if accuracies[name] - CHANCE < SAME:
-        return f"learns nothing: its loss is that of a guess, ln {len(data.CLASSES)} = {CHANCE_LOSS:.4f}"
+        return text(
+            "learns nothing: the loss of a guess is ln {classes} = {loss:.4f}",
+            classes=len(data.CLASSES),
+            loss=CHANCE_LOSS,
+        )
     if name == best:
-        lowest = " and the lowest training loss" if losses[name] == min(losses.values()) else ""
-        return f"the highest accuracy{lowest}"
-    verdict = "underfits" if higher > 0 else "overfits"
-    return (
-        f"{verdict}: {lower:.2f} points less than `{best}`, at a training loss {abs(higher):.3f} "
-        f"{'higher' if higher > 0 else 'lower'}"
+        lowest = losses[name] == min(losses.values())
+        return text("highest accuracy and lowest training loss" if lowest else "highest accuracy")
+    return text(
+        "underfits: accuracy {change} points, training loss {rise} (compared with {best})"
+        if losses[name] > losses[best]
+        else "overfits: accuracy {change} points, training loss {rise} (compared with {best})",
+        change=tables.signed(accuracies[name] - accuracies[best]),
+        rise=tables.signed(losses[name] - losses[best], 3),
+        best=label(best),
     )
 
 
 def explanation(histories, accuracy):
     """Return what the numbers say about configurations that differ from the report, and two that are equivalent."""
-    sentences = []
-    for name, report in ACCURACY.items():
-        difference = accuracy[name].mean() - report
-        if tables.is_predicted(report, accuracy[name]) == "no":
-            runs = [history["test_accuracy"] for (config, _), history in histories.items() if config == name]
-            lowest, highest = min(map(min, runs)), max(map(max, runs))
-            inside = "inside" if lowest <= report <= highest else "outside"
-            sentences.append(
-                f"`{name}` differs by {difference:+.2f} points from the report's {report:.2f}%, which is outside the "
-                "prediction interval of our seeds. "
-                f"Over all epochs and seeds its accuracy ranges from {lowest:.2f}% to {highest:.2f}%, "
-                f"and the report's number is {inside} that range."
-            )
+    outside = [name for name, report in ACCURACY.items() if tables.is_predicted(report, accuracy[name]) == "no"]
     low_lr, no_momentum = accuracy["low_lr"], accuracy["no_momentum"]
     config = {**BASE, **CONFIGS["low_lr"]}
     difference = (low_lr - no_momentum).mean()
-    spread = math.hypot(tables.std(low_lr), tables.std(no_momentum))
-    same = ": in effect they are one training" if abs(difference) < SAME else ""
-    sentences.append(
-        "The steps of `low_lr` and `no_momentum` have the same long-run size, "
-        f"lr / (1 - momentum) = {config['lr'] / (1 - config['momentum']):g}. "
-        f"Seed by seed their accuracies differ by {tables.signed(difference)} points on average{same}. "
-        f"The report's two numbers differ by {ACCURACY['low_lr'] - ACCURACY['no_momentum']:+.2f} points; "
-        f"between two runs with different seeds, the difference has a standard deviation of {spread:.2f} points."
+    return tables.paragraph(
+        *(missed(name, histories, accuracy) for name in outside),
+        text(
+            "Steps with a low learning rate and steps without momentum have the same long-run size, "
+            "learning rate / (1 - momentum) = {size:g}. Seed by seed, their accuracies differ by {difference} points "
+            "on average.",
+            size=config["lr"] / (1 - config["momentum"]),
+            difference=tables.signed(difference),
+        ),
+        text("In effect they are one training.") if abs(difference) < SAME else "",
+        text(
+            "The report's two numbers differ by {report} points. The difference of two runs with different seeds has a "
+            "standard deviation of {spread:.2f} points.",
+            report=tables.signed(ACCURACY["low_lr"] - ACCURACY["no_momentum"]),
+            spread=math.hypot(tables.std(low_lr), tables.std(no_momentum)),
+        )
+        if len(low_lr) > 1
+        else "",
     )
-    return " ".join(sentences)
+
+
+def missed(name, histories, accuracy):
+    """Return how far a configuration is from the report, and whether any of its epochs comes near."""
+    runs = [history["test_accuracy"] for (config, _), history in histories.items() if config == name]
+    lowest, highest = min(map(min, runs)), max(map(max, runs))
+    return text(
+        "{name}: the report's {report:.2f}% lies outside our prediction interval, {difference} points from our mean. "
+        "Over all epochs and seeds our accuracy ranges from {lowest:.2f}% to {highest:.2f}%, which includes it."
+        if lowest <= ACCURACY[name] <= highest
+        else "{name}: the report's {report:.2f}% lies outside our prediction interval, {difference} points from our "
+        "mean. Over all epochs and seeds our accuracy ranges from {lowest:.2f}% to {highest:.2f}%, which excludes it.",
+        name=label(name),
+        report=ACCURACY[name],
+        difference=tables.signed(ACCURACY[name] - accuracy[name].mean()),
+        lowest=lowest,
+        highest=highest,
+    )
 
 
 def selection(on_split):
-    """Return a caption, a table of validation and test accuracy, and a sentence on what each of them chooses."""
+    """Return a note, a table of validation and test accuracy, and what each of them chooses."""
     validation = tables.final_values(on_split, "val_accuracy")
     test = tables.final_values(on_split, "test_accuracy")
     by_validation = sorted(validation, key=lambda name: -validation[name].mean())
@@ -296,24 +397,30 @@ def selection(on_split):
     best = by_validation[0]
     rows = [
         {
-            "config": name,
+            "configuration": label(name),
             "validation accuracy, %": tables.mean_std(validation[name]),
             "test accuracy, %": tables.mean_std(test[name]),
         }
         for name in by_validation
     ]
-    agreement = "the test set ranks the same configuration first"
-    if by_test[0] != best:
-        agreement = f"the test set would have chosen `{by_test[0]}`"
-    order = "and all of them in the same order" if by_test == by_validation else "but not all of them in the same order"
-    largest = max(abs(validation[name].mean() - test[name].mean()) for name in by_validation)
-    return (
-        f"Mean ± standard deviation over {len(validation[best])} seeds.",
-        rows,
-        f"Validation chooses `{best}` ({validation[best].mean():.2f}%), whose test accuracy is "
-        f"{test[best].mean():.2f}%; {agreement}, {order}. "
-        f"Validation and test accuracy of a configuration differ by {largest:.2f} points at most.",
+    verdict = tables.paragraph(
+        text(
+            "Validation chooses: {best} ({validation:.2f}%; test accuracy {test:.2f}%).",
+            best=label(best),
+            validation=validation[best].mean(),
+            test=test[best].mean(),
+        ),
+        text("The test set ranks all configurations in the same order.")
+        if by_test == by_validation
+        else text("The test set ranks the same one first, but the others in another order.")
+        if by_test[0] == best
+        else text("The test set would have chosen another one: {name}.", name=label(by_test[0])),
+        text(
+            "Validation and test accuracy of a configuration differ by {largest:.2f} points at most.",
+            largest=max(abs(validation[name].mean() - test[name].mean()) for name in by_validation),
+        ),
     )
+    return tables.spread_note(len(validation[best])), rows, verdict
 
 
 def draw_losses(path, histories, batch_size, scale):
@@ -335,9 +442,7 @@ def draw_losses(path, histories, batch_size, scale):
     for panel in axes[:, 0]:
         panel.set_ylabel("Training loss")
     plots.legend(figure)
-    plots.about(
-        figure, "Training losses of eight configurations", "LeNet", batch_size, f"seed {seed}", f"{scale} scale"
-    )
+    plots.about(figure, LOSSES_TITLE, "LeNet", batch_size, f"seed {seed}", f"{scale} scale")
     plots.save(figure, path)
 
 
@@ -369,7 +474,7 @@ def draw_comparison(path, histories, accuracy, loss, batch_size, scale):
     plots.legend(figure)
     facts = run_plots.facts(histories, scale, "LeNet", batch_size, "mean ± standard deviation")
     note = "low_lr and no_momentum coincide: they have the same effective learning rate"
-    plots.about(figure, "Eight configurations compared", *facts, note)
+    plots.about(figure, COMPARISON_TITLE, *facts, note)
     plots.save(figure, path)
 
 

@@ -6,7 +6,7 @@ The report attributes LightweightResNet's fast start to batch norm and its fast 
 Here each is taken out of the network, which is trained for as many epochs as these attributions are about. The learning
 rate is constant, so the whole network's first epochs, by main.py, are those of a training as short.
 
-Writes to task4_architectures/outputs/ablations/:
+Writes to task4_architectures/outputs/ablations/, pages and figures in Chinese too (x.zh.md, x.zh.png):
     loss_history.npz          LightweightResNet without batch norm, and without shortcuts
     ablations.png             test accuracy over the epochs, and its differences from the whole network's
     ablations.md              the start, the slope and the end of each, and whether the report's attributions hold
@@ -23,6 +23,7 @@ sys.path.insert(0, str(TASK.parent))
 import numpy as np
 
 from common import cli, plots, run_plots, sweep, tables
+from common.support.translations import label, text
 from task4_architectures import main as task4
 from task4_architectures.main import BASE, SEEDS
 
@@ -32,14 +33,10 @@ CONFIGS = {
     "without_batch_norm": {"model": "lightweight_resnet_no_batch_norm", "epochs": EPOCHS},
     "without_shortcuts": {"model": "lightweight_resnet_no_shortcuts", "epochs": EPOCHS},
 }
-NAMES = {
-    WHOLE: "the whole network",
-    "without_batch_norm": "without batch norm",
-    "without_shortcuts": "without shortcuts",
-}
 START, SLOPE, END = "Accuracy after epoch 1, %", "Slope, points per epoch", "Accuracy after the last epoch, %"
-# what the report says that a part does, {configuration: (part, quantity)}
-ATTRIBUTIONS = {"without_batch_norm": ("batch norm", START), "without_shortcuts": ("shortcuts", SLOPE)}
+# the quantity to which, by the report, the part contributes that a configuration lacks
+ATTRIBUTIONS = {"without_batch_norm": START, "without_shortcuts": SLOPE}
+FIGURE = "The residual network without batch norm, and without shortcuts"
 STYLES = {name: plots.style(position) for position, name in enumerate((WHOLE, *CONFIGS))}  # of the figure
 
 
@@ -63,17 +60,16 @@ def write_results(source, out):
     histories = whole_network(source.parent, run_json["configs"]) | histories
     measured = {name: measure(histories, name) for name in dict.fromkeys(name for name, _ in histories)}
     differences = compare(measured)
-    config = run_json["configs"]["without_shortcuts"]
-    batch_size, epochs = config["batch_size"], plots.count(config["epochs"], "epoch")
+    batch_size = run_json["configs"]["without_shortcuts"]["batch_size"]
     page = [
         finding(differences),
-        f"Mean ± standard deviation over {len({seed for _, seed in histories})} seeds, after {epochs} at batch size "
-        f"{batch_size}. The slope is the rise of test accuracy per epoch after the first one. Differences from the "
-        "whole network are taken seed by seed (same batches); ± is half of the 95% interval of their mean.",
+        tables.figure("ablations.png", FIGURE, caption(histories, differences)),
+        text("## Start, slope and end"),
+        notes(len({seed for _, seed in histories}), run_json["configs"]["without_shortcuts"]),
         ablation_table(measured, differences),
         attributions(differences),
     ]
-    tables.write_markdown(out / "ablations.md", "Task 4: batch norm and shortcuts taken out", page, scale)
+    tables.write_markdown(out / "ablations.md", text("Task 4: batch norm and shortcuts taken out"), page, scale)
     draw_ablations(out / "ablations.png", histories, differences, batch_size, scale)
 
 
@@ -126,36 +122,76 @@ def compare(measured):
 
 
 def interval(differences):
-    """Format the mean of differences and half of its 95% interval."""
-    half = tables.half_width(differences)
-    return tables.signed(differences.mean()) + ("" if half is None else f" ± {half:.2f}")
+    """Format the mean of differences and half of its 95% interval; only the mean where that rounds to 0."""
+    mean, half = tables.signed(differences.mean()), tables.fixed(tables.half_width(differences) or 0)
+    return f"{mean} ± {half}" if half.strip("0.") else mean
 
 
-def judge(differences, name):
-    """Return whether the report's attribution to the part that `name` lacks holds."""
-    values = differences[name][ATTRIBUTIONS[name][1]]
-    if not tables.excludes_zero(values):
-        return "cannot be decided with these seeds"
-    return "holds" if values.mean() < 0 else "does not hold"
+def holds(differences, name):
+    """Return whether the report's attribution to the part that `name` lacks holds; None where it is undecided."""
+    values = differences[name][ATTRIBUTIONS[name]]
+    return bool(values.mean() < 0) if tables.excludes_zero(values) else None
 
 
 def finding(differences):
     """Return what was found, computed, so that it stays true."""
     if not differences:
-        return "The whole network has not been trained with these settings: run `python task4_architectures/main.py`."
-    parts = [
-        f"that of the fast {'start' if quantity == START else 'rise'} to {part} {judge(differences, name)}"
-        for name, (part, quantity) in ATTRIBUTIONS.items()
-    ]
-    ends = " and ".join(f"{interval(differences[name][END])} points {NAMES[name]}" for name in CONFIGS)
-    return f"**Of the report's attributions, {', and '.join(parts)}.** After the last epoch accuracy differs by {ends}."
+        return text(
+            "**The whole network has not been trained with these settings: run `python task4_architectures/main.py`.**"
+        )
+    start, rise = (holds(differences, name) for name in CONFIGS)
+    return tables.paragraph(
+        text(
+            "**Batch norm makes the fast start, as the report says.**"
+            if start
+            else "**Whether batch norm makes the fast start, as the report says, cannot be decided with these seeds.**"
+            if start is None
+            else "**Batch norm does not make the fast start; the report says that it does.**"
+        ),
+        text(
+            "Shortcuts make the fast rise, as the report says."
+            if rise
+            else "Whether shortcuts make the fast rise, as the report says, cannot be decided with these seeds."
+            if rise is None
+            else "Shortcuts do not make the fast rise; the report says that they do."
+        ),
+    )
+
+
+def caption(histories, differences):
+    """Return what the figure shows: how much accuracy each part is worth at the end."""
+    seeds = run_plots.spread(len({seed for _, seed in histories}))
+    if not differences:
+        return text("Test accuracy of both reduced networks ({spread}).", spread=seeds)
+    norm, shortcuts = (interval(differences[name][END]) for name in CONFIGS)
+    return text(
+        "Compared with the whole network after the last epoch, test accuracy changes by {norm} points without batch "
+        "norm and by {shortcuts} points without shortcuts (right: 95% intervals; left: {spread}).",
+        norm=norm,
+        shortcuts=shortcuts,
+        spread=seeds,
+    )
+
+
+def notes(seeds, config):
+    """Return how the values of the table were measured."""
+    return tables.paragraph(
+        tables.spread_note(seeds),
+        text(
+            "Every network was trained at batch size {batch_size}; number of epochs: {epochs}. The slope is the rise "
+            "of test accuracy per epoch after the first one. Differences from the whole network are taken seed by seed "
+            "(same batches), and their ± is half of the 95% interval of the mean.",
+            batch_size=config["batch_size"],
+            epochs=config["epochs"],
+        ),
+    )
 
 
 def ablation_table(measured, differences):
     """Return one row per network: start, slope and end, and their differences from the whole network's."""
     rows = []
     for name in measured:
-        row = {"network": NAMES[name]}
+        row = {"network": text("the whole network") if name == WHOLE else label(name)}
         for quantity, values in measured[name].items():
             row[quantity] = tables.mean_std(list(values.values()))
             row[f"{quantity.split(',')[0]}, difference"] = (
@@ -167,15 +203,25 @@ def ablation_table(measured, differences):
 
 def attributions(differences):
     """Return what each of the report's attributions rests on, and what the other part does to the same quantity."""
-    sentences = []
-    for name, (part, quantity) in ATTRIBUTIONS.items() if differences else ():
-        (other,) = set(CONFIGS) - {name}
-        sentences.append(
-            f"The report attributes the {'accuracy after epoch 1' if quantity == START else 'slope'} to {part}: "
-            f"{NAMES[name]} it changes by {interval(differences[name][quantity])}, so this {judge(differences, name)}; "
-            f"{NAMES[other]} it changes by {interval(differences[other][quantity])}."
-        )
-    return " ".join(sentences)
+    if not differences:
+        return ""
+    norm, shortcuts = (
+        {quantity: interval(values) for quantity, values in differences[name].items()} for name in CONFIGS
+    )
+    return tables.paragraph(
+        text(
+            "Start: accuracy after epoch 1 changes by {norm} points without batch norm and by {shortcuts} without "
+            "shortcuts.",
+            norm=norm[START],
+            shortcuts=shortcuts[START],
+        ),
+        text(
+            "Rise: the slope changes by {shortcuts} points per epoch without shortcuts and by {norm} without batch "
+            "norm.",
+            norm=norm[SLOPE],
+            shortcuts=shortcuts[SLOPE],
+        ),
+    )
 
 
 def draw_ablations(path, histories, differences, batch_size, scale):
@@ -197,7 +243,7 @@ def draw_ablations(path, histories, differences, batch_size, scale):
     changes.set(xlabel="Difference from the whole network, points (95% interval)", title="Change when it is taken out")
     plots.legend(figure)
     facts = run_plots.facts(histories, scale, f"batch size {batch_size}", "mean ± standard deviation")
-    plots.about(figure, "The residual network without batch norm, and without shortcuts", *facts)
+    plots.about(figure, FIGURE, *facts)
     plots.save(figure, path)
 
 

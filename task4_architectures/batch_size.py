@@ -3,7 +3,8 @@
     python task4_architectures/batch_size.py [--scale quick|full] [--device cpu|cuda|mps] [--plan] [--redraw]
 
 The report does not state it. Its LeNet reaches 54.93% after ten epochs in task 3 and 36.30% in task 4, and nothing else
-that it states differs. Writes to task4_architectures/outputs/batch_size/:
+that it states differs. Writes to task4_architectures/outputs/batch_size/, in Chinese too (x.zh.md,
+x.zh.png):
     loss_history.npz          LeNet, ten epochs at each batch size but that of main.py
     resnet_history.npz        LightweightResNet, ten epochs at 100 and one at 128
     batch_size.png            test accuracy of both networks over the epochs
@@ -22,6 +23,7 @@ import numpy as np
 
 from common import cli, plots, repeated, reported, run_plots, sweep, tables
 from common.support.errors import UsageError
+from common.support.translations import label, text
 from task4_architectures import main as task4
 
 BASE = dict(model="lenet", epochs=10, batch_size=64, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
@@ -38,6 +40,7 @@ SEEDS = {"quick": 2, "full": 3}
 TASK3 = reported.ACCURACY["task3_hparams"]["more_epochs"]
 NETWORKS = {"lenet": "LeNet", "resnet": "LightweightResNet"}
 MAIN_CONFIGS = dict(zip(NETWORKS, task4.CONFIGS))
+FIGURE = "Test accuracy at different batch sizes"
 SHADES = (0.35, 0.95)  # of the color map: light for the smallest batch size, dark for the largest
 LABEL_GAP = 2.2  # points of accuracy between the labels of two lines
 # the report's numbers, {column: (network, field, epoch, -1 for the last; number)}
@@ -56,6 +59,7 @@ LOSSES = {
     for network, config in MAIN_CONFIGS.items()
 }
 REPORTED = ACCURACIES | LOSSES
+LAST = f"{NETWORKS['lenet']}, last epoch"
 
 
 def main():
@@ -87,13 +91,17 @@ def write_results(source, out):
         if all(len(numbers) for numbers in values.values())
     }
     page = [
-        finding(histories, measured, distances),
-        caption(histories),
+        finding(measured, distances),
+        tables.figure("batch_size.png", FIGURE, caption(histories, measured)),
+        text("## The report's numbers at each batch size"),
+        notes(histories),
         size_table(measured, distances),
+        text("## Which batch size is nearest"),
         nearest(measured, distances),
-        repeated.compare(source.parent, repeated.TEN_EPOCHS),
+        *repeated.section(source.parent, repeated.TEN_EPOCHS),
     ]
-    tables.write_markdown(out / "batch_size.md", "Task 4: the batch size that the report does not state", page, scale)
+    title = text("Task 4: the batch size that the report does not state")
+    tables.write_markdown(out / "batch_size.md", title, page, scale)
     draw_sizes(out / "batch_size.png", histories, scale)
 
 
@@ -140,55 +148,68 @@ def count_inside(values):
     return sum(tables.is_predicted(number, values[column]) == "yes" for column, (*_, number) in REPORTED.items())
 
 
-def finding(histories, measured, distances):
+def finding(measured, distances):
     """Return what was found, computed, so that it stays true."""
-    last = f"{NETWORKS['lenet']}, last epoch"
-    report = ACCURACIES[last][-1]
-    text = (
-        f"**The batch size decides LeNet's accuracy: {measured[4][last].mean():.2f}% at 4, that of tasks 1 to 3 (the "
-        f"report's task 3: {TASK3:.2f}%), and {measured[100][last].mean():.2f}% at 100 (the report's task 4: "
-        f"{report:.2f}%).** Nothing else that the report states differs. "
-    )
-    inside = {size: count_inside(measured[size]) for size in distances}
-    counts = tables.listed([f"{count} at {size}" for size, count in inside.items()])
+    small, large = (measured[size][LAST].mean() for size in (4, 100))
     several = all(len(values) > 1 for size in distances for values in measured[size].values())
-    if distances and several:
-        text += f"Of the report's {len(REPORTED)} numbers of task 4, our 95% prediction intervals contain {counts}."
-    return text
-
-
-def nearest(measured, distances):
-    """Return which batch size is nearest to the report, and whether the seeds can tell it from the second; computed."""
-    if not distances:
-        return "No batch size has been tried with both networks for all epochs: run main.py and this script."
-    sentences = []
-    for unit, what in (("points", "accuracies"), ("nats", "training losses")):
-        means = {size: values[unit].mean() for size, values in distances.items()}
-        best, *others = sorted(means, key=means.get)
-        digits = 2 if unit == "points" else 3
-        text = f"By the report's {what}, {best} is nearest ({means[best]:.{digits}f} {unit})"
-        for other in others:
-            pair = distances[other][unit], distances[best][unit]
-            seeds = min(map(len, pair))
-            differences = pair[0][:seeds] - pair[1][:seeds]
-            decided = tables.excludes_zero(differences) and differences.mean() > 0
-            text += f"; {other} ({means[other]:.{digits}f}) " + ("is farther" if decided else "cannot be told from it")
-        sentences.append(text + ".")
-    return (
-        "Of the sizes tried with both networks for all epochs, seed by seed, by the 95% interval of the mean "
-        "difference: " + " ".join(sentences)
+    counts = [text("{count} at {size}", count=count_inside(measured[size]), size=size) for size in distances]
+    return tables.paragraph(
+        text(
+            "**LeNet's accuracy depends on the batch size: {small:.2f}% at 4 (the report's task 3: {task3:.2f}%) and "
+            "{large:.2f}% at 100 (the report's task 4: {task4:.2f}%).**",
+            small=small,
+            task3=TASK3,
+            large=large,
+            task4=ACCURACIES[LAST][-1],
+        ),
+        text("Nothing else that the report states differs between these two."),
+        text(
+            "Our 95% prediction intervals contain so many of the report's {all} numbers of task 4: {counts}.",
+            all=len(REPORTED),
+            counts=tables.list_texts(counts),
+        )
+        if distances and several
+        else "",
     )
 
 
-def caption(histories):
+def caption(histories, measured):
+    """Return what the figure shows: LeNet's accuracy at the smallest and at the largest batch size."""
+    smallest, largest = SIZES[0], SIZES[-1]
+    return text(
+        "After the last epoch LeNet reaches {small:.2f}% at batch size {smallest} and {large:.2f}% at {largest}; the "
+        "report's {task3:.2f}% and {task4:.2f}% are among the hollow marks ({spread}).",
+        small=measured[smallest][LAST].mean(),
+        smallest=smallest,
+        large=measured[largest][LAST].mean(),
+        largest=largest,
+        task3=TASK3,
+        task4=ACCURACIES[LAST][-1],
+        spread=run_plots.spread(max(count_seeds(histories))),
+    )
+
+
+def count_seeds(histories):
+    """Return the numbers of seeds that configurations have, sorted."""
+    return sorted({sum(config == name for config, _ in histories) for name, _ in histories})
+
+
+def notes(histories):
     """Return the number of seeds behind each mean, and what the distances are."""
-    seeds = {name: sum(config == name for config, _ in histories) for name, _ in histories}
-    counts = tables.listed([str(count) for count in sorted(set(seeds.values()))])
-    return (
-        f"Test accuracy in per cent and training loss in nats, mean ± standard deviation over {counts} seeds. "
-        "In parentheses, whether the report's number lies in the 95% prediction interval. The distances are each "
-        f"seed's mean absolute differences from the report's {len(ACCURACIES)} accuracies and {len(LOSSES)} losses. "
-        f"Batch size {MAIN_SIZE} is that of main.py, one folder up."
+    return tables.paragraph(
+        tables.spread_note(max(count_seeds(histories))),
+        text("Some configurations have only {fewest}.", fewest=label(plots.count(count_seeds(histories)[0], "seed")))
+        if len(count_seeds(histories)) > 1
+        else "",
+        text(
+            "Accuracies are in per cent, losses in nats. In parentheses: whether the report's number lies in our "
+            "95% interval. A distance is the mean absolute difference from the report's {accuracies} accuracies, or "
+            "from its {losses} losses, seed by seed. Batch size {main_size} is that of main.py, one folder up.",
+            accuracies=len(ACCURACIES),
+            losses=len(LOSSES),
+            main_size=MAIN_SIZE,
+        ),
+        tables.INTERVAL,
     )
 
 
@@ -197,19 +218,58 @@ def size_table(measured, distances):
     digits = {column: 3 if column in LOSSES else 2 for column in REPORTED}
     report = {column: f"{number:.{digits[column]}f}" for column, (*_, number) in REPORTED.items()}
     empty = {"distance, points": tables.DASH, "distance, nats": tables.DASH}
-    rows = [{"batch size": "the report", **report, **empty}]
+    rows = [{"batch size": text("the report"), **report, **empty}]
     for size, values in measured.items():
         cells = {}
         for column, (*_, number) in REPORTED.items():
-            inside = tables.is_predicted(number, values[column])
             mean = tables.mean_std(values[column], digits[column]) if len(values[column]) else tables.DASH
-            cells[column] = mean if inside == tables.DASH else f"{mean} ({inside})"
+            inside = tables.predicted_cell(number, values[column])
+            judged = text("{mean} ({answer})", mean=mean, answer=inside)
+            cells[column] = mean if inside == tables.DASH else judged
         near = dict(empty)
         if size in distances:
             near["distance, points"] = tables.mean_std(distances[size]["points"])
             near["distance, nats"] = tables.mean_std(distances[size]["nats"], 3)
         rows.append({"batch size": size, **cells, **near})
     return rows
+
+
+def nearest(measured, distances):
+    """Return which batch size is nearest to the report, and whether the seeds can tell it from the others; computed."""
+    if not distances:
+        return text("No batch size has been tried with both networks for all epochs: run main.py and this script.")
+    sentences = [
+        text(
+            "Only sizes that both networks were trained with for all epochs are compared, seed by seed. One is farther "
+            "than the nearest where the 95% interval of the mean difference excludes 0."
+        )
+    ]
+    for unit, digits in (("points", 2), ("nats", 3)):
+        means = {size: values[unit].mean() for size, values in distances.items()}
+        best, *others = sorted(means, key=means.get)
+        sentences.append(
+            text(
+                "By the report's accuracies, {size} is nearest ({distance} points)."
+                if unit == "points"
+                else "By the report's training losses, {size} is nearest ({distance} nats).",
+                size=best,
+                distance=tables.fixed(means[best], digits),
+            )
+        )
+        for other in others:
+            pair = distances[other][unit], distances[best][unit]
+            seeds = min(map(len, pair))
+            differences = pair[0][:seeds] - pair[1][:seeds]
+            sentences.append(
+                text(
+                    "{size} ({distance}) is farther."
+                    if tables.excludes_zero(differences) and differences.mean() > 0
+                    else "{size} ({distance}) cannot be told from it.",
+                    size=other,
+                    distance=tables.fixed(means[other], digits),
+                )
+            )
+    return tables.paragraph(*sentences)
 
 
 def draw_sizes(path, histories, scale):
@@ -241,17 +301,17 @@ def draw_sizes(path, histories, scale):
     marks = {label: handle for handle, label in zip(handles, labels) if label.startswith("The report")}
     figure.legend(marks.values(), marks, loc="outside lower center", ncols=len(marks))
     facts = run_plots.facts(histories, scale, "batch size at the end of each line", "mean ± standard deviation")
-    plots.about(figure, "Test accuracy at different batch sizes", *facts)
+    plots.about(figure, FIGURE, *facts)
     plots.save(figure, path)
 
 
 def label_ends(panel, ends):
-    """Write labels right of the ends of lines, from pairs (height, epoch, label, color), none on another."""
+    """Write names right of the ends of lines, from (height, epoch, name, color), none on another."""
     lowest = {}
-    for height, epoch, label, color in sorted(ends):
+    for height, epoch, name, color in sorted(ends):
         height = max(height, lowest.get(epoch, height))
         lowest[epoch] = height + LABEL_GAP
-        panel.annotate(label, (epoch, height), xytext=(9, 0), textcoords="offset points", va="center", color=color)
+        panel.annotate(name, (epoch, height), xytext=(9, 0), textcoords="offset points", va="center", color=color)
 
 
 if __name__ == "__main__":

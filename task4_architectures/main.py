@@ -4,7 +4,7 @@
 
 Trains LeNet and LightweightResNet for ten epochs each. The report does not state its batch size; batch_size.py, next to
 this script, asks which one it was, and ablations.py what makes the residual network better.
-Writes to task4_architectures/outputs/:
+Writes to task4_architectures/outputs/, pages and figures in Chinese too (x.zh.md, x.zh.png):
     loss_history.npz          both networks, every seed
     comparison.png            figure 4: test accuracy over the epochs, and at the end
     architectures.md          table 3 compared with the report's, and the degree of overfitting
@@ -21,6 +21,7 @@ import numpy as np
 
 from common import cli, plots, reported, run_plots, sweep, tables
 from common.models import MODELS, forward_flops, parameter_count
+from common.support.translations import text
 
 BASE = dict(model="lenet", epochs=10, batch_size=64, lr=0.001, momentum=0.9, weight_decay=0.01, dropout=0.5)
 CONFIGS = {"lenet": {}, "lightweight_resnet": {"model": "lightweight_resnet"}}
@@ -29,7 +30,7 @@ NAMES = {"lenet": "LeNet", "lightweight_resnet": "LightweightResNet"}
 SMALL_GAP = 2  # points of accuracy between training and test images
 STEADY = 0.15  # standard deviation of the seconds over seeds, as a share of their mean, on a machine without other work
 REPORT_DIGITS = {"%": 2, "nats": 3, "": 0, "seconds": 1}  # by unit
-INSIDE = "report inside the interval"
+FIGURE = "LeNet and the residual network"
 THIRD = 3  # the epoch whose accuracy the report compares with LeNet's last one
 # the report's test accuracies, {configuration: {epoch, -1 for the last: value}}
 REPORTED = {
@@ -63,17 +64,13 @@ def write_results(source, out):
     rows = quantities(histories)
     page = [
         finding(rows, batch_size),
-        "## Table 3",
-        f"Ours: mean ± standard deviation over {len({seed for _, seed in histories})} seeds, at batch size "
-        f"{batch_size}, on {run_json['device']}. The report does not state its batch size; "
-        "[batch_size.md](batch_size/batch_size.md) asks which one it was. Training accuracy is measured at the end, "
-        "in evaluation mode, on 10,000 training images; the gap is training accuracy minus test accuracy. Seconds are "
-        "those of one training, without evaluation (on a CPU, with one core). The report's seconds are those of an "
-        "NVIDIA A10. A further training of ours would lie in the (prediction) interval with a probability of 95%.",
+        tables.figure("comparison.png", FIGURE, caption(rows)),
+        text("## Table 3"),
+        notes(len({seed for _, seed in histories}), batch_size, run_json["device"]),
         table3(rows),
         timing(rows["time"][2]),
     ]
-    tables.write_markdown(out / "architectures.md", "Task 4: LeNet and LightweightResNet", page, scale)
+    tables.write_markdown(out / "architectures.md", text("Task 4: LeNet and LightweightResNet"), page, scale)
     draw_comparison(out / "comparison.png", histories, batch_size, scale)  # figure 4
 
 
@@ -109,47 +106,90 @@ def after_epoch(histories, epoch):
 
 def finding(rows, batch_size):
     """Return what was found: the difference between the networks, and the degree of overfitting."""
-    lenet, resnet = (rows["test accuracy"][2][name].mean() for name in CONFIGS)
-    report = np.subtract(*(reported.ACCURACY[TASK.name][name] for name in reversed(CONFIGS)))
-    text = (
-        f"**At batch size {batch_size} LightweightResNet reaches {resnet:.2f}% and LeNet {lenet:.2f}%, a difference of "
-        f"{resnet - lenet:.2f} points (the report: {report:.2f}).** "
-    )
-    third, last = rows[f"accuracy after epoch {THIRD}"][2]["lightweight_resnet"], rows["test accuracy"][2]["lenet"]
-    exceeds = "exceeds" if third.min() > last.max() else "does not exceed"
-    final = rows["test accuracy"][2]["lightweight_resnet"]
-    text += (
-        f"Its seeds range from {final.min():.2f}% to {final.max():.2f}%. With every seed, its accuracy after {THIRD} "
-        f"epochs {exceeds} that of LeNet after the last one. "
-    )
+    lenet, resnet = (rows["test accuracy"][2][name] for name in CONFIGS)
+    third = rows[f"accuracy after epoch {THIRD}"][2]["lightweight_resnet"]
+    sentences = [
+        text(
+            "**At batch size {batch_size} LightweightResNet reaches {resnet:.2f}% and LeNet {lenet:.2f}%, a difference "
+            "of {difference:.2f} points (report: {report:.2f}).**",
+            batch_size=batch_size,
+            resnet=resnet.mean(),
+            lenet=lenet.mean(),
+            difference=resnet.mean() - lenet.mean(),
+            report=np.subtract(*(reported.ACCURACY[TASK.name][name] for name in reversed(CONFIGS))),
+        ),
+        text(
+            "With every seed, LightweightResNet is more accurate after {epochs} epochs than LeNet after the last one."
+            if third.min() > lenet.max()
+            else "Not with every seed is LightweightResNet more accurate after {epochs} epochs than LeNet after the "
+            "last one.",
+            epochs=THIRD,
+        ),
+    ]
     if "gap" in rows:
-        gaps = {name: rows["gap"][2][name] for name in CONFIGS}
-        more = max(gaps, key=lambda name: gaps[name].mean())
-        text += (
-            "Neither network overfits much: training accuracy exceeds test accuracy by "
-            if max(gap.mean() for gap in gaps.values()) < SMALL_GAP
-            else f"{NAMES[more]} overfits more: training accuracy exceeds test accuracy by "
-        ) + " and ".join(f"{gaps[name].mean():.2f} points ({NAMES[name]})" for name in CONFIGS)
-        text += "."
-    return text
+        small, large = (rows["gap"][2][name].mean() for name in CONFIGS)
+        sentences.append(
+            text(
+                "Neither network overfits much: training accuracy minus test accuracy is {small:.2f} points for LeNet "
+                "and {large:.2f} for LightweightResNet."
+                if max(small, large) < SMALL_GAP
+                else "LightweightResNet overfits more: training accuracy minus test accuracy is {small:.2f} points for "
+                "LeNet and {large:.2f} for LightweightResNet."
+                if large > small
+                else "LeNet overfits more: training accuracy minus test accuracy is {small:.2f} points for LeNet and "
+                "{large:.2f} for LightweightResNet.",
+                small=small,
+                large=large,
+            )
+        )
+    return tables.paragraph(*sentences)
+
+
+def caption(rows):
+    """Return what the figure shows: how far the seeds of each network lie apart at the end."""
+    lenet, resnet = (rows["test accuracy"][2][name] for name in CONFIGS)
+    return text(
+        "After the last epoch the seeds lie between {low:.2f}% and {high:.2f}% for LeNet and between {lowest:.2f}% and "
+        "{highest:.2f}% for LightweightResNet; hollow marks are the report's numbers ({spread}).",
+        low=lenet.min(),
+        high=lenet.max(),
+        lowest=resnet.min(),
+        highest=resnet.max(),
+        spread=run_plots.spread(len(lenet)),
+    )
+
+
+def notes(seeds, batch_size, device):
+    """Return how the values of table 3 were measured."""
+    return tables.paragraph(
+        tables.spread_note(seeds),
+        text(
+            "The batch size is {batch_size}; the report does not state its own, and "
+            "[batch_size.md](batch_size/batch_size.md) asks which one it was.",
+            batch_size=batch_size,
+        ),
+        text(
+            "Training accuracy is measured at the end, in evaluation mode, on 10,000 training images; the gap is "
+            "training accuracy minus test accuracy. Seconds are those of one training on {device}, without evaluation "
+            "(on a CPU, with one core); the report's are those of an NVIDIA A10.",
+            device=device,
+        ),
+        tables.INTERVAL,
+    )
 
 
 def table3(rows):
-    """Return one row per quantity: the report's values and ours, of both networks, and an analysis computed of them."""
+    """Return one row per quantity: the report's values and ours, of both networks, and the two networks compared."""
     table = []
     for quantity, (digits, unit, values, report) in rows.items():
         row = {"quantity": f"{quantity}, {unit}" if unit else quantity}
         judged = unit in ("%", "nats")
         for name, title in NAMES.items():
-            known = name in report
-            row[f"{title}: report"] = f"{report[name]:,.{REPORT_DIGITS[unit]}f}" if known else tables.DASH
-            single = len(values[name]) == 1
-            row[f"{title}: ours"] = (
-                f"{values[name][0]:,.{digits}f}" if single else tables.mean_std(values[name], digits)
-            )
-            inside = tables.is_predicted(report[name], values[name]) if known and judged else tables.DASH
-            row[f"{title}: {INSIDE}"] = inside
-        table.append({**row, "analysis": analysis(quantity, digits, unit, values, report)})
+            known, ours = report.get(name), values[name]
+            row[f"{title}: report"] = tables.DASH if known is None else f"{known:,.{REPORT_DIGITS[unit]}f}"
+            row[f"{title}: ours"] = tables.mean_std(ours, digits)
+            row[f"{title}: {tables.PREDICTED}"] = tables.predicted_cell(known, ours) if judged else tables.DASH
+        table.append({**row, "LightweightResNet against LeNet": analysis(digits, unit, values, report)})
     return table
 
 
@@ -158,22 +198,25 @@ def timing(seconds):
     spread = max(tables.std(values) / values.mean() for values in seconds.values())
     if spread < STEADY:
         return ""
-    return (
-        f"The seconds of one network vary by up to {100 * spread:.0f}% (standard deviation over seeds), because the "
-        "machine was busy with other work: their ratio says little."
+    return text(
+        "The seconds of one network vary by up to {spread:.0f}% (standard deviation over seeds), because the machine "
+        "was busy with other work: their ratio says little.",
+        spread=100 * spread,
     )
 
 
-def analysis(quantity, digits, unit, values, report):
+def analysis(digits, unit, values, report):
     """Return the difference between the networks, or the ratio of what has no per cent, and the report's."""
     lenet, resnet = (np.mean(values[name]) for name in CONFIGS)
     stated = [report[name] for name in CONFIGS] if len(report) == len(CONFIGS) else None
     if unit in ("%", "points", "nats"):
         difference = tables.signed(resnet - lenet, digits)
-        text = f"LightweightResNet {difference} {'points' if unit == '%' else unit}"
-        return text + (f" (the report: {tables.signed(stated[1] - stated[0], digits)})" if stated else "")
-    text = f"{resnet / lenet:.2f} times LeNet's"
-    return text + (f" (the report: {stated[1] / stated[0]:.2f})" if stated else "")
+        if not stated:
+            return difference
+        return text("{ours} (report: {theirs})", ours=difference, theirs=tables.signed(stated[1] - stated[0], digits))
+    if not stated:
+        return text("{ratio:.2f} times", ratio=resnet / lenet)
+    return text("{ratio:.2f} times (report: {theirs:.2f})", ratio=resnet / lenet, theirs=stated[1] / stated[0])
 
 
 def draw_comparison(path, histories, batch_size, scale):
@@ -187,7 +230,7 @@ def draw_comparison(path, histories, batch_size, scale):
     final.set_title("Final test accuracy")
     plots.legend(figure)
     facts = run_plots.facts(histories, scale, f"batch size {batch_size}", "mean ± standard deviation")
-    plots.about(figure, "LeNet and the residual network", *facts)
+    plots.about(figure, FIGURE, *facts)
     plots.save(figure, path)
 
 

@@ -10,6 +10,7 @@ from scipy import stats
 
 from common import data, learners, metrics, sweep, tables
 from common.models import MODELS, forward_flops
+from common.support.translations import Text
 from common.training import fit
 
 VALUES = (50.1, 51.7, 49.4, 50.9, 50.2)
@@ -64,11 +65,47 @@ def test_whether_a_number_is_predicted():
     assert tables.is_predicted(10.0, np.array([10, 10, 10], np.float32)) == "yes"
     assert tables.is_predicted(10.1, [10, 10, 10]) == "no"
     assert tables.is_predicted(None, VALUES) == tables.is_predicted(50, [50]) == tables.DASH
+    cells = [tables.predicted_cell(number, [9, 10, 11]) for number in (10, 30, None)]
+    assert cells == [("yes", "是"), ("no", "否"), tables.DASH]
 
 
-def test_signed_and_listed():
+def test_numbers_have_no_negative_zero_and_no_deviation_of_zero():
     assert [tables.signed(value) for value in (-0.001, 0.004, 1.006, -2)] == ["+0.00", "+0.00", "+1.01", "-2.00"]
+    assert [tables.fixed(value, 1) for value in (-0.04, -0.06, 9.96)] == ["0.0", "-0.1", "10.0"]
+    assert tables.mean_std([1.0, 2.0, 3.0], 1) == "2.0 ± 1.0"
+    assert tables.mean_std([2.3026, 2.3027], 3) == "2.303" and tables.mean_std([-1e-9, 1e-9]) == "0.00"
+    assert tables.mean_std([9, 9], 0) == "9" and tables.mean_std([50.678]) == "50.68"
+    assert tables.mean_std([np.nan, 1.0]).startswith("nan") and tables.mean_std([1234.5, 1236.5], 1) == "1,235.5 ± 1.4"
+
+
+def test_sentences_are_joined_in_each_language():
     assert [tables.listed(names) for names in ("a", "ab", "abc")] == ["a", "a and b", "a, b and c"]
+    assert tables.list_texts([Text("a", "甲"), Text("b", "乙"), Text("c", "丙")]) == ("a, b and c", "甲、乙、丙")
+    assert tables.paragraph(Text("A.", "甲。"), "", Text("B.", "乙。")) == ("A. B.", "甲。乙。")
+    assert tables.spread_note(1) == ("All values are those of one seed.", "所有数值均来自同一个种子。")
+    assert "5 seeds" in tables.spread_note(5).en and "5 个种子" in tables.spread_note(5).zh
+
+
+def test_a_page_is_written_in_both_languages(tmp_path):
+    path = tmp_path / "page.md"
+    rows = [{"configuration": tables.named("low_lr"), "test accuracy, %": "40.21", "seen": Text("yes", "是")}]
+    shown = tables.figure("a.png", "Test loss", Text("It falls.", "它下降。"))
+    tables.write_markdown(path, Text("Title", "标题"), [shown, "", rows], "quick")
+    assert path.read_text(encoding="utf-8").split("\n\n") == [
+        "# Title",
+        tables.QUICK.en,
+        "![Test loss](a.png)",
+        "*It falls.*",
+        "| configuration | test accuracy, % | seen |\n| --- | --- | --- |\n"
+        "| low learning rate (`low_lr`) | 40.21 | yes |\n",
+    ]
+    assert path.with_suffix(".zh.md").read_text(encoding="utf-8").split("\n\n") == [
+        "# 标题",
+        tables.QUICK.zh,
+        "![测试损失](a.zh.png)",
+        "*它下降。*",
+        "| 配置 | 测试准确率，% | seen |\n| --- | --- | --- |\n| 低学习率（`low_lr`） | 40.21 | 是 |\n",
+    ]
 
 
 def test_measured_columns_stand_in_the_rows_of_their_runs(tmp_path):

@@ -1,14 +1,17 @@
 """Every script of tasks 1 to 4 at quick scale, as a user types it; its outputs; bad input; the committed results."""
 
+import ast
 import importlib.util
 import itertools
 import os
 import re
 import shutil
 import signal
+import string
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +22,8 @@ from matplotlib.text import Text
 from benchmarks import step_cost
 from common import cli, plots, repeated, sweep, tables
 from common.learners import Learner, StackedLearner
-from common.support import files, machine
-from common.support.translations import CHINESE
+from common.support import chinese_assignment, files, machine
+from common.support.translations import CHINESE, SENTENCES, label
 from tests.conftest import ROOT, TASKS, assert_single_error_line, run_python
 
 FIRST, TASK2, TASK3, TASK4, BATCH_SIZE, ABLATIONS = SCRIPTS = (
@@ -43,7 +46,7 @@ OUTPUTS = {
 ALWAYS = {"results.csv", "summary.csv", "run.json"}
 SHORTER = dict.fromkeys((TASK4, BATCH_SIZE, ABLATIONS), ("--epochs", "1"))
 QUICK = ("--scale", "quick", "--device", "cpu")
-NAMES = {"LeNet", "ResNet", "Dropout"}  # the names that Chinese figures leave in English
+NAMES = {"LeNet", "LightweightResNet", "Dropout"}  # the names that Chinese figures and pages leave in English
 
 
 def load_script(script):
@@ -168,7 +171,7 @@ def test_task_3_is_drawn_from_histories_without_roughness_and_times(quick, tmp_p
     (source / "alone_history.npz").unlink()
     load_script(TASK3).write_results(source, tmp_path)
     text = (tmp_path / "hyperparameters.md").read_text(encoding="utf-8")
-    assert "have not been timed" in text
+    assert "No run has been timed" in text
     table = text.split("## Section 3.3.2")[1].split("##")[0]
     cells = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| 1 ")]
     assert [cells[0][index] for index in (3, 6)] == [tables.DASH] * 2
@@ -179,15 +182,16 @@ def test_the_same_experiment_is_compared_across_tasks(quick, tmp_path):
     for script in (FIRST, TASK2, TASK3):
         shutil.copytree(quick(script), tmp_path / Path(script).parts[0] / "outputs_quick")
     folder = tmp_path / Path(TASK3).parts[0] / "outputs_quick"
-    text = repeated.compare(folder, repeated.BASELINE)
+    heading, text, _ = repeated.section(folder, repeated.BASELINE)
+    assert heading.en.startswith("## ")
     for script in (FIRST, TASK2, TASK3):
         rows = tables.read_csv(quick(script) / "results.csv")
         values = [float(row["test_accuracy"]) for row in rows if row["config"] == "baseline"]
-        assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}% (`baseline` of task {script[4]})" in text
+        assert f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}% (baseline, task {script[4]})" in text.en
     run_json = cli.read_json(tmp_path / Path(FIRST).parts[0] / "outputs_quick" / "run.json")
     run_json["configs"]["baseline"]["epochs"] += 1  # another experiment
     cli.write_json(tmp_path / Path(FIRST).parts[0] / "outputs_quick" / "run.json", run_json)
-    assert repeated.compare(folder, repeated.BASELINE) == ""
+    assert repeated.section(folder, repeated.BASELINE) == []
 
 
 def test_configurations_that_differ_only_in_epochs_are_one_training(quick):
@@ -310,13 +314,13 @@ def test_ablations_are_drawn_where_main_has_not_run(quick, tmp_path):
     shutil.copytree(quick(ABLATIONS), source)
     load_script(ABLATIONS).write_results(source, tmp_path)
     text = (tmp_path / "ablations.md").read_text(encoding="utf-8")
-    assert "has not been trained" in text and "the whole network |" not in text and "attributes" not in text
+    assert "has not been trained" in text and "the whole network |" not in text and "Start:" not in text
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_configuration_has_a_chinese_name(script):
     for config in load_script(script).CONFIGS:
-        assert config in CHINESE or config.startswith(("l2_", "dropout_")), config
+        assert config in CHINESE, config
 
 
 def test_the_cost_of_a_step_is_measured_for_every_compared_network_and_shown(quick, tmp_path):
@@ -332,6 +336,126 @@ def test_the_cost_of_a_step_is_measured_for_every_compared_network_and_shown(qui
         line for line in (tmp_path / "comparison.md").read_text(encoding="utf-8").splitlines() if "ms per" in line
     )
     assert row.endswith(" | ".join(f"{tables.mean_std(costs[name])}" for name in list(costs)[:3]) + " |")
+
+
+# --- pages ---
+
+
+def pages_of(folder):
+    """Return (English, Chinese) text of each page in a folder."""
+    english = [path for path in sorted(folder.glob("*.md")) if not path.name.endswith(".zh.md")]
+    return [[file.read_text(encoding="utf-8") for file in (path, path.with_suffix(".zh.md"))] for path in english]
+
+
+def without_code(page):
+    """Return a page without what both languages share: code, names of files, and targets of links."""
+    return re.sub(r"`[^`]*`|\]\([^)]*\)|[\w./]+\.(py|md|csv)\b", "", page)
+
+
+def templates_of(path):
+    """Return the templates of the calls text(template, ...) in a file; those of both branches of a condition."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    first = [call.args[0] for call in calls if getattr(call.func, "id", "") == "text"]
+    return {node.value for argument in first for node in branches(argument)}
+
+
+def branches(node):
+    return [*branches(node.body), *branches(node.orelse)] if isinstance(node, ast.IfExp) else [node]
+
+
+@pytest.fixture(params=["quick", "committed"])
+def folder_of(request, quick):
+    """Return folder_of(script): a folder of its results, at quick scale, or as committed."""
+    if request.param == "quick":
+        return quick
+
+    def committed(script):
+        folder = outputs_of(script, ROOT / Path(script).parent / "outputs")
+        return folder if (folder / "run.json").exists() else pytest.skip("no full run of this task is committed")
+
+    return committed
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_both_languages_of_a_page_have_the_same_tables_and_numbers(folder_of, script):
+    pages = pages_of(folder_of(script))
+    assert pages
+    for page in pages:
+        rows = [[line.count("|") for line in text.splitlines() if line.startswith("|")] for text in page]
+        assert rows[0] == rows[1] and rows[0]
+        english, chinese = (Counter(re.findall(r"\d+(?:[.,]\d+)*", without_code(text))) for text in page)
+        assert english == chinese
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_pages_use_no_code_names_and_chinese_ones_no_english(folder_of, script):
+    device = cli.read_json(folder_of(script) / "run.json")["device"]
+    allowed = NAMES | {"QUICK", "CPU", "NVIDIA", "MFLOPs", "ln", "nat"}
+    for english, chinese in pages_of(folder_of(script)):
+        assert not re.search(r"\w_\w|[一-鿿]", without_code(english))
+        words = re.findall("[A-Za-z_]{2,}", without_code(chinese.replace(device, "")))
+        assert not set(words) - allowed
+        assert not re.search(
+            r"[。，：；？！]\*\*[一-鿿]|\d [,.%]|[一-鿿][,;]", chinese
+        )  # bold that is none, half-width marks
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_pages_have_no_number_that_says_nothing(folder_of, script):
+    for page in itertools.chain(*pages_of(folder_of(script))):
+        assert not re.search(r"[±-] ?0(\.0+)?(?![.\d])|\d %|\(s\)|\| *\|", page)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_page_begins_with_its_finding_and_shows_every_figure_once_with_a_caption(folder_of, script):
+    folder = folder_of(script)
+    figures = {path.name for path in folder.glob("*.png")}
+    for page in pages_of(folder):
+        blocks = [text.strip().split("\n\n") for text in page]
+        for language in blocks:
+            stamped = language[1].startswith("**QUICK**")
+            assert language[0].startswith("# ") and language[1 + stamped].startswith("**")
+        for own, language in zip((lambda name: ".zh." not in name, lambda name: ".zh." in name), blocks):
+            shown = [re.fullmatch(r"!\[.+\]\((.+)\)", block) for block in language]
+            assert sorted(match[1] for match in shown if match) == sorted(filter(own, figures))
+            captions = [language[index + 1] for index, match in enumerate(shown) if match]
+            assert all(re.fullmatch(r"\*[^*]+[.。]\*", caption) for caption in captions)
+        headings = [[block.startswith("## ") for block in language] for language in blocks]
+        assert headings[0] == headings[1] and any(headings[0])
+
+
+def test_every_sentence_of_the_tasks_has_a_translation_and_none_is_left_over():
+    tasks = {*ROOT.glob("task[1-4]*/*.py"), *(ROOT / "common").glob("*.py")}
+    used = set().union(*map(templates_of, tasks))
+    assert len(used) > 100 and not used - SENTENCES.keys()
+    everywhere = [
+        path for folder in ("benchmarks", "grading", "project3_wrn") for path in (ROOT / folder).rglob("*.py")
+    ]
+    assert not chinese_assignment.SENTENCES.keys() - used.union(*map(templates_of, everywhere))
+
+
+def test_templates_are_found_in_conditions_and_a_computed_one_is_an_error(tmp_path):
+    path = tmp_path / "page.py"
+    path.write_text('text("a" "b", n=1)\ntext("c" if x else "d" if y else "e")\n', encoding="utf-8")
+    assert templates_of(path) == {"ab", "c", "d", "e"}
+    path.write_text('text(f"{x}")\n', encoding="utf-8")
+    with pytest.raises(AttributeError):
+        templates_of(path)
+
+
+@pytest.mark.parametrize("english", chinese_assignment.SENTENCES)
+def test_a_translation_fills_in_the_same_values(english):
+    fields = [
+        sorted((name, spec) for _, name, spec, _ in string.Formatter().parse(template) if name)
+        for template in (english, chinese_assignment.SENTENCES[english])
+    ]
+    assert fields[0] == fields[1]
+
+
+def test_labels_name_configurations_in_both_languages():
+    for script in SCRIPTS:
+        for config in load_script(script).CONFIGS:
+            assert "_" not in label(config).en + label(config).zh
 
 
 # --- run.json ---
