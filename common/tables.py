@@ -228,10 +228,10 @@ def listed(names: Sequence[str]) -> str:
 
 
 def mean_std(values: Sequence[float], digits: int = 2) -> str:
-    """Format mean and standard deviation, as 50.68 ± 0.41; of a single value, or of equal ones, only the mean."""
+    """Format mean and standard deviation, as 50.68 ± 0.41; only the mean where the deviation rounds to 0."""
     values = np.asarray(values, float)
-    mean, spread = (f"{round(float(x), digits) + 0.0:,.{digits}f}" for x in (values.mean(), std(values)))
-    return f"{mean} ± {spread}" if float(spread.replace(",", "")) else mean
+    mean, spread = (f"{round(float(value), digits) + 0.0:.{digits}f}" for value in (values.mean(), std(values)))
+    return f"{mean} ± {spread}" if float(spread) else mean
 
 
 def accuracies(path: Path) -> dict[str, np.ndarray]:

@@ -110,9 +110,11 @@ def bullets(sentences):
 
 def listed(names):
     """Return names, each in both languages, as a sentence lists them: a, b and c."""
-    *others, last = (name.zh for name in names)
-    chinese = f"{'、'.join(others)} 和 {last}" if others else last
-    return Text(tables.listed([name.en for name in names]), chinese)
+    *others, last = names
+    if not others:
+        return last
+    english = f"{', '.join(name.en for name in others)} and {last.en}"
+    return Text(english, f"{'、'.join(name.zh for name in others)} 和 {last.zh}")
 
 
 def percent_correct(scores, labels):
