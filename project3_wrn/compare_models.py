@@ -111,7 +111,7 @@ def finding(accuracy, sizes):
             flops=sizes[best][1] / 1e6,
         ),
         text(
-            "In the report {network} has the highest one, {value:.2f}%.",
+            "In the report, {network} has the highest test accuracy, {value:.2f}%.",
             network=label(theirs),
             value=reported.NETWORKS[theirs][-1],
         ),

@@ -185,8 +185,9 @@ def method_note(member):
             seed=member["seed"],
         ),
         text(
-            "p is that of McNemar's exact test against it: the chance of so uneven a split of the images that only one"
-            " of the two predicts correctly, if both were equally accurate."
+            "p is the p-value of McNemar's exact test against this member: the probability that the images which"
+            " only one of the two predicts correctly are split at least as unevenly between them, if both are equally"
+            " accurate."
         ),
     )
 
@@ -196,8 +197,8 @@ def member_note(run_json):
     members = run_json["members"]
     folders = dict.fromkeys(f"`{member['folder']}`" for member in members)
     return text(
-        "The {count} members are the finished runs of {folders} that are within {within:g} points of the best"
-        " validation accuracy, each a training of its own.",
+        "The {count} members are finished runs of {folders}, each a separate training, with a validation"
+        " accuracy within {within:g} points of the best.",
         count=len(members),
         folders=study_tables.listed([Text(name, name) for name in folders]),
         within=run_json["within"],

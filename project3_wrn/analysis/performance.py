@@ -177,11 +177,11 @@ def confidence_figure(seed, logits, labels):
     confidence = float(F.softmax(logits.double(), -1).amax(-1).mean())
     accuracy = float((logits.argmax(-1) == labels).double().mean())
     caption = text(
-        "Seed {seed} is right more often than its confidence says: its mean confidence is {confidence:.1f}%,"
-        " its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}."
+        "With seed {seed} the network is right more often than its confidence says: its mean confidence is"
+        " {confidence:.1f}%, its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}."
         if confidence < accuracy
-        else "Seed {seed} is right less often than its confidence says: its mean confidence is {confidence:.1f}%,"
-        " its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}.",
+        else "With seed {seed} the network is right less often than its confidence says: its mean confidence is"
+        " {confidence:.1f}%, its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}.",
         seed=seed,
         confidence=100 * confidence,
         accuracy=100 * accuracy,
@@ -249,7 +249,7 @@ def count_note(seed, labels, predictions):
     """Return the sentence on how many test images are classified correctly and wrongly."""
     wrong = int((predictions != labels).sum())
     return text(
-        "Seed {seed} classifies {right:,} of the {count:,} test images correctly and {wrong:,} wrongly.",
+        "With seed {seed}, {right:,} of the {count:,} test images are classified correctly and {wrong:,} wrongly.",
         seed=seed,
         right=len(labels) - wrong,
         count=len(labels),
