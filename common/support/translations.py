@@ -387,7 +387,7 @@ CELLS = {
     "the same with Cutout": "同上，另加 Cutout",
     "crop, flip and Cutout, 200 epochs": "裁剪、翻转与 Cutout，200 轮",
     "AutoAugment and Cutout": "AutoAugment 与 Cutout",
-    "pre-trained on JFT-300M, 303 million more images": "在 JFT-300M 上预训练，多用 303 百万张图像",
+    "pre-trained on JFT-300M, 303 million more images": "在 JFT-300M 上预训练，另加 303M 张图像",
     "report: epochs": "报告：轮数",
     "ours: epochs": "我们的结果：轮数",
     "lowest seed, %": "最低的种子，%",
