@@ -323,7 +323,7 @@ CHINESE = {
 
 # Heads and cells of tables, translated only as a whole: many of these words are parts of longer labels too.
 CELLS = {
-    "quantity": "项目",
+    "quantity": "指标",
     "value": "数值",
     "test accuracy, %": "测试准确率，%",
     "test loss, nats": "测试损失，nat",
