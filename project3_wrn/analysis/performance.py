@@ -450,7 +450,7 @@ def reported_pair_rows(labels, predictions):
         {
             PAIR: pair_name(true, other),
             "report": count,
-            "ours": tables.mean_std(matrices[:, data.CLASSES.index(true), data.CLASSES.index(other)], 1),
+            "ours": tables.mean_std(matrices[:, data.CLASSES.index(true), data.CLASSES.index(other)].tolist(), 1),
         }
         for (true, other), count in reported.CONFUSIONS.items()
     ]
