@@ -116,7 +116,7 @@ def accidents(accuracy):
             " our seeds.**",
             **values,
         )
-    return study_tables.paragraph(
+    return tables.paragraph(
         text(
             "**Of the report's {count} numbers that are compared, {far} lies more than {points:g} points from the mean"
             " of our seeds.**"
@@ -140,7 +140,7 @@ def accidents(accuracy):
 def not_run(accuracy):
     """Return, as a list, the sentence on the cells that are not among our runs; empty where all are."""
     missing = [describe(*cell) for cell, name in NAMES.items() if name not in accuracy]
-    return [text("Not run: {cells}.", cells=study_tables.listed(missing))] if missing else []
+    return [text("Not run: {cells}.", cells=tables.list_texts(missing))] if missing else []
 
 
 def is_far(cell, values):

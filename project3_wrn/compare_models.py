@@ -98,7 +98,7 @@ def finding(accuracy, sizes):
     """
     best = max(accuracy, key=lambda config: accuracy[config].mean())
     theirs = max(reported.NETWORKS, key=lambda config: reported.NETWORKS[config][-1])
-    return study_tables.paragraph(
+    return tables.paragraph(
         text(
             "**Of {count} configurations, {best} has the highest test accuracy, {accuracy}%.**",
             count=len(accuracy),
@@ -111,7 +111,7 @@ def finding(accuracy, sizes):
             flops=sizes[best][1] / 1e6,
         ),
         text(
-            "In the report {network} has the highest one, {value:.2f}%.",
+            "In the report, {network} has the highest test accuracy, {value:.2f}%.",
             network=label(theirs),
             value=reported.NETWORKS[theirs][-1],
         ),
@@ -139,7 +139,7 @@ def caption(accuracy, sizes, seeds):
 
 def note(run_json):
     """Return the sentences on what was trained on what, and on the columns of the table."""
-    return study_tables.paragraph(
+    return tables.paragraph(
         text(
             "The networks were trained on {device} in {precision}, with {seeds}.",
             device=run_json["device"],
@@ -196,7 +196,7 @@ def remarks(accuracy, sizes):
             times=wide_flops / base_flops,
             share=wide / base,
         )
-        lines.append(study_tables.paragraph(work, compare(accuracy, "wrn16_8", "resnet18")))
+        lines.append(tables.paragraph(work, compare(accuracy, "wrn16_8", "resnet18")))
     for deeper in ("resnet34", "resnet50"):
         if {"resnet18", deeper} <= sizes.keys():
             work = text(
@@ -205,7 +205,7 @@ def remarks(accuracy, sizes):
                 times=sizes[deeper][1] / sizes["resnet18"][1],
                 base=label("resnet18"),
             )
-            lines.append(study_tables.paragraph(work, compare(accuracy, deeper, "resnet18")))
+            lines.append(tables.paragraph(work, compare(accuracy, deeper, "resnet18")))
     if {"dla34", "dla34_cifar"} <= sizes.keys():
         work = text(
             "With the strides made for ImageNet, {network} costs {few:,.0f} MFLOPs, and with strides for images of"
@@ -214,10 +214,10 @@ def remarks(accuracy, sizes):
             few=sizes["dla34"][1] / 1e6,
             many=sizes["dla34_cifar"][1] / 1e6,
         )
-        lines.append(study_tables.paragraph(work, compare(accuracy, "dla34_cifar", "dla34")))
+        lines.append(tables.paragraph(work, compare(accuracy, "dla34_cifar", "dla34")))
     if {"vit", "vit_own_recipe"} <= sizes.keys():
         work = text("The ViT is trained without pre-training by both recipes.")
-        lines.append(study_tables.paragraph(work, compare(accuracy, "vit_own_recipe", "vit")))
+        lines.append(tables.paragraph(work, compare(accuracy, "vit_own_recipe", "vit")))
     return [study_tables.bullets(lines)] if lines else []
 
 

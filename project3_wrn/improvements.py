@@ -197,7 +197,7 @@ def finding(compared, seeds):
         worst=label(worst),
         loss=tables.signed(compared[worst][0]),
     )
-    return study_tables.paragraph(first, extremes)
+    return tables.paragraph(first, extremes)
 
 
 def beyond_chance(compared):
@@ -250,7 +250,7 @@ def introduction(run_json):
     ]
     if scale == "full" and run_json["shortened"]:
         sentences.append(text("Regularization pays off in longer trainings than these."))
-    return study_tables.paragraph(*sentences)
+    return tables.paragraph(*sentences)
 
 
 def differences(rows):
@@ -309,13 +309,13 @@ def verdict(compared):
     if sentences:
         count = len(compared)
         sentences.append(text("Of {count} comparisons, 5% are expected to look so by chance.", count=count))
-    return [study_tables.paragraph(*sentences)] if sentences else []
+    return [tables.paragraph(*sentences)] if sentences else []
 
 
 def with_difference(names, compared):
     """Return configurations as a sentence lists them, each with its difference from the baseline."""
     shown = [(label(name), tables.signed(compared[name][0])) for name in names]
-    return study_tables.listed([Text(f"{name.en} ({mean})", f"{name.zh}（{mean}）") for name, mean in shown])
+    return tables.list_texts([Text(f"{name.en} ({mean})", f"{name.zh}（{mean}）") for name, mean in shown])
 
 
 def not_run(configs):
@@ -323,12 +323,12 @@ def not_run(configs):
     missing = [name for name in (*CHANGES, *ARCHITECTURES) if name not in configs]
     if not missing:
         return []
-    sentences = [text("Not run: {names}.", names=study_tables.listed([label(name) for name in missing]))]
+    sentences = [text("Not run: {names}.", names=tables.list_texts([label(name) for name in missing]))]
     if any(name in CHANGES and CHANGES[name].needs == "dropout" for name in missing):
         sentences.append(
             text("Dropout is not changed on a CPU: the networks that have it are too slow or too small for this study.")
         )
-    return [study_tables.paragraph(*sentences)]
+    return [tables.paragraph(*sentences)]
 
 
 def pair_table(rows):

@@ -214,7 +214,7 @@ def finding(suspects, errors, known, labels):
             known=len(known),
             among=sum(index in known for index in errors.tolist()),
         )
-    return study_tables.paragraph(first, second)
+    return tables.paragraph(first, second)
 
 
 def train_caption(rows):
@@ -259,7 +259,7 @@ def first_suspect(rows):
 def introduction(run_json, probabilities, labels):
     """Return the sentences on what was trained and how accurate it is on the images that it has not seen."""
     recipe = next(iter(run_json["configs"].values()))
-    return study_tables.paragraph(
+    return tables.paragraph(
         text(
             "The training set is divided into {folds} folds. For each of them a network ({model}) was trained on the"
             " other folds, for {epochs} on {device}.",
@@ -306,7 +306,7 @@ def test_note(errors, probabilities, known):
             confident=int((probabilities[errors].amax(1) > CONFIDENT).sum()),
         )
     ]
-    return study_tables.paragraph(*sentences, *published(errors, known, len(probabilities)))
+    return tables.paragraph(*sentences, *published(errors, known, len(probabilities)))
 
 
 def published(errors, known, count):

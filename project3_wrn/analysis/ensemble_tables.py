@@ -138,7 +138,7 @@ def finding(mean, best_accuracy, count):
         else "By McNemar's test the difference cannot be told from chance (p = {p:.2g}).",
         p=mean["p"],
     )
-    return study_tables.paragraph(first, second)
+    return tables.paragraph(first, second)
 
 
 def diversity_caption(configs, disagreement, mean):
@@ -178,15 +178,16 @@ def method_table(best_accuracy, compared):
 
 def method_note(member):
     """Return the sentences on which member is the best one, and what p is."""
-    return study_tables.paragraph(
+    return tables.paragraph(
         text(
             "The best member by validation accuracy is {config} with seed {seed}.",
             config=label(member["config"]),
             seed=member["seed"],
         ),
         text(
-            "p is that of McNemar's exact test against it: the chance of so uneven a split of the images that only one"
-            " of the two predicts correctly, if both were equally accurate."
+            "p is the p-value of McNemar's exact test against this member: the probability that the images which"
+            " only one of the two predicts correctly are split at least as unevenly between them, if both are equally"
+            " accurate."
         ),
     )
 
@@ -196,10 +197,10 @@ def member_note(run_json):
     members = run_json["members"]
     folders = dict.fromkeys(f"`{member['folder']}`" for member in members)
     return text(
-        "The {count} members are the finished runs of {folders} that are within {within:g} points of the best"
-        " validation accuracy, each a training of its own.",
+        "The {count} members are finished runs of {folders}, each a separate training, with a validation"
+        " accuracy within {within:g} points of the best.",
         count=len(members),
-        folders=study_tables.listed([Text(name, name) for name in folders]),
+        folders=tables.list_texts([Text(name, name) for name in folders]),
         within=run_json["within"],
     )
 
@@ -306,7 +307,7 @@ def complementarity(scores):
                 **ahead,
             )
         )
-    return study_tables.paragraph(*sentences)
+    return tables.paragraph(*sentences)
 
 
 def oracle(test, labels):

@@ -12,7 +12,6 @@ from common import data, evaluation, plots, reported, tables, training
 from common.support.translations import label, text
 from project3_wrn.analysis import figures, label_errors
 from project3_wrn.analysis.result_tables import class_rows, count_confusions, most_confident_errors, pair_rows
-from project3_wrn.analysis.study_tables import listed, paragraph
 
 CONFIDENT_ERRORS = 20  # the report looks at this number of the most confident errors
 LARGE_ECE = 0.05  # above this expected calibration error the page says what it means and where it comes from
@@ -104,7 +103,7 @@ def finding(model, metrics):
         parameters=metrics[0]["parameters"],
         seconds=tables.mean_std([entry["training_seconds"] for entry in metrics], 0),
     )
-    return paragraph(first, second, third)
+    return tables.paragraph(first, second, third)
 
 
 # --- the captions of figures ---
@@ -177,11 +176,11 @@ def confidence_figure(seed, logits, labels):
     confidence = float(F.softmax(logits.double(), -1).amax(-1).mean())
     accuracy = float((logits.argmax(-1) == labels).double().mean())
     caption = text(
-        "Seed {seed} is right more often than its confidence says: its mean confidence is {confidence:.1f}%,"
-        " its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}."
+        "With seed {seed} the network is right more often than its confidence says: its mean confidence is"
+        " {confidence:.1f}%, its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}."
         if confidence < accuracy
-        else "Seed {seed} is right less often than its confidence says: its mean confidence is {confidence:.1f}%,"
-        " its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}.",
+        else "With seed {seed} the network is right less often than its confidence says: its mean confidence is"
+        " {confidence:.1f}%, its accuracy {accuracy:.1f}%, and the hatched gaps have a weighted mean of {ece:.3f}.",
         seed=seed,
         confidence=100 * confidence,
         accuracy=100 * accuracy,
@@ -249,7 +248,7 @@ def count_note(seed, labels, predictions):
     """Return the sentence on how many test images are classified correctly and wrongly."""
     wrong = int((predictions != labels).sum())
     return text(
-        "Seed {seed} classifies {right:,} of the {count:,} test images correctly and {wrong:,} wrongly.",
+        "With seed {seed}, {right:,} of the {count:,} test images are classified correctly and {wrong:,} wrongly.",
         seed=seed,
         right=len(labels) - wrong,
         count=len(labels),
@@ -288,7 +287,7 @@ def phase_section(histories):
         if ours == length
         else "The report divides its training into the epochs {phases}. This training has {ours} epochs, and the table"
         " compares the same shares of both. Loss and accuracy are those of the augmented training batches.",
-        phases=listed([label(f"{first} to {last}") for first, last in reported.PHASES]),
+        phases=tables.list_texts([label(f"{first} to {last}") for first, last in reported.PHASES]),
         ours=ours,
     )
     return [note, rows]
@@ -337,7 +336,7 @@ def gap_note(metrics):
     """Return the sentences on how far training accuracy is from test accuracy, here and in the report."""
     train, test = reported.CHAPTER_2["train"], reported.CHAPTER_2["test"]
     gap = float(np.mean([entry["train_accuracy"] - entry["test_accuracy"] for entry in metrics]))
-    return paragraph(
+    return tables.paragraph(
         text("All values are in evaluation mode, by plain cross-entropy and without augmentation."),
         text(
             "The training accuracy is {gap:.2f} points above the test accuracy."
@@ -408,7 +407,7 @@ def calibration_note(metrics, logits, recipe):
                     **values,
                 )
             )
-    return paragraph(*sentences)
+    return tables.paragraph(*sentences)
 
 
 # --- classes and confusions ---
@@ -450,7 +449,7 @@ def reported_pair_rows(labels, predictions):
         {
             PAIR: pair_name(true, other),
             "report": count,
-            "ours": tables.mean_std(matrices[:, data.CLASSES.index(true), data.CLASSES.index(other)], 1),
+            "ours": tables.mean_std(matrices[:, data.CLASSES.index(true), data.CLASSES.index(other)].tolist(), 1),
         }
         for (true, other), count in reported.CONFUSIONS.items()
     ]
@@ -468,7 +467,7 @@ def confident_note(logits, labels):
     first = int(chosen[0])
     true, predicted = int(labels[first]), int(predictions[first])
     (likely, high), (unlikely, low) = reported.CONFIDENT_ERROR.items()
-    return paragraph(
+    return tables.paragraph(
         text(
             "Of the {count} most confident errors, {a} confuse {one} and {other}, and {b} confuse {third} and {fourth}."
             " These {both} are most of them, as in the report."

@@ -98,21 +98,9 @@ def stamp(run_json):
     ]
 
 
-def paragraph(*sentences):
-    """Return sentences as one paragraph."""
-    return Text(" ".join(one.en for one in sentences), "".join(one.zh for one in sentences))
-
-
 def bullets(sentences):
     """Return a list of one item per sentence."""
     return Text(*("\n".join(f"- {one[language]}" for one in sentences) for language in (0, 1)))
-
-
-def listed(names):
-    """Return names, each in both languages, as a sentence lists them: a, b and c."""
-    *others, last = (name.zh for name in names)
-    chinese = f"{'、'.join(others)} 和 {last}" if others else last
-    return Text(tables.listed([name.en for name in names]), chinese)
 
 
 def percent_correct(scores, labels):
