@@ -1,5 +1,6 @@
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from common import cli, data
 
 ROOT = Path(__file__).resolve().parents[1]
+BASH = shutil.which("bash") or "bash"  # on Windows Git's, which is first on its PATH; subprocess would start WSL's
 TASKS = ("task1_loss_curves", "task2_regularization", "task3_hparams", "task4_architectures")
 
 

@@ -7,7 +7,7 @@ import torch
 
 from common import reported, sweep
 from common.support import plan
-from tests.conftest import ROOT, TASKS, run, run_python
+from tests.conftest import BASH, ROOT, TASKS, run, run_python
 
 TASK4 = tuple(f"task4_architectures/{name}.py" for name in ("batch_size", "ablations"))
 SCRIPTS = (*(f"{task}/main.py" for task in TASKS), *TASK4)
@@ -21,7 +21,7 @@ def table_rows(text):
 
 
 def test_run_all_prints_the_plan_of_every_task_and_their_total():
-    process = run("bash", "run_all.sh", "--device", "cuda", "--plan", *TASKS)
+    process = run(BASH, "run_all.sh", "--device", "cuda", "--plan", *TASKS)
     assert process.returncode == 0, process.stderr
     titles = re.findall(r"^(\S+) at full scale on cuda:$", process.stdout, re.MULTILINE)
     assert tuple(dict.fromkeys(titles)) == SCRIPTS
@@ -35,7 +35,7 @@ def test_run_all_prints_the_plan_of_every_task_and_their_total():
 
 
 def test_run_all_prints_the_plan_of_every_study_of_project_3_and_counts_a_training_once():
-    process = run("bash", "run_all.sh", "--device", "cuda", "--plan", "project3_wrn", timeout=900)
+    process = run(BASH, "run_all.sh", "--device", "cuda", "--plan", "project3_wrn", timeout=900)
     assert process.returncode == 0, process.stderr
     titles = re.findall(r"^(\S+) at full scale on cuda:$|^(\S+ensemble.py) at full", process.stdout, re.MULTILINE)
     scripts = list(dict.fromkeys("".join(title) for title in titles))

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from common.support import files
-from tests.conftest import ROOT, TASKS, assert_single_error_line
+from tests.conftest import BASH, ROOT, TASKS, assert_single_error_line
 
 STUDIES = ("compare_models", "batch_epoch_grid", "label_audit", "improvements", "ensemble")
 QUICK = ("--scale", "quick", "--device", "cpu")
@@ -17,7 +17,7 @@ def test_run_all_continues_after_a_failure_and_names_it():
     first, second = TASKS[:2]
     locks = [ROOT / task / "outputs_quick" / "checkpoints" / "lock" for task in (first, second)]
     with files.locked(locks[0], wait=False), files.locked(locks[1], wait=False):
-        words = ["bash", "run_all.sh", *QUICK, first, second]
+        words = [BASH, "run_all.sh", *QUICK, first, second]
         process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert process.returncode == 1
     assert process.stderr.count("another run of this task") == 2
@@ -32,7 +32,7 @@ def starts_of_run_all(scale, device, *names):
     command = (
         f"{lists}\nscale={scale}; device={device}; {function}; for name in {' '.join(names)}; do starts $name; done"
     )
-    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    process = subprocess.run([BASH, "-c", command], capture_output=True, text=True, check=True)
     return process.stdout.splitlines()
 
 
@@ -82,7 +82,7 @@ WRONG = (["--nonsense"], ["--scale", "huge"], ["--device", "tpu"], ["task9"], ["
 @pytest.mark.parametrize("words", WRONG)
 def test_run_all_refuses_what_it_does_not_know(words):
     process = subprocess.run(
-        ["bash", "run_all.sh", *words], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        [BASH, "run_all.sh", *words], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
     )
     assert_single_error_line(process, words[-1], status=2)
     assert "usage:" in process.stderr

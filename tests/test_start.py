@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import BASH, ROOT
 
 NOTEBOOK = ROOT / "notebook.ipynb"
 CRLF = {  # what Git for Windows sets
@@ -40,7 +40,7 @@ def test_a_clone_with_crlf_has_the_bytes_of_the_repository(tmp_path):
         blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
         assert blob == facts.split()[2], name
     for words in (["--help"], ["--nonsense"]):
-        process = subprocess.run(["bash", "run_all.sh", *words], cwd=clone, capture_output=True, text=True, timeout=10)
+        process = subprocess.run([BASH, "run_all.sh", *words], cwd=clone, capture_output=True, text=True, timeout=10)
         assert "usage: bash run_all.sh" in (process.stdout + process.stderr) and "environment" not in process.stdout
 
 
@@ -49,9 +49,7 @@ def run_cell(cell, names):
 
     def shell(template):
         command = re.sub(r"\{(.+?)\}", lambda match: str(eval(match[1], names)), template)
-        process = subprocess.run(
-            ["bash", "-c", command], capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL
-        )
+        process = subprocess.run([BASH, "-c", command], capture_output=True, encoding="utf-8", stdin=subprocess.DEVNULL)
         assert process.returncode == 0, command + process.stdout + process.stderr
         names["printed"].append(process.stdout)
 

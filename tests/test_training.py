@@ -488,7 +488,10 @@ def test_early_stopping_and_divergence_write_the_last_good_epoch(sample, tmp_pat
     assert all(value.isfinite().all() for value in checkpoints.load(path, "", "")["learner"]["model"].values())
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ZeroDivisionError, signal.SIGTERM])
+SIGNALS = [signal.SIGTERM] if os.name == "posix" else []  # on Windows it would end these tests
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ZeroDivisionError, *SIGNALS])
 def test_an_interruption_writes_the_last_finished_epoch(sample, tmp_path, monkeypatch, clock, stop):
     """It comes in the middle of epoch 4, when weights and random numbers are already others."""
     path = tmp_path / "run.pt"
@@ -546,7 +549,7 @@ def test_killed_and_resumed_is_never_stopped(tmp_path):
     assert straight.returncode == 0, straight.stderr
     # a start after a kill repeats the epoch that was killed, then has the next learner's 42 steps, fast94's 13 + 13 + 9
     for kill_at in (20, 28 + 32, 14 + 20, 28 + 20, 13 + 5):
-        assert run_python(child, tmp_path / "killed", kill_at).returncode == -9
+        assert run_python(child, tmp_path / "killed", kill_at).returncode == 9
     resumed = run_python(child, tmp_path / "killed", 0)
     assert resumed.stdout == straight.stdout != ""
 

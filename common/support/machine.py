@@ -50,17 +50,17 @@ def cuda_problem() -> str:
     The line names the card, its driver, this build of torch, the reason, and what mends it.
     """
     usable = available_devices()["cuda"]
-    card = nvidia.find_card()
     if usable:
         capability = torch.cuda.get_device_capability()
         supported = [divmod(int(arch[3:].rstrip("af")), 10) for arch in torch.cuda.get_arch_list() if arch[:3] == "sm_"]
         if not supported or capability >= min(supported):
             return ""
-        card = nvidia.Card(torch.cuda.get_device_name(), card.driver if card else "", capability)
+        found = nvidia.find_card()
+        card = nvidia.Card(torch.cuda.get_device_name(), found.driver if found else "", capability)
         reason = "it has no code for compute capability {}.{}".format(*capability)
-    elif card is None:
-        return ""
     else:
+        if (card := nvidia.find_card()) is None:
+            return ""
         reason = _why_unavailable()
     driver = f", driver {card.driver}" if card.driver else "" if usable else ", whose driver does not answer"
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import signal
 import sys
 from pathlib import Path
 
@@ -33,7 +32,7 @@ EPOCHS, BATCH_SIZE = 3, 10
 
 def main(folder, kill_at):
     torch.set_num_threads(1)
-    checkpoints.INTERVAL = 0  # SIGKILL leaves no time to write
+    checkpoints.INTERVAL = 0  # a kill leaves no time to write
     train, test, _ = data.load("quick")
     train, test = train[:135], test[:50]  # 14 steps an epoch, the last batch short
     digest = hashlib.sha256()
@@ -50,7 +49,7 @@ def main(folder, kill_at):
             nonlocal steps
             steps += 1
             if steps == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os._exit(9)  # as SIGKILL does: nothing is cleaned up or written
             return step(x, y)
 
         learner.step = counted
