@@ -164,7 +164,7 @@ def finding(measured, distances):
         ),
         text("Nothing else that the report states differs between these two."),
         text(
-            "Our 95% prediction intervals contain so many of the report's {all} numbers of task 4: {counts}.",
+            "Of the report's {all} numbers of task 4, our 95% prediction intervals contain {counts}.",
             all=len(REPORTED),
             counts=tables.list_texts(counts),
         )

@@ -294,7 +294,7 @@ SENTENCES = {
         "为 100 时为 {large:.2f}%（报告的任务 4：{task4:.2f}%）**。"
     ),
     "Nothing else that the report states differs between these two.": "报告说明的其他设置在这两处没有差别。",
-    "Our 95% prediction intervals contain so many of the report's {all} numbers of task 4: {counts}.": (
+    "Of the report's {all} numbers of task 4, our 95% prediction intervals contain {counts}.": (
         "报告的任务 4 共有 {all} 个数字，落在我们 95% 预测区间内的个数：{counts}。"
     ),
     "{count} at {size}": "批大小 {size} 时为 {count} 个",
