@@ -330,9 +330,19 @@ CHINESE = {
     "l2_0.1": "L2 0.1",
     "dropout_0.3": "Dropout 0.3",
     "dropout_0.7": "Dropout 0.7",
+    # parts of heads
+    "report": "报告",
+    "ours": "我们的结果",
+    "report in our 95% interval": "报告值在 95% 区间内",
+    "difference": "差值",
+    "accuracy": "准确率",
+    "training loss": "训练损失",
+    "last epoch": "最后一轮",
+    "Slope": "斜率",
+    "Accuracy after the last epoch": "最后一轮后的准确率",
 }
 
-# Heads and cells of tables, translated only as a whole: many of these words are parts of longer labels too.
+# Heads and cells of tables, translated only as a whole.
 CELLS = {
     "quantity": "指标",
     "value": "数值",
@@ -351,7 +361,6 @@ CELLS = {
     "ours: after epoch": "我们的结果：已训练轮数",
     "early stopping after epoch": "早停于第几轮后",
     "split": "数据集",
-    "accuracy": "准确率",
     "loss, nats": "损失，nat",
     "class": "类别",
     "precision": "精确率",
@@ -364,8 +373,6 @@ CELLS = {
     "pair (true → predicted)": "类别对（真实 → 预测）",
     "test images": "测试图像数",
     "share of the class, %": "占该类别的比例，%",
-    "report": "报告",
-    "ours": "我们的结果",
     "report: training loss": "报告：训练损失",
     "ours: training loss": "我们的结果：训练损失",
     "report: training accuracy, %": "报告：训练准确率，%",
@@ -424,13 +431,10 @@ CELLS = {
     # tasks 1 to 4
     "report: L2": "报告：L2",
     "report: dropout": "报告：Dropout",
-    "report in our 95% interval": "报告值在 95% 区间内",
-    "difference": "差值",
     "no.": "编号",
     "property": "特性",
     "conclusion": "结论",
     "section of the report": "报告章节",
-    "training loss": "训练损失",
     "training loss, nats": "训练损失，nat",
     "running training loss": "训练过程中的损失",
     "clean training loss": "评估模式的训练损失",
@@ -445,7 +449,6 @@ CELLS = {
     "momentum": "动量",
     "dropout rate": "Dropout 率",
     "batch size": "批大小",
-    "last epoch": "最后一轮",
     "distance, points": "距离，百分点",
     "distance, nats": "距离，nat",
     "forward pass of one image, MFLOPs": "单幅图像的前向计算，MFLOPs",
@@ -453,8 +456,6 @@ CELLS = {
     "seconds, trained alone": "单独训练的时间，秒",
     "loss roughness, nats": "损失粗糙度，nat",
     "LightweightResNet against LeNet": "LightweightResNet 与 LeNet 相比",
-    "Slope": "斜率",
-    "Accuracy after the last epoch": "最后一轮后的准确率",
     "training against testing (running minus clean loss)": "训练与测试的差异（训练过程中的损失减评估模式的损失）",
     "typical strength (best of those tried)": "典型取值（所试取值中的最佳值）",
     "effect (weight norm)": "效果（权重范数）",
