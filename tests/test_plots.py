@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_the_font_of_the_package_is_used_where_the_system_has_none(monkeypatch):
     family = plots.chinese_font.__wrapped__()
     assert family == "Noto Sans SC"
     path = plots.font_manager.fontManager.findfont(plots.font_manager.FontProperties(family))
-    assert str(path).startswith(str(package.submodule_search_locations[0]))
+    assert Path(path).resolve().is_relative_to(Path(package.submodule_search_locations[0]).resolve())
 
 
 @pytest.mark.parametrize("scale", ["quick", "full"])

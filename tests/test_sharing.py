@@ -211,7 +211,7 @@ def test_members_are_of_several_networks_and_folders(combined, tmp_path):
     run_json = cli.read_json(tmp_path / "ensemble" / "run.json")
     assert run_json["seeds"] == [0] and run_json["data"] and run_json["device"] and run_json["started"]
     page = (tmp_path / "ensemble" / "ensemble.md").read_text(encoding="utf-8")
-    assert "3 members: the finished runs of `resnet18`, `study`" in page
+    assert "The 3 members are finished runs of `resnet18` and `study`" in page
     for row in tables.read_csv(tmp_path / "ensemble" / "classes.csv"):
         p, r, f1 = (float(row[name]) for name in ("precision", "recall", "f1"))
         assert f1 == pytest.approx(2 * p * r / (p + r), abs=0.01) if p + r else f1 == 0

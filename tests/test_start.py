@@ -88,4 +88,4 @@ def test_the_notebook(tmp_path, monkeypatch):
     assert len(re.findall(r"^ *\d+\.\d+%", prediction, re.MULTILINE)) >= 5
     finding, *pictures = shown
     assert "QUICK" in finding and "\n**" in finding
-    assert len(pictures) == 2 and all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert len(pictures) == 3 and all(picture.startswith(b"\x89PNG") for picture in pictures)
