@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from common import cli, tables
-from common.reported import ACCURACY, TASK1_ACCURACY
+from common.reported import ACCURACY, NETWORKS, TASK1_ACCURACY
 from common.support.translations import Text, label
+from grading import summary
 from grading.claims import read_claims
+from grading.strings import KINDS
 from grading.verdicts import count_verdicts, judge_all
 
 NAMES = {"README.md": "en", "README.zh-CN.md": "zh"}
@@ -23,7 +25,6 @@ PART = re.compile(r"(<!-- (headline|results|page)(?:: (\S+))? -->\n).*?(<!-- end
 TITLE = re.compile(r"\A# .*\n+")
 HEADING = re.compile(r"^(?=#+ )", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+")
-HOLDS, NOT_RUN = ("reproduced", "consistent"), ("not yet run", "short run")  # kinds of verdicts
 
 
 class Row(NamedTuple):
@@ -114,7 +115,7 @@ COLUMNS = (
     Text("run", "实验"),
     Text("question", "问题"),
     Text("report, %", "报告，%"),
-    Text("ours, %", "本项目，%"),
+    Text("ours, %", "我们的结果，%"),
     Text("code", "代码"),
     Text("output", "输出"),
 )
@@ -122,25 +123,31 @@ SEEDS = Text("{accuracy} ({count} seeds)", "{accuracy}（{count} 个种子）")
 MISSING = Text("not yet run", "尚未运行")
 
 AGREEMENT = Text(
-    "**{inside} of the {all} test accuracies** in the assignment's report lie in the 95% prediction interval of our "
-    "runs, where one more run of ours would lie. The widest interval, that of {widest}, is ± {width} points.",
-    "作业报告中的 {all} 个测试准确率**有 {inside} 个**落在我们的 95% 预测区间内，即我们再训练一次时结果所在的范围。"
+    "**{inside} of the {all} test accuracies** in the assignment's report lie in our 95% prediction interval: where "
+    "one more run of ours would fall with a probability of 95%. The widest interval, that of {widest}, is ± {width} "
+    "points.",
+    "作业报告的 {all} 个测试准确率中，**{inside} 个**落在我们的 95% 预测区间内"
+    "（若再训练一次，结果有 95% 的概率落在该区间）。"
     "其中最宽的区间为 ± {width} 个百分点（{widest}）。",
 )
 FAST = Text(
     "**{accuracy}%** test accuracy ({seeds} seeds) is what `fast94` reaches in {minutes} minutes of training per seed "
-    "on {cores} CPU cores. This small network and its recipe, made for speed, are not in the report.",
-    "`fast94` 的测试准确率为 **{accuracy}%**（{seeds} 个种子），在 {cores} 个 CPU 核上每个种子只需训练 {minutes} 分钟。"
+    "on {cores} CPU cores; the logits of its {share}% least certain images are averaged over {views} views. This small "
+    "network and its recipe, made for speed, are not in the report.",
+    "`fast94` 的测试准确率为 **{accuracy}%**（{seeds} 个种子；最不确定的 {share}% 图像取 {views} 个视图的平均），"
+    "在 {cores} 个 CPU 核上每个种子只需训练 {minutes} 分钟。"
     "这个小网络及其训练方案为速度而设计，不在报告之中。",
 )
 CLAIMS = Text(
-    "**{holds} of the {all} claims** of both reports hold. {waits} have not been run in full, most of them for want of "
-    "a GPU. The others fail, contradict the report itself, or depend on what it does not state.",
-    "两份报告的 {all} 条论断中，**{holds} 条成立**；{waits} 条尚未完整运行，多数是因为没有 GPU；"
-    "其余的或不成立，或与报告自身矛盾，或取决于报告未说明之处。",
+    "**{reproduced} of the {all} claims** of both reports are reproduced, and {consistent} more agree with the "
+    "report's own numbers. {failed} fail, {contradict} contradict the report itself, {open} depend on what it does not "
+    "state, and {waits} have not been run in full, most of them for want of a GPU.",
+    "两份报告的 {all} 条论断中，**{reproduced} 条得到复现**，另有 {consistent} 条与报告自身的数字相符；"
+    "{failed} 条不成立，{contradict} 条自相矛盾，{open} 条取决于报告未说明之处；"
+    "{waits} 条尚未完整运行，多数是因为没有 GPU。",
 )
 MISSING_NETWORKS = Text(
-    "Not yet run, since no GPU was available: {names} by the report's recipe.",
+    "Not yet trained by the report's recipe, since no GPU was available: {names}.",
     "由于没有可用的 GPU，尚未按报告的方案训练 {names}。",
 )
 
@@ -201,18 +208,23 @@ def link_from(root, folder, target):
 
 def format_headline(verdicts, lang):
     """Return the headline numbers as a list in a language, "en" or "zh"."""
-    counts = [(kind, count) for kinds in verdicts.values() for kind, count in kinds.items()]
+    counts = {kind: sum(kinds[kind] for kinds in verdicts.values()) for kind in KINDS}
     claims = CLAIMS.format(
-        holds=sum(count for kind, count in counts if kind in HOLDS),
-        waits=sum(count for kind, count in counts if kind in NOT_RUN),
-        all=sum(count for _, count in counts),
+        all=sum(counts.values()),
+        reproduced=counts["reproduced"],
+        consistent=counts["consistent"],
+        failed=counts["not reproduced"] + counts["wrong as stated"],
+        contradict=counts["contradicts itself"],
+        open=counts["depends on what the report does not say"],
+        waits=counts["short run"] + counts["not yet run"],
     )
     networks = read_accuracies("project3_wrn")
-    missing = [label(config) for config in ACCURACY["project3_wrn"] if config not in networks]
+    missing = [label(config) for config in NETWORKS if config not in networks]
     lines = [compare_accuracies(), claims, describe_fast94()]
     if missing:
         names = Text(tables.listed([name.en for name in missing]), "、".join(name.zh for name in missing))
         lines.append(MISSING_NETWORKS.format(names=names))
+    lines += [finding for _, finding in summary.findings()]
     return "".join(f"- {getattr(line, lang)}\n" for line in lines if line)
 
 
@@ -242,12 +254,14 @@ def describe_fast94():
     folder = cli.ROOT / "project3_wrn" / "outputs" / "fast94"
     if not (folder / "metrics.json").exists():
         return None
-    entries = cli.read_json(folder / "metrics.json")
+    entries, run = cli.read_json(folder / "metrics.json"), cli.read_json(folder / "run.json")
     return FAST.format(
         accuracy=tables.mean_std([entry["test_accuracy"] for entry in entries]),
         seeds=len(entries),
         minutes=f"{np.mean([entry['training_seconds'] for entry in entries]) / 60:.0f}",
-        cores=cli.read_json(folder / "run.json")["cores"],
+        cores=run["cores"],
+        share=f"{100 * run['recipe']['tta_fraction']:.0f}",
+        views=run["recipe"]["tta_views"],
     )
 
 

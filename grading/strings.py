@@ -52,25 +52,27 @@ SHORT = {  # in the navigation
 LEGEND = {  # of the bars, after a number; the other kinds have their names
     "contradicts itself": Text("contradictory", "自相矛盾"),
     "depends on what the report does not say": Text("open setting", "设置未写明"),
-    "short run": Text("short run", "短实验"),
+    "short run": Text("short run", "缩短的实验"),
 }
 COLON, SEMICOLON = Text(": ", "："), Text("; ", "；")
 
 # the first screen
 NUMBERS = Text(
-    "Of the {all} test accuracies that we have run, {inside} reproduce.",
-    "已重跑的 {all} 个测试准确率中，{inside} 个得到复现。",
+    "{inside} of the {all} different test accuracies that we have run lie in our 95% prediction intervals.",
+    "已重跑的 {all} 个不同的测试准确率中，{inside} 个落在我们的 95% 预测区间内。",
 )
 SUMMARY = {
     "assignment": Text(
-        "{hold} of the report's {all} claims hold, {failed} fail, {contradict} contradict the report itself, {open} depend "
-        "on settings that it does not state, and {waiting} waits for a GPU.",
-        "报告的 {all} 条论断中，{hold} 条成立，{failed} 条不成立，{contradict} 条与报告自身矛盾，{open} 条取决于报告未说明的设置，{waiting} 条有待 GPU。",
+        "{reproduced} of the report's {all} claims are reproduced, and {consistent} agree with its own numbers. {failed} "
+        "fail, {contradict} contradict the report itself, {open} depend on settings that it does not state, {waiting} needs "
+        "a GPU.",
+        "报告的 {all} 条论断中，{reproduced} 条得到复现，{consistent} 条与报告自身的数字相符；{failed} 条不成立，{contradict} 条自相矛盾，{open} 条取决于报告未说明的设置，{waiting} 条须在 GPU 上训练后才能判定。",
     ),
     "project3": Text(
-        "{waiting} of the report's {all} claims wait for trainings that need a GPU. Of the other {run}, {hold} hold, "
-        "{contradict} contradict the report itself, {failed} fail, and {open} depends on what it does not state.",
-        "报告的 {all} 条论断中，{waiting} 条有待需要 GPU 的训练。其余 {run} 条中，{hold} 条成立，{contradict} 条与报告自身矛盾，{failed} 条不成立，{open} 条取决于报告未说明之处。",
+        "{waiting} of the report's {all} claims wait for trainings that need a GPU. {reproduced} are reproduced, "
+        "{consistent} agree with the report's own numbers, {contradict} contradict them, {failed} fail, and {open} depends "
+        "on what it does not state.",
+        "报告的 {all} 条论断中，{waiting} 条须在 GPU 上训练后才能判定；{reproduced} 条得到复现，{consistent} 条与报告自身的数字相符，{contradict} 条自相矛盾，{failed} 条不成立，{open} 条取决于报告未说明之处。",
     ),
 }
 ONE_TRAINING = Text(
@@ -79,9 +81,9 @@ ONE_TRAINING = Text(
     "任务三的“低学习率”与“无动量”实际上是同一种训练：两者的等效步长 lr / (1 − momentum) 相同。我们的两组结果相差 {ours} 个百分点，报告中相差 {report}。",
 )
 OPEN_BATCH_SIZE = Text(
-    "Task 4's report does not state its batch size, which alone moves LeNet from {high}% (batch size {smallest}) to "
+    "The assignment states no batch size. That alone moves task 4's LeNet from {high}% (batch size {smallest}) to "
     "{low}% (batch size {largest}); the report has {report}%.",
-    "任务四的报告没有写明批大小，而仅此一项就使 LeNet 的准确率从 {high}%（批大小 {smallest}）变为 {low}%（批大小 {largest}）；报告为 {report}%。",
+    "作业报告没有写明批大小，而仅此一项就使任务四中 LeNet 的准确率从 {high}%（批大小 {smallest}）变为 {low}%（批大小 {largest}）；报告为 {report}%。",
 )
 UNDERFITTING = Text(
     "L2 and dropout do harm here: without them LeNet gains {gain} points. In {epochs} epochs it underfits; it does not overfit.",
@@ -98,7 +100,7 @@ NOT_RUN = Text(
 FOREST_TITLE = Text("The reports' test accuracies and ours", "报告的测试准确率与我们的结果")
 FOREST_FACTS = Text(
     "dots and lines are ours: mean and 95% prediction interval; numbers: mean ± standard deviation over seeds",
-    "实心点与线为我们的均值与 95% 预测区间；右侧数字为各种子的均值 ± 标准差",
+    "实心点与线为我们的均值与 95% 预测区间；右侧数字为不同种子的均值 ± 标准差",
 )
 LENET_64 = Text("LeNet, batch size 64", "LeNet，批大小 64")
 LENET_100 = Text("LeNet, batch size 100", "LeNet，批大小 100")
@@ -158,7 +160,7 @@ KINDS = {  # of verdicts
         ),
     ),
     "short run": Kind(
-        Text("short run, no verdict", "短实验，不作判定"),
+        Text("short run, no verdict", "缩短的实验，不作判定"),
         Text(
             "only a run with a smaller network or fewer epochs has been done; its number is for orientation.",
             "只做过网络更小或轮数更少的实验，其数字仅供参考。",
@@ -186,8 +188,8 @@ RULES = (  # how a report's number is compared with ours
         "A direction (> or <) holds where the 95% confidence interval of the differences seed by seed is beyond the "
         "bound; “not >0” holds where it is not. One run has no interval and gets no verdict. Two methods on one "
         "test set are compared by McNemar's test at 5%. A ± is the standard deviation over seeds.",
-        "方向性论断（> 或 <）在逐种子之差的 95% 置信区间完全越过界限时成立；“不 >0” 则在未越过时成立。"
-        "单次实验没有区间，不作判定。同一测试集上的两种方法用 McNemar 检验（5% 水平）比较。± 后为各种子的标准差。",
+        "方向性论断（> 或 <）在同种子之差的 95% 置信区间完全越过界限时成立；“不 >0”（不大于 0）则在区间未完全超过 0 时成立。"
+        "单次实验没有区间，不作判定。同一测试集上的两种方法用 McNemar 检验（5% 水平）比较。± 后为不同种子的标准差。",
     ),
 )
 
@@ -221,8 +223,8 @@ UNITS = {  # in Chinese; the others are the same
 
 STATES = {  # of a folder of outputs
     "done": Text("full scale", "完整规模"),
-    "shortened": Text("shortened: not the report's epochs or network", "缩短：轮次或网络与报告不同"),
-    "quick": Text("QUICK RUN on the embedded sample", "快速模式：仅内置小样本"),
+    "shortened": Text("shortened: not the report's epochs or network", "缩短的实验：轮数或网络与报告不同"),
+    "quick": Text("QUICK RUN on the embedded sample", "小规模快速运行（QUICK）：仅用内置小样本"),
     "damaged": Text("damaged, left out", "文件损坏，已略去"),
     "missing": Text("not yet run at full scale", "尚未以完整规模运行"),
 }
@@ -235,13 +237,6 @@ ROUNDS = Text("{count} rounds", "{count} 轮测量")  # of a benchmark
 MEMBERS = Text("{count} members", "{count} 个成员")
 ONE_SEED = Text("1 seed", "1 个种子")
 SEEDS = Text("{count} seeds", "{count} 个种子")
-ACCURACY = Text("{accuracy} ({seeds})", "{accuracy} ({seeds})")
-RESULT_COLUMNS = (  # of the READMEs' tables
-    Text("task", "任务"),
-    Text("configuration", "配置"),
-    Text("report", "报告"),
-    Text("ours", "本项目"),
-)
 
 PAGE = {
     "title": Text("CIFAR-10 coursework: do the two reports hold?", "CIFAR-10 课程实验：两份报告是否成立？"),
@@ -258,11 +253,11 @@ PAGE = {
     ),
     "configuration": Text("Run", "实验"),
     "reported": Text("Report", "报告"),
-    "ours": Text("Ours", "我们"),
-    "agrees": Text("Inside", "在内"),
+    "ours": Text("Ours", "我们的结果"),
+    "agrees": Text("Inside", "区间内"),
     "inside": Text("the report's number lies in our interval", "报告的数字在我们的区间内"),
     "outside": Text("the report's number lies outside our interval", "报告的数字在我们的区间外"),
-    "no_number": Text("nothing to compare", "无可比较"),
+    "no_number": Text("nothing to compare", "无对应数字"),
     "claims": Text("Claims", "逐条论断"),
     "rules": Text("What ±, the interval and the verdicts mean", "±、区间与各种判定的含义"),
     "report": Text("Report", "报告"),
@@ -273,7 +268,7 @@ PAGE = {
     "failing": Text("What fails, contradicts itself or is open", "不成立、自相矛盾或尚无定论的论断"),
     "section": Text(
         "{report}, section {section}: {count} claims that hold or were shortened",
-        "{report}，第 {section} 节：{count} 条成立或仅有短实验的论断",
+        "{report}，第 {section} 节：{count} 条成立或仅有缩短实验的论断",
     ),
     "waiting": Text("{count} claims wait for this command:", "{count} 条论断有待运行："),
     "id": Text("Id", "编号"),
@@ -282,63 +277,6 @@ PAGE = {
     "tested": Text("Tested: ", "检验内容："),
     "details": Text("Tables and notes", "表格与说明"),
     "evidence": Text("Evidence:", "依据："),
-    "code": Text("code", "代码"),
-    "missing": Text("not yet run at full scale", "尚未以完整规模运行"),
-}
-
-SHORT_RUN = Text("{model}, {epochs} epochs, {count}", "{model}，{epochs} 轮，{count}")
-ROUNDS = Text("{count} rounds", "{count} 轮测量")  # of a benchmark
-MEMBERS = Text("{count} members", "{count} 个成员")
-ONE_SEED = Text("1 seed", "1 个种子")
-SEEDS = Text("{count} seeds", "{count} 个种子")
-ACCURACY = Text("{accuracy} ({seeds})", "{accuracy} ({seeds})")
-RESULT_COLUMNS = (  # of the READMEs' tables
-    Text("task", "任务"),
-    Text("configuration", "配置"),
-    Text("report", "报告"),
-    Text("ours", "本项目"),
-)
-
-PAGE = {
-    "title": Text("CIFAR-10 coursework: do the two reports hold?", "CIFAR-10 课程实验：两份报告是否成立？"),
-    "skip": Text("Skip to the content", "跳到正文"),
-    "summary": Text("Summary", "概览"),
-    "sections": Text("Sections of this page", "本页各节"),
-    "findings": Text("Findings", "主要发现"),
-    "failed": Text("Claims that our runs do not reproduce", "未能复现的论断"),
-    "run": Text("What was run", "运行情况"),
-    "forest": Text("Test accuracy of every run, %", "每次实验的测试准确率，%"),
-    "forest_legend": Text(
-        "○ the report · ● ours, mean, with the 95% prediction interval of one more run",
-        "○ 报告 · ● 我们的均值及 95% 预测区间（再做一次实验的范围）",
-    ),
-    "configuration": Text("Run", "实验"),
-    "reported": Text("Report", "报告"),
-    "ours": Text("Ours", "我们"),
-    "agrees": Text("Inside", "在内"),
-    "inside": Text("the report's number lies in our interval", "报告的数字在我们的区间内"),
-    "outside": Text("the report's number lies outside our interval", "报告的数字在我们的区间外"),
-    "no_number": Text("nothing to compare", "无可比较"),
-    "claims": Text("Claims", "逐条论断"),
-    "rules": Text("What ±, the interval and the verdicts mean", "±、区间与各种判定的含义"),
-    "report": Text("Report", "报告"),
-    "all": Text("all", "全部"),
-    "verdict": Text("Verdict", "判定"),
-    "search": Text("Search", "搜索"),
-    "shown": Text("claims shown", "条论断"),
-    "failing": Text("What fails, contradicts itself or is open", "不成立、自相矛盾或尚无定论的论断"),
-    "section": Text(
-        "{report}, section {section}: {count} claims that hold or were shortened",
-        "{report}，第 {section} 节：{count} 条成立或仅有短实验的论断",
-    ),
-    "waiting": Text("{count} claims wait for this command:", "{count} 条论断有待运行："),
-    "id": Text("Id", "编号"),
-    "claim": Text("Claim", "论断"),
-    "measured": Text("Measured", "实测"),
-    "tested": Text("Tested: ", "检验内容："),
-    "details": Text("Tables and notes", "表格与说明"),
-    "evidence": Text("Evidence:", "依据："),
-    "code": Text("code", "代码"),
     "trained": Text(
         "{seeds} on {cores} CPU cores, {hours} h of training, commit",
         "{seeds}，{cores} 个 CPU 核，训练 {hours} 小时，提交",

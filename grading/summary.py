@@ -13,7 +13,6 @@ from grading.rules import CONFIDENCE, agree, is_bound
 from project3_wrn.method.recipes import RECIPES
 
 FAILED = ("not reproduced", "wrong as stated")
-HOLD = ("reproduced", "consistent")
 WAITING = ("short run", "not yet run")
 TASK3, BATCH_SIZE = "task3_hparams/outputs", "task4_architectures/outputs/batch_size"
 
@@ -98,21 +97,24 @@ def sentences(counts):
     return {
         report: strings.SUMMARY[report].format(
             all=sum(kinds.values()),
-            hold=sum(kinds[kind] for kind in HOLD),
+            reproduced=kinds["reproduced"],
+            consistent=kinds["consistent"],
             failed=sum(kinds[kind] for kind in FAILED),
             contradict=kinds["contradicts itself"],
             open=kinds["depends on what the report does not say"],
             waiting=sum(kinds[kind] for kind in WAITING),
-            run=sum(kinds.values()) - sum(kinds[kind] for kind in WAITING),
         )
         for report, kinds in counts.items()
     }
 
 
 def numbers_sentence(groups):
-    """Return how many of the reports' accuracies that have an interval of ours lie in it."""
-    verdicts = [row.agrees for rows in groups.values() for row in rows if row.agrees is not None]
-    return strings.NUMBERS.format(inside=sum(verdicts), all=len(verdicts))
+    """Return how many of the reports' different accuracies lie in our interval wherever they are compared."""
+    inside = {}
+    for row in (row for rows in groups.values() for row in rows if row.interval):
+        for value in row.reported:
+            inside[value] = inside.get(value, True) and agree(str(value), row.ours)
+    return strings.NUMBERS.format(inside=sum(inside.values()), all=len(inside))
 
 
 def failures(entries):

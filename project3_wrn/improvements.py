@@ -308,7 +308,13 @@ def verdict(compared):
         sentences.append(text("These changes are worse than the baseline with 95% confidence: {names}.", names=names))
     if sentences:
         count = len(compared)
-        sentences.append(text("Of {count} comparisons, 5% are expected to look so by chance.", count=count))
+        sentences.append(
+            text(
+                "Of {count} comparisons, about {expected:.0f} (5%) would look so by chance.",
+                count=count,
+                expected=0.05 * count,
+            )
+        )
     return [tables.paragraph(*sentences)] if sentences else []
 
 

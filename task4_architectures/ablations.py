@@ -142,9 +142,10 @@ def finding(differences):
     start, rise = (holds(differences, name) for name in CONFIGS)
     return tables.paragraph(
         text(
-            "**Batch norm makes the fast start, as the report says.**"
+            "**The fast start is due to batch norm, as the report says.**"
             if start
-            else "**Whether batch norm makes the fast start, as the report says, cannot be decided with these seeds.**"
+            else "**Whether the fast start is due to batch norm, as the report says, cannot be decided with these "
+            "seeds.**"
             if start is None
             else "**Batch norm does not make the fast start; the report says that it does.**"
         ),

@@ -133,11 +133,11 @@ def finding(rows, batch_size):
                 "Neither network overfits much: training accuracy minus test accuracy is {small:.2f} points for LeNet "
                 "and {large:.2f} for LightweightResNet."
                 if max(small, large) < SMALL_GAP
-                else "LightweightResNet overfits more: training accuracy minus test accuracy is {small:.2f} points for "
-                "LeNet and {large:.2f} for LightweightResNet."
+                else "LightweightResNet has the larger gap: training accuracy minus test accuracy is {small:.2f} "
+                "points for LeNet and {large:.2f} for LightweightResNet."
                 if large > small
-                else "LeNet overfits more: training accuracy minus test accuracy is {small:.2f} points for LeNet and "
-                "{large:.2f} for LightweightResNet.",
+                else "LeNet has the larger gap: training accuracy minus test accuracy is {small:.2f} points for LeNet "
+                "and {large:.2f} for LightweightResNet.",
                 small=small,
                 large=large,
             )

@@ -5,7 +5,7 @@ SENTENCES = {
     "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's.": (
         "**QUICK**：仅用内置小样本的快速运行，数字不可与报告比较。"
     ),
-    "With a probability of 95%, one more training of ours would lie in our 95% (prediction) interval.": (
+    "The interval is a prediction interval: with a probability of 95%, one more training would fall in it.": (
         "95% 区间指预测区间：若再训练一次，结果有 95% 的概率落在其中。"
     ),
     "Values are mean ± standard deviation over {seeds} seeds; a deviation that rounds to 0 is left out.": (
@@ -35,7 +35,7 @@ SENTENCES = {
     "**{inside} of the report's {losses} epoch losses and {accurate} of its {accuracies} test accuracies lie in the "
     "95% prediction interval of our seeds.**": (
         "**报告的 {losses} 个每轮损失中有 {inside} 个、{accuracies} 个测试准确率中有 {accurate} 个"
-        "落在我们各种子的 95% 预测区间内**。"
+        "落在我们的 95% 预测区间内**。"
     ),
     "The mean training loss is {first:.3f} nats in the first epoch and {last:.3f} in the last one.": (
         "平均训练损失在第一轮为 {first:.3f} nat，在最后一轮为 {last:.3f} nat。"
@@ -59,7 +59,7 @@ SENTENCES = {
     ),
     "## What it implies for generalization": "## 对泛化能力的推论",
     "From one epoch to the next, the test loss falls in {falls} of {all} cases (every epoch of every seed).": (
-        "逐种子、逐轮比较相邻两轮，{all} 次中有 {falls} 次测试损失下降。"
+        "对每个种子逐轮比较相邻两轮，{all} 次中有 {falls} 次测试损失下降。"
     ),
     "It is below the training loss in {below} of {all} cases; the training loss is measured with dropout on and while "
     "the network still learns.": (
@@ -104,7 +104,7 @@ SENTENCES = {
     ),
     "Each strength is compared with no regularization seed by seed. In parentheses: the mean difference in test "
     "accuracy, in points. It is decided where its 95% interval excludes 0.": (
-        "每种强度都逐种子与无正则化比较，括号内为测试准确率之差的均值（百分点）。差值的 95% 置信区间不含 0 时才下结论。"
+        "每种强度都在相同种子下与无正则化比较，括号内为测试准确率之差的均值（百分点）。差值的 95% 置信区间不含 0 时才下结论。"
     ),
     "Better: {names}.": "更好：{names}。",
     "Worse: {names}.": "更差：{names}。",
@@ -141,7 +141,7 @@ SENTENCES = {
     # task 3
     "Task 3: seven configurations, and the next step": "任务 3：七种配置与后续步骤",
     "**{inside} of the report's {all} test accuracies lie in the 95% prediction interval of our seeds.**": (
-        "**报告的 {all} 个测试准确率中有 {inside} 个落在我们各种子的 95% 预测区间内**。"
+        "**报告的 {all} 个测试准确率中有 {inside} 个落在我们的 95% 预测区间内**。"
     ),
     "The baseline reaches {baseline:.2f}%. Of the report's changes to it, the best one ({best}) changes test accuracy "
     "by {gain} points, and the worst one ({worst}) by {loss}.": (
@@ -178,7 +178,7 @@ SENTENCES = {
     "Steps with a low learning rate and steps without momentum have the same long-run size, "
     "learning rate / (1 - momentum) = {size:g}. Seed by seed, their accuracies differ by {difference} points on average.": (
         "低学习率与无动量两种配置的长期等效步长相同：学习率 / (1 - 动量) = {size:g}。"
-        "逐种子比较，两者的准确率平均相差 {difference} 个百分点。"
+        "相同种子相比，两者的准确率平均相差 {difference} 个百分点。"
     ),
     "In effect they are one training.": "二者实际上是同一种训练。",
     "The report's two numbers differ by {report} points. The difference of two runs with different seeds has a "
@@ -190,7 +190,7 @@ SENTENCES = {
     "lower, the smoother. Epochs are counted until test accuracy first reaches the target (median over seeds, in "
     "parentheses their range). Seconds are those of one seed, trained outside a stack.": (
         "粗糙度：把训练损失每 {window} 个批次取一次均值，相邻均值之差的绝对值的平均，越低表示曲线越平滑。"
-        "轮数：测试准确率首次达到目标所需的轮数，取各种子的中位数，括号内为范围。时间：一个种子不堆叠、单独训练的秒数。"
+        "轮数：测试准确率首次达到目标所需的轮数，取各个种子的中位数，括号内为范围。时间：一个种子不堆叠、单独训练的秒数。"
     ),
     "epochs to {target}%": "达到 {target}% 的轮数",
     "never": "未达到",
@@ -252,19 +252,19 @@ SENTENCES = {
         "两个网络的过拟合都很轻微：训练准确率减测试准确率，LeNet 为 {small:.2f} 个百分点，"
         "LightweightResNet 为 {large:.2f} 个百分点。"
     ),
-    "LightweightResNet overfits more: training accuracy minus test accuracy is {small:.2f} points for LeNet and "
+    "LightweightResNet has the larger gap: training accuracy minus test accuracy is {small:.2f} points for LeNet and "
     "{large:.2f} for LightweightResNet.": (
-        "LightweightResNet 的过拟合程度更高：训练准确率减测试准确率，LeNet 为 {small:.2f} 个百分点，"
+        "LightweightResNet 的训练与测试差距更大：训练准确率减测试准确率，LeNet 为 {small:.2f} 个百分点，"
         "LightweightResNet 为 {large:.2f} 个百分点。"
     ),
-    "LeNet overfits more: training accuracy minus test accuracy is {small:.2f} points for LeNet and {large:.2f} for "
+    "LeNet has the larger gap: training accuracy minus test accuracy is {small:.2f} points for LeNet and {large:.2f} for "
     "LightweightResNet.": (
-        "LeNet 的过拟合程度更高：训练准确率减测试准确率，LeNet 为 {small:.2f} 个百分点，"
+        "LeNet 的训练与测试差距更大：训练准确率减测试准确率，LeNet 为 {small:.2f} 个百分点，"
         "LightweightResNet 为 {large:.2f} 个百分点。"
     ),
     "After the last epoch the seeds lie between {low:.2f}% and {high:.2f}% for LeNet and between {lowest:.2f}% and "
     "{highest:.2f}% for LightweightResNet; hollow marks are the report's numbers ({spread}).": (
-        "最后一轮后，LeNet 各种子的准确率介于 {low:.2f}% 与 {high:.2f}% 之间，LightweightResNet 介于 {lowest:.2f}% 与 "
+        "最后一轮后，LeNet 各个种子的准确率介于 {low:.2f}% 与 {high:.2f}% 之间，LightweightResNet 介于 {lowest:.2f}% 与 "
         "{highest:.2f}% 之间；空心标记为报告的数字（{spread}）。"
     ),
     "## Table 3": "## 表 3",
@@ -284,7 +284,7 @@ SENTENCES = {
     "{ratio:.2f} times (report: {theirs:.2f})": "{ratio:.2f} 倍（报告：{theirs:.2f}）",
     "The seconds of one network vary by up to {spread:.0f}% (standard deviation over seeds), because the machine was "
     "busy with other work: their ratio says little.": (
-        "由于机器同时在执行其他工作，同一网络的训练时间在各种子之间的标准差最高达 {spread:.0f}%，因此时间之比参考价值不大。"
+        "由于机器同时在执行其他工作，同一网络的训练时间在各个种子之间的标准差最高达 {spread:.0f}%，因此时间之比参考价值不大。"
     ),
     # task 4: the batch size
     "Task 4: the batch size that the report does not state": "任务 4：报告没有说明的批大小",
@@ -309,7 +309,7 @@ SENTENCES = {
     "A distance is the mean absolute difference from the report's {accuracies} accuracies, or from its {losses} "
     "losses, seed by seed. Batch size {main_size} is that of main.py, one folder up.": (
         "准确率以百分数表示，损失以 nat 为单位。括号内表示报告的数字是否落在我们的 95% 区间内。"
-        "距离为逐种子计算的、与报告的 {accuracies} 个准确率或 {losses} 个损失之差的绝对值的平均。"
+        "距离：对每个种子求与报告的 {accuracies} 个准确率（或 {losses} 个损失）之差的绝对值，再取平均。"
         "批大小 {main_size} 的结果来自上一级文件夹中的 main.py。"
     ),
     "the report": "报告",
@@ -320,7 +320,7 @@ SENTENCES = {
     ),
     "Only sizes that both networks were trained with for all epochs are compared, seed by seed. One is farther than "
     "the nearest where the 95% interval of the mean difference excludes 0.": (
-        "这里只逐种子比较两个网络都训练满全部轮数的批大小。若平均差的 95% 置信区间不含 0，则判定该批大小比最接近的更远。"
+        "只比较两个网络都完整训练过的批大小。若某批大小与最接近者的平均差的 95% 置信区间不含 0，即认为它明显更远。"
     ),
     "By the report's accuracies, {size} is nearest ({distance} points).": (
         "按报告的准确率，批大小 {size} 最接近（{distance} 个百分点）。"
@@ -335,8 +335,8 @@ SENTENCES = {
     "**The whole network has not been trained with these settings: run `python task4_architectures/main.py`.**": (
         "**完整网络尚未按这些设置训练：请运行 `python task4_architectures/main.py`**。"
     ),
-    "**Batch norm makes the fast start, as the report says.**": "**正如报告所说，快速起步来自批归一化**。",
-    "**Whether batch norm makes the fast start, as the report says, cannot be decided with these seeds.**": (
+    "**The fast start is due to batch norm, as the report says.**": "**正如报告所说，快速起步来自批归一化**。",
+    "**Whether the fast start is due to batch norm, as the report says, cannot be decided with these seeds.**": (
         "**报告认为快速起步来自批归一化，现有种子无法判断这是否成立**。"
     ),
     "**Batch norm does not make the fast start; the report says that it does.**": (
@@ -360,7 +360,7 @@ SENTENCES = {
     "accuracy per epoch after the first one. Differences from the whole network are taken seed by seed (same batches), "
     "and their ± is half of the 95% interval of the mean.": (
         "所有网络的批大小均为 {batch_size}，训练轮数为 {epochs}。斜率为第一轮之后测试准确率平均每轮的上升幅度。"
-        "与完整网络之差逐种子计算（批次相同），其 ± 为均值 95% 置信区间的一半。"
+        "与完整网络之差在相同种子下计算（批次相同），其 ± 为均值 95% 置信区间的一半。"
     ),
     "the whole network": "完整网络",
     "Start: accuracy after epoch 1 changes by {norm} points without batch norm and by {shortcuts} without shortcuts.": (

@@ -161,8 +161,8 @@ def gradcam_figure(logits, labels):
 def training_caption(metrics, history):
     """Return the sentence on the accuracy of training in the first and the last epoch, and that of the test."""
     return text(
-        "The training accuracy is {first:.1f}% in epoch 1 and {last:.1f}% in epoch {epochs}; the kept weights reach"
-        " {test:.2f}% on the test set (seed {seed}).",
+        "The training accuracy is {first:.1f}% in epoch 1 and {last:.1f}% in epoch {epochs}; the weights that are"
+        " kept reach {test:.2f}% on the test set (seed {seed}).",
         first=history["train_accuracy"][0],
         last=history["train_accuracy"][-1],
         epochs=len(history["train_accuracy"]),
@@ -286,7 +286,8 @@ def phase_section(histories):
         " training batches."
         if ours == length
         else "The report divides its training into the epochs {phases}. This training has {ours} epochs, and the table"
-        " compares the same shares of both. Loss and accuracy are those of the augmented training batches.",
+        " compares epochs at about the same shares of both. Loss and accuracy are those of the augmented training"
+        " batches.",
         phases=tables.list_texts([label(f"{first} to {last}") for first, last in reported.PHASES]),
         ours=ours,
     )
@@ -337,7 +338,7 @@ def gap_note(metrics):
     train, test = reported.CHAPTER_2["train"], reported.CHAPTER_2["test"]
     gap = float(np.mean([entry["train_accuracy"] - entry["test_accuracy"] for entry in metrics]))
     return tables.paragraph(
-        text("All values are in evaluation mode, by plain cross-entropy and without augmentation."),
+        text("All values are in evaluation mode, by plain cross-entropy, without the augmentation of the training."),
         text(
             "The training accuracy is {gap:.2f} points above the test accuracy."
             if gap >= 0
