@@ -33,7 +33,7 @@ PREDICTED = "report in our 95% interval"  # the column of `is_predicted`
 DASH = "–"  # an empty cell: the report states no such number, or it does not apply
 ROUNDING = 1e-4  # our accuracies are float32
 QUICK = text("**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's.")
-INTERVAL = text("The interval is a prediction interval: with a probability of 95%, one more training would fall in it.")
+INTERVAL = text("The 95% interval is a prediction interval: with a probability of 95%, one more training falls in it.")
 
 
 def save_histories(path: Path, histories: Histories, plain: tuple[str, int] | None = None) -> None:

@@ -13,12 +13,13 @@ judged, with its own `configuration`. One field serves several files.
 
 `zh` is verbatim from the report where `quote` is "yes" (…… for what is left out), else our Chinese text. `brief_zh` is
 what is claimed in a few words, for the page's list of claims that are not reproduced; in English that is the part of
-`en` before its colon.
+`en` before its colon or comma.
 The Chinese cells are empty where the English text serves both, `value_zh` also where only the unit is translated.
 `p_value` is a term: the p of a comparison of two methods on one test set.
 """
 
 import csv
+import re
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from pathlib import Path
@@ -96,7 +97,7 @@ class Claim:
 
     @property
     def brief(self):
-        return Text(self.en.split(":")[0], self.brief_zh or self.zh)
+        return Text(re.split("[:,]", self.en)[0], self.brief_zh or self.zh)
 
     @property
     def quantity_text(self):

@@ -58,8 +58,8 @@ COLON, SEMICOLON = Text(": ", "："), Text("; ", "；")
 
 # the first screen
 NUMBERS = Text(
-    "{inside} of the {all} different test accuracies that we have run lie in our 95% prediction intervals.",
-    "已重跑的 {all} 个不同的测试准确率中，{inside} 个落在我们的 95% 预测区间内。",
+    "{inside} of the {all} test accuracies that were run again lie in our 95% intervals.",
+    "重跑的 {all} 个测试准确率中，{inside} 个落在我们的 95% 区间内。",
 )
 SUMMARY = {
     "assignment": Text(
@@ -76,8 +76,8 @@ SUMMARY = {
     ),
 }
 ONE_TRAINING = Text(
-    "Task 3's low learning rate and its missing momentum are in effect one training: both take steps of the same size, "
-    "lr / (1 − momentum). Our seeds differ by {ours} points; the report's two numbers differ by {report}.",
+    "Task 3's low learning rate and its missing momentum are in effect one training: lr / (1 − momentum), the size of "
+    "their steps, is the same. Our seeds differ by {ours} points; the report's two numbers differ by {report}.",
     "任务三的“低学习率”与“无动量”实际上是同一种训练：两者的等效步长 lr / (1 − momentum) 相同。我们的两组结果相差 {ours} 个百分点，报告中相差 {report}。",
 )
 OPEN_BATCH_SIZE = Text(

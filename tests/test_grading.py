@@ -36,6 +36,7 @@ NAMES = {  # that are the same in Chinese
     *(
         "CIFAR",
         "LeNet",
+        "LightweightResNet",
         "ResNet",
         "WRN",
         "VGG",

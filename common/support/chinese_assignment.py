@@ -5,7 +5,7 @@ SENTENCES = {
     "**QUICK**: a run on the embedded sample; its numbers are not comparable with the report's.": (
         "**QUICK**：仅用内置小样本的快速运行，数字不可与报告比较。"
     ),
-    "The interval is a prediction interval: with a probability of 95%, one more training would fall in it.": (
+    "The 95% interval is a prediction interval: with a probability of 95%, one more training falls in it.": (
         "95% 区间指预测区间：若再训练一次，结果有 95% 的概率落在其中。"
     ),
     "Values are mean ± standard deviation over {seeds} seeds; a deviation that rounds to 0 is left out.": (

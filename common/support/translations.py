@@ -188,7 +188,7 @@ CHINESE = {
     "Not distinguishable from it": "与基准无显著差别",
     "mean and 95% interval of the difference seed by seed": "逐种子差值的均值与 95% 区间",
     "red: people have found the label wrong (arXiv 2103.14749)": "红色：人工检查认定标签有误（arXiv 2103.14749）",
-    "QUICK RUN on the embedded sample; not comparable with the report": "小规模快速运行（QUICK）：仅用内置小样本训练，不可与报告比较",
+    "QUICK RUN on the embedded sample; not comparable with the report": "小规模快速运行：仅用内置小样本训练，不可与报告比较",
     "Batch": "批次",
     "Epoch": "轮次",
     "Batch loss": "批次损失",
