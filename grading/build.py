@@ -77,6 +77,7 @@ def render(entries):
         parts=parts,
         forest=groups,
         numbers=summary.numbers_sentence(groups),
+        legend=summary.legend(groups),
         sentences=summary.sentences(counts),
         findings=summary.findings(),
         failures=summary.failures(entries),

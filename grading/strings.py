@@ -58,26 +58,27 @@ COLON, SEMICOLON = Text(": ", "："), Text("; ", "；")
 
 # the first screen
 NUMBERS = Text(
-    "{inside} of the {all} test accuracies that were run again lie in our 95% intervals.",
-    "重跑的 {all} 个测试准确率中，{inside} 个落在我们的 95% 区间内。",
+    "{inside} of the assignment's {all} test accuracies lie in our 95% prediction intervals. Of project 3's {networks} "
+    "networks, {trained} have been trained.",
+    "作业报告的 {all} 个测试准确率中，{inside} 个落在我们的 95% 预测区间内；项目三的 {networks} 个网络已训练 {trained} 个。",
 )
 SUMMARY = {
     "assignment": Text(
         "{reproduced} of the report's {all} claims are reproduced, and {consistent} agree with its own numbers. {failed} "
-        "fail, {contradict} contradict the report itself, {open} depend on settings that it does not state, {waiting} needs "
+        "fail ({unreproduced} not reproduced, {wrong} wrong as stated), {contradict} contradict the report itself, {open} depend on settings that it does not state, {waiting} needs "
         "a GPU.",
-        "报告的 {all} 条论断中，{reproduced} 条得到复现，{consistent} 条与报告自身的数字相符；{failed} 条不成立，{contradict} 条自相矛盾，{open} 条取决于报告未说明的设置，{waiting} 条须在 GPU 上训练后才能判定。",
+        "报告的 {all} 条论断中，{reproduced} 条得到复现，{consistent} 条与报告自身的数字相符；{failed} 条不成立（{unreproduced} 条未复现，{wrong} 条表述有误），{contradict} 条自相矛盾，{open} 条取决于报告未说明的设置，{waiting} 条须在 GPU 上训练后才能判定。",
     ),
     "project3": Text(
-        "{waiting} of the report's {all} claims wait for trainings that need a GPU. {reproduced} are reproduced, "
+        "{waiting} of the report's {all} claims need full training runs on a GPU ({short} have a short run). {reproduced} are reproduced, "
         "{consistent} agree with the report's own numbers, {contradict} contradict them, {failed} fail, and {open} depends "
-        "on what it does not state.",
-        "报告的 {all} 条论断中，{waiting} 条须在 GPU 上训练后才能判定；{reproduced} 条得到复现，{consistent} 条与报告自身的数字相符，{contradict} 条自相矛盾，{failed} 条不成立，{open} 条取决于报告未说明之处。",
+        "on a setting that it omits.",
+        "报告的 {all} 条论断中，{waiting} 条须在 GPU 上完整训练后才能判定（其中 {short} 条仅做过缩短的实验）；{reproduced} 条得到复现，{consistent} 条与报告自身的数字相符，{contradict} 条自相矛盾，{failed} 条不成立，{open} 条取决于报告未说明之处。",
     ),
 }
 ONE_TRAINING = Text(
-    "Task 3's low learning rate and its missing momentum are in effect one training: lr / (1 − momentum), the size of "
-    "their steps, is the same. Our seeds differ by {ours} points; the report's two numbers differ by {report}.",
+    "Task 3's runs with a low learning rate and without momentum are in effect one training: lr / (1 − momentum), the size of "
+    "their steps, is the same. Our means differ by {ours} points, the report's numbers by {report}.",
     "任务三的“低学习率”与“无动量”实际上是同一种训练：两者的等效步长 lr / (1 − momentum) 相同。我们的两组结果相差 {ours} 个百分点，报告中相差 {report}。",
 )
 OPEN_BATCH_SIZE = Text(
@@ -87,7 +88,7 @@ OPEN_BATCH_SIZE = Text(
 )
 UNDERFITTING = Text(
     "L2 and dropout do harm here: without them LeNet gains {gain} points. In {epochs} epochs it underfits; it does not overfit.",
-    "L2 与 Dropout 在这里有害无益：去掉后 LeNet 提高 {gain} 个百分点。{epochs} 轮之内网络处于欠拟合，而非过拟合。",
+    "L2 与 Dropout 在这里有害无益：去掉后 LeNet 的准确率提高 {gain} 个百分点。{epochs} 轮之内网络处于欠拟合，而非过拟合。",
 )
 PROVENANCE = Text(
     "Run on {cores} CPU cores ({machines}), {hours} hours of training in all, {first} to {last}; no GPU was available.",
@@ -102,10 +103,11 @@ FOREST_FACTS = Text(
     "dots and lines are ours: mean and 95% prediction interval; numbers: mean ± standard deviation over seeds",
     "实心点与线为我们的均值与 95% 预测区间；右侧数字为不同种子的均值 ± 标准差",
 )
+L2_ONLY, DROPOUT_ONLY = Text("L2 only", "仅 L2"), Text("dropout only", "仅 Dropout")
 LENET_64 = Text("LeNet, batch size 64", "LeNet，批大小 64")
 LENET_100 = Text("LeNet, batch size 100", "LeNet，批大小 100")
-RESNET_64 = Text("LightweightResNet, 64", "LightweightResNet，64")
-RESNET_100 = Text("LightweightResNet, 100", "LightweightResNet，100")
+RESNET_64 = Text("LightweightResNet, batch 64", "LightweightResNet，批大小 64")
+RESNET_100 = Text("LightweightResNet, batch 100", "LightweightResNet，批大小 100")
 
 
 class Kind(NamedTuple):
@@ -244,12 +246,13 @@ PAGE = {
     "summary": Text("Summary", "概览"),
     "sections": Text("Sections of this page", "本页各节"),
     "findings": Text("Findings", "主要发现"),
-    "failed": Text("Claims that our runs do not reproduce", "未能复现的论断"),
+    "failed": Text("What a report claims and our runs do not show", "报告如此声称，但我们的实验不支持"),
     "run": Text("What was run", "运行情况"),
     "forest": Text("Test accuracy of every run, %", "每次实验的测试准确率，%"),
     "forest_legend": Text(
-        "○ the report · ● ours, mean, with the 95% prediction interval of one more run",
-        "○ 报告 · ● 我们的均值及 95% 预测区间（再做一次实验的范围）",
+        "○ the report · ● ours: mean ± standard deviation over {fewest} to {most} seeds; the line is the 95% prediction interval of one "
+        "more run · ✓ the report lies in it",
+        "○ 报告 · ● 我们的均值 ± 标准差（{fewest} 至 {most} 个种子）；横线为再做一次实验的 95% 预测区间 · ✓ 报告值在区间内",
     ),
     "configuration": Text("Run", "实验"),
     "reported": Text("Report", "报告"),

@@ -12,7 +12,6 @@ from grading import strings
 from grading.rules import CONFIDENCE, agree, is_bound
 from project3_wrn.method.recipes import RECIPES
 
-FAILED = ("not reproduced", "wrong as stated")
 WAITING = ("short run", "not yet run")
 TASK3, BATCH_SIZE = "task3_hparams/outputs", "task4_architectures/outputs/batch_size"
 
@@ -52,15 +51,18 @@ class Row(NamedTuple):
 
 def forest():
     """Return the forest plot's groups, {title: Rows}: every run whose test accuracy a report states, and ours."""
-    task3 = [*ACCURACY["task3_hparams"], "no_regularization_more_epochs"]
     lenet, resnet = (ACCURACY["task4_architectures"][name] for name in ("lenet", "lightweight_resnet"))
     groups = {
         strings.GROUPS["task1"]: [row("task1_loss_curves", "baseline", TASK1_ACCURACY)],
         strings.GROUPS["task2"]: [
-            row("task2_regularization", name, reported("task2_regularization", name))
-            for name in (*ACCURACY["task2_regularization"], "l2", "dropout")
+            *(row("task2_regularization", *pair) for pair in reported("task2_regularization")),
+            row("task2_regularization", "l2", (), name=strings.L2_ONLY),
+            row("task2_regularization", "dropout", (), name=strings.DROPOUT_ONLY),
         ],
-        strings.GROUPS["task3"]: [row("task3_hparams", name, reported("task3_hparams", name)) for name in task3],
+        strings.GROUPS["task3"]: [
+            *(row("task3_hparams", *pair) for pair in reported("task3_hparams")),
+            row("task3_hparams", "no_regularization_more_epochs", ()),
+        ],
         strings.GROUPS["task4"]: [
             row("task4_architectures", "lenet", (lenet,), name=strings.LENET_64),
             row("task4_architectures", "lenet_batch_100", (lenet,), "batch_size/results.csv", strings.LENET_100),
@@ -75,8 +77,9 @@ def forest():
     return groups
 
 
-def reported(task, config):
-    return (ACCURACY[task][config],) if config in ACCURACY[task] else ()
+def reported(task):
+    """Return [(configuration, the report's numbers)] of a task."""
+    return [(config, (value,)) for config, value in ACCURACY[task].items()]
 
 
 def row(task, config, numbers, file="results.csv", name=None):
@@ -99,7 +102,10 @@ def sentences(counts):
             all=sum(kinds.values()),
             reproduced=kinds["reproduced"],
             consistent=kinds["consistent"],
-            failed=sum(kinds[kind] for kind in FAILED),
+            failed=kinds["not reproduced"] + kinds["wrong as stated"],
+            unreproduced=kinds["not reproduced"],
+            wrong=kinds["wrong as stated"],
+            short=kinds["short run"],
             contradict=kinds["contradicts itself"],
             open=kinds["depends on what the report does not say"],
             waiting=sum(kinds[kind] for kind in WAITING),
@@ -109,12 +115,19 @@ def sentences(counts):
 
 
 def numbers_sentence(groups):
-    """Return how many of the reports' different accuracies lie in our interval wherever they are compared."""
-    inside = {}
-    for row in (row for rows in groups.values() for row in rows if row.interval):
-        for value in row.reported:
+    """Return how many of the assignment's accuracies lie in our intervals, and how many networks were trained."""
+    inside, networks = {}, [row for row in groups[strings.GROUPS["project3"]] if row.reported]
+    for row in (row for title, rows in groups.items() for row in rows if title != strings.GROUPS["project3"]):
+        for value in row.reported if row.interval else ():
             inside[value] = inside.get(value, True) and agree(str(value), row.ours)
-    return strings.NUMBERS.format(inside=sum(inside.values()), all=len(inside))
+    trained = sum(len(row.ours) > 0 for row in networks)
+    return strings.NUMBERS.format(inside=sum(inside.values()), all=len(inside), networks=len(networks), trained=trained)
+
+
+def legend(groups):
+    """Return what the marks of the forest plot mean."""
+    seeds = [len(row.ours) for rows in groups.values() for row in rows if len(row.ours)]
+    return strings.PAGE["forest_legend"].format(fewest=min(seeds, default=0), most=max(seeds, default=0))
 
 
 def failures(entries):

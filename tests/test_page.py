@@ -57,7 +57,7 @@ def test_every_claim_is_on_the_page_once_and_the_bars_add_up(entries, page):
             assert page.count(f"{address}{count}<") == page.count(f"{address}{count} <") == (count > 0)
         sentence = summary.sentences({report: kinds})[report]
         for text in sentence:
-            numbers = list(map(int, re.findall(r"\d+", text)))
+            numbers = list(map(int, re.findall(r"\d+", re.sub(r"[（(].*?[)）]", "", text))))
             assert sum(numbers) == 2 * sum(kinds.values()), text  # the total, and its parts
 
 
