@@ -41,6 +41,10 @@ def main():
     options = parse()
     if options.out and len(options.photos) > 1:
         raise UsageError("--out is the picture of one photo; leave it out to write one next to each photo")
+    if len({photo.with_suffix("") for photo in options.photos}) < len(options.photos):
+        raise UsageError(
+            "two photos have the same name but for the suffix, and so would their pictures; give one at a time"
+        )
     network, facts = load(options)
     plots.setup(scale=facts["scale"])
     for photo in options.photos:
@@ -66,7 +70,7 @@ def load(options):
         network, facts = load_shipped()
         origin = f"{shipped_path(facts).relative_to(cli.ROOT).as_posix()}, test accuracy {facts['test_accuracy']}%"
         return network, {**facts, "scale": "full", "origin": origin}
-    run_json = options.weights.with_name("run.json")
+    run_json = options.weights.parent / "run.json"
     run = cli.read_json(run_json) if run_json.exists() else {}
     model = options.model or run.get("model") or options.weights.resolve().parent.name
     known = {"model": model, "scale": run.get("scale"), "origin": f"{options.weights}, percentages not calibrated"}

@@ -146,7 +146,8 @@ install_wheels() { # install_wheels INDEX REQUIREMENT ...
     # Where the index does not answer, pip may find builds elsewhere that do not match each other; then the import fails.
     local index=$1
     shift
-    UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=1 PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=20 \
+    # For uv a mirror in UV_DEFAULT_INDEX would come before --index-url.
+    UV_DEFAULT_INDEX='' UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=1 PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=20 \
         install --index-url "https://download.pytorch.org/whl/$index" "$@" &&
         "$PYTHON" -c 'import torch, torchvision' 2>/dev/null
 }

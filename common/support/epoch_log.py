@@ -3,6 +3,7 @@
 A spreadsheet and `tail -F` read it. No result is made from it, and git ignores it.
 """
 
+import contextlib
 import csv
 import io
 import sys
@@ -84,7 +85,8 @@ class EpochLog:
 
 def discard(folder: Path) -> None:
     """Delete the log of a folder, so that the next run starts it anew."""
-    (folder / NAME).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # another program has it open; the runs replace their lines
+        (folder / NAME).unlink(missing_ok=True)
 
 
 def last_epoch(history: dict, lr: float, pick: Callable[[torch.Tensor], torch.Tensor] = lambda value: value) -> dict:

@@ -14,7 +14,8 @@ FOLDER = "failed"
 def discard(folder: Path) -> None:
     """Delete the tracebacks of an earlier start."""
     for path in (folder / FOLDER).glob("*.log"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another program has it open
+            path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # there is none, or it has other files
         (folder / FOLDER).rmdir()
 
@@ -39,7 +40,9 @@ def noted(
         cause, place = explain(error), f"; traceback: {path}"
         try:
             with atomic(path) as temporary:
-                temporary.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+                temporary.write_text(
+                    "".join(traceback.format_exception(error)), encoding="utf-8", errors="backslashreplace"
+                )
         except UserError:  # a full disk, perhaps what the run failed by
             place = ""
         for name in names:

@@ -56,6 +56,8 @@ def _ask(smi):
         command = [smi, f"--query-gpu={fields}", "--format=csv,noheader"]
         try:
             output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        except subprocess.TimeoutExpired:
+            break  # the fields are not the reason
         except (OSError, subprocess.SubprocessError):
             continue
         name, driver, capability = [*output.partition("\n")[0].split(", "), "", ""][:3]
