@@ -71,7 +71,7 @@ def render(entries):
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(link_claims=link_claims, thousands="{:,}".format)
+    environment.filters["link_claims"] = link_claims
     return environment.get_template("page.html.j2").render(
         sections=sections,
         parts=parts,

@@ -141,10 +141,10 @@ FAST = Text(
 CLAIMS = Text(
     "**{reproduced} of the {all} claims** of both reports are reproduced, and {consistent} more agree with the "
     "report's own numbers. {failed} fail, {contradict} contradict the report itself, {open} depend on what it does not "
-    "state, and {waits} have not been run in full, most of them for want of a GPU.",
+    "state, and {waiting} have not been run in full, most of them for want of a GPU.",
     "两份报告的 {all} 条论断中，**{reproduced} 条得到复现**，另有 {consistent} 条与报告自身的数字相符；"
     "{failed} 条不成立，{contradict} 条自相矛盾，{open} 条取决于报告未说明之处；"
-    "{waits} 条尚未完整运行，多数是因为没有 GPU。",
+    "{waiting} 条尚未完整运行，多数是因为没有 GPU。",
 )
 MISSING_NETWORKS = Text(
     "Not yet trained by the report's recipe, since no GPU was available: {names}.",
@@ -209,21 +209,12 @@ def link_from(root, folder, target):
 def format_headline(verdicts, lang):
     """Return the headline numbers as a list in a language, "en" or "zh"."""
     counts = {kind: sum(kinds[kind] for kinds in verdicts.values()) for kind in KINDS}
-    claims = CLAIMS.format(
-        all=sum(counts.values()),
-        reproduced=counts["reproduced"],
-        consistent=counts["consistent"],
-        failed=counts["not reproduced"] + counts["wrong as stated"],
-        contradict=counts["contradicts itself"],
-        open=counts["depends on what the report does not say"],
-        waits=counts["short run"] + counts["not yet run"],
-    )
+    claims = CLAIMS.format(**summary.tally(counts))
     networks = read_accuracies("project3_wrn")
     missing = [label(config) for config in NETWORKS if config not in networks]
     lines = [compare_accuracies(), claims, describe_fast94()]
     if missing:
-        names = Text(tables.listed([name.en for name in missing]), "、".join(name.zh for name in missing))
-        lines.append(MISSING_NETWORKS.format(names=names))
+        lines.append(MISSING_NETWORKS.format(names=tables.list_texts(missing)))
     lines += [finding for _, finding in summary.findings()]
     return "".join(f"- {getattr(line, lang)}\n" for line in lines if line)
 
@@ -233,16 +224,15 @@ def compare_accuracies():
 
     None if no task has been run.
     """
-    inside, widths = {}, {}
+    comparisons, widths = [], {}
     for task in ASSIGNMENT:
         accuracies = read_accuracies(task)
         for config in ACCURACY[task].keys() & accuracies:
             widths[config] = tables.prediction_half_width(accuracies[config])
-            for number in reported(task, config):
-                agrees = tables.is_predicted(number, accuracies[config]) == "yes"
-                inside[number] = inside.get(number, True) and agrees
+            comparisons.append((reported(task, config), np.array(accuracies[config])))
     if not widths:
         return None
+    inside = summary.find_inside(comparisons)
     widest = max(widths, key=widths.get)
     return AGREEMENT.format(
         inside=sum(inside.values()), all=len(inside), widest=label(widest), width=f"{widths[widest]:.0f}"
@@ -285,16 +275,11 @@ def format_row(row, lang):
     return (
         getattr(row.name, lang),
         getattr(row.question, lang),
-        " / ".join(format_number(number) for number in reported(row.task, row.config)) or tables.DASH,
+        " / ".join(map(summary.format_number, reported(row.task, row.config))) or tables.DASH,
         getattr(ours, lang),
         f"[{row.code}]({row.task}/{row.code})",
         f"[{posixpath.basename(row.page)}]({page})" if (cli.ROOT / page).exists() else tables.DASH,
     )
-
-
-def format_number(number):
-    """Return a report's number; a whole one is rounded, so it has no decimals."""
-    return str(number) if isinstance(number, int) else f"{number:.2f}"
 
 
 def reported(task, config):

@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
     @property
     def reported_text(self):
-        return " / ".join(str(value) if isinstance(value, int) else f"{value:.2f}" for value in self.reported)
+        return " / ".join(map(format_number, self.reported))
 
     @property
     def agrees(self):
@@ -47,6 +47,11 @@ class Row(NamedTuple):
         if not self.reported or self.interval is None:
             return None
         return all(agree(str(value), self.ours) for value in self.reported)
+
+
+def format_number(number):
+    """Return a report's number; a whole one is rounded, so it has no decimals."""
+    return str(number) if isinstance(number, int) else f"{number:.2f}"
 
 
 def forest():
@@ -97,31 +102,44 @@ def row(task, config, numbers, file="results.csv", name=None):
 
 def sentences(counts):
     """Return {report: what became of its claims}, from {report: {kind of verdict: count}}."""
+    return {report: strings.SUMMARY[report].format(**tally(kinds)) for report, kinds in counts.items()}
+
+
+def tally(kinds):
+    """Return {kind of verdict: count} by the placeholders of the sentences that sum it up."""
     return {
-        report: strings.SUMMARY[report].format(
-            all=sum(kinds.values()),
-            reproduced=kinds["reproduced"],
-            consistent=kinds["consistent"],
-            failed=kinds["not reproduced"] + kinds["wrong as stated"],
-            unreproduced=kinds["not reproduced"],
-            wrong=kinds["wrong as stated"],
-            short=kinds["short run"],
-            contradict=kinds["contradicts itself"],
-            open=kinds["depends on what the report does not say"],
-            waiting=sum(kinds[kind] for kind in WAITING),
-        )
-        for report, kinds in counts.items()
+        "all": sum(kinds.values()),
+        "reproduced": kinds["reproduced"],
+        "consistent": kinds["consistent"],
+        "failed": kinds["not reproduced"] + kinds["wrong as stated"],
+        "unreproduced": kinds["not reproduced"],
+        "wrong": kinds["wrong as stated"],
+        "short": kinds["short run"],
+        "contradict": kinds["contradicts itself"],
+        "open": kinds["depends on what the report does not say"],
+        "waiting": sum(kinds[kind] for kind in WAITING),
     }
 
 
 def numbers_sentence(groups):
     """Return how many of the assignment's accuracies lie in our intervals, and how many networks were trained."""
-    inside, networks = {}, [row for row in groups[strings.GROUPS["project3"]] if row.reported]
-    for row in (row for title, rows in groups.items() for row in rows if title != strings.GROUPS["project3"]):
-        for value in row.reported if row.interval else ():
-            inside[value] = inside.get(value, True) and agree(str(value), row.ours)
+    networks = [row for row in groups[strings.GROUPS["project3"]] if row.reported]
+    assignment = (row for title, rows in groups.items() for row in rows if title != strings.GROUPS["project3"])
+    inside = find_inside((row.reported, row.ours) for row in assignment if row.interval)
     trained = sum(len(row.ours) > 0 for row in networks)
     return strings.NUMBERS.format(inside=sum(inside.values()), all=len(inside), networks=len(networks), trained=trained)
+
+
+def find_inside(comparisons):
+    """Return {number of a report: whether it lies in our interval wherever it is compared}.
+
+    comparisons: pairs (the report's numbers, our values).
+    """
+    inside = {}
+    for numbers, ours in comparisons:
+        for number in numbers:
+            inside[number] = inside.get(number, True) and agree(str(number), ours)
+    return inside
 
 
 def legend(groups):
@@ -179,7 +197,8 @@ def underfitting():
     gain = ours["no_regularization"] - ours["baseline"]
     if gain.mean() <= 0 or not tables.excludes_zero(gain):
         return None
-    return "task2_regularization", strings.UNDERFITTING.format(gain=f"{gain.mean():.1f}", epochs=5)
+    epochs = cli.read_json(cli.ROOT / TASK3 / "run.json")["configs"]["baseline"]["epochs"]
+    return "task2_regularization", strings.UNDERFITTING.format(gain=f"{gain.mean():.1f}", epochs=epochs)
 
 
 def read_accuracies(folder):
@@ -203,7 +222,7 @@ def not_run(groups):
     """Return which networks of the reports were not run, and why."""
     names = [row.name for rows in groups.values() for row in rows if not len(row.ours)]
     return strings.NOT_RUN.format(
-        names=Text(tables.listed([name.en for name in names]), "、".join(name.zh for name in names)),
+        names=tables.list_texts(names),
         hours=f"{hours_here('resnet18'):.0f}",
     )
 
