@@ -121,11 +121,15 @@ def to_html(page, lang, level):
 
     Links lead from the repository's root: `link_from` makes them lead from the page.
     """
-    chinese = page.with_suffix(".zh.md")
-    text = (chinese if lang == "zh" and chinese.exists() else page).read_text(encoding="utf-8")
-    text = re.sub(r"^# .*\n", "", text)
+    text = re.sub(r"^# .*\n", "", page_in(page, lang).read_text(encoding="utf-8"))
     shown, section, folded = text.partition(SECTION)
     return part_to_html(shown, page.parent, level), part_to_html(section + folded, page.parent, level)
+
+
+def page_in(page, lang):
+    """Return the path of a Markdown page in a language, of the English one where there is no other."""
+    translated = page.with_suffix(f".{lang}.md")
+    return translated if translated.exists() else page
 
 
 def part_to_html(text, folder, level):

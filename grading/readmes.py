@@ -15,6 +15,7 @@ from common.reported import ACCURACY, NETWORKS, TASK1_ACCURACY
 from common.support.translations import Text, label
 from grading import summary
 from grading.claims import read_claims
+from grading.outputs import page_in, relative
 from grading.strings import KINDS
 from grading.verdicts import count_verdicts, judge_all
 
@@ -191,9 +192,7 @@ def format_page(folder, name, lang):
         name = name.replace("outputs/", "outputs_short/")
     if not (root / name).exists():
         return getattr(MISSING, lang) + "\n"
-    chinese = name.replace(".md", ".zh.md")
-    page = root / (chinese if lang == "zh" and (root / chinese).exists() else name)
-    body = HEADING.sub("#", TITLE.sub("", page.read_text(encoding="utf-8")))
+    body = HEADING.sub("#", TITLE.sub("", page_in(root / name, lang).read_text(encoding="utf-8")))
     return LINK.sub(lambda match: link_from(root, posixpath.dirname(name), match[0]), body)
 
 
@@ -268,17 +267,14 @@ def format_row(row, lang):
     ours = MISSING
     if accuracies is not None:
         ours = SEEDS.format(accuracy=tables.mean_std(accuracies), count=len(accuracies))
-    page = f"{row.task}/outputs/{row.page}"
-    chinese = page.replace(".md", ".zh.md")
-    if lang == "zh" and (cli.ROOT / chinese).exists():
-        page = chinese
+    page = page_in(cli.ROOT / row.task / "outputs" / row.page, lang)
     return (
         getattr(row.name, lang),
         getattr(row.question, lang),
         " / ".join(map(summary.format_number, reported(row.task, row.config))) or tables.DASH,
         getattr(ours, lang),
         f"[{row.code}]({row.task}/{row.code})",
-        f"[{posixpath.basename(row.page)}]({page})" if (cli.ROOT / page).exists() else tables.DASH,
+        f"[{posixpath.basename(row.page)}]({relative(page)})" if page.exists() else tables.DASH,
     )
 
 

@@ -280,10 +280,6 @@ PAGE = {
     "tested": Text("Tested: ", "检验内容："),
     "details": Text("Tables and notes", "表格与说明"),
     "evidence": Text("Evidence:", "依据："),
-    "trained": Text(
-        "{seeds} on {cores} CPU cores, {hours} h of training, commit",
-        "{seeds}，{cores} 个 CPU 核，训练 {hours} 小时，提交",
-    ),
     "missing": Text("Not run yet", "尚未运行"),
     "missing_why": Text(
         "No GPU was available for these trainings. A command that was stopped resumes; with --plan it prints the time that "
