@@ -237,11 +237,18 @@ def write_run_json(options: Options, source: str, **facts) -> None:
         "started": timestamp(options.started),
         "seconds": round(time.time() - options.started, 1),
         "peak_memory_gb": machine.peak_memory_gb(options.device),
+        **versions(),
+    }
+    write_json(options.out / "run.json", document | facts)
+
+
+def versions() -> dict:
+    """Return the versions of Python and of the packages, and the platform, for run.json."""
+    return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {name: metadata.version(name) for name in PACKAGES},
     }
-    write_json(options.out / "run.json", document | facts)
 
 
 def timestamp(seconds: float) -> str:

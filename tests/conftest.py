@@ -15,6 +15,10 @@ BASH = shutil.which("bash") or "bash"  # on Windows Git's, which is first on its
 TASKS = ("task1_loss_curves", "task2_regularization", "task3_hparams", "task4_architectures")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--faults", action="store_true", help="try every attack of tests/faults as often as it is worth")
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

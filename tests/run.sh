@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Run the tests from a bare clone: set up the environment, check the style, run pytest with the arguments given.
+# --faults: try every attack of tests/faults as often as it is worth, in half an hour; without it, each a few times.
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 . common/support/environment.sh
-make_environment pytest jinja2 markdown pylopdf_fonts_zh_cn
+make_environment pytest hypothesis jinja2 markdown pylopdf_fonts_zh_cn
 if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
     "$PYTHON" -m ruff check --output-format concise . && "$PYTHON" -m ruff format --check . || exit 1
 fi
+[ "${1:-}" != --faults ] || [ $# -gt 1 ] || set -- --faults tests/faults
 workers=() # two test files at a time, where pytest-xdist is installed and no argument asks for something else
-if [ $# -eq 0 ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
+if [ "${*:---faults tests/faults}" = "--faults tests/faults" ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
     workers=(-n 2 --dist loadfile)
 fi
 exec "$PYTHON" -m pytest ${workers[@]+"${workers[@]}"} "$@"

@@ -1,0 +1,78 @@
+"""Attacks on the program from outside. A test with the mark `attack` is one kind of attack, tried several times.
+
+    @pytest.mark.attack("SIGKILL while a network trains", short=1, whole=12)
+    def test_...(attempt): ...
+
+`attempt` counts the tries, from 0, and seeds what is random in them. `bash tests/run.sh` tries `short` of them,
+`bash tests/run.sh --faults` tries `whole`; this writes what was tried and survived to results.csv and run.json, which
+the README's table of reliability is made from. A test that makes several tries itself says how many by
+`record_property("tried", number)`.
+"""
+
+import collections
+import csv
+import time
+from pathlib import Path
+
+import pytest
+
+from common import cli
+from common.support import machine
+
+FOLDER = Path(__file__).parent
+COLUMNS = ("area", "attack", "tried", "survived")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "attack(name, short=1, whole=1): one kind of attack, and how often it is tried")
+
+
+def pytest_generate_tests(metafunc):
+    mark = metafunc.definition.get_closest_marker("attack")
+    if mark and "attempt" in metafunc.fixturenames:
+        whole = metafunc.config.getoption("--faults")
+        metafunc.parametrize("attempt", range(mark.kwargs.get("whole" if whole else "short", 1)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if mark := item.get_closest_marker("attack"):
+            area = item.path.stem.removeprefix("test_")
+            item.user_properties.append(("attack", [area, mark.args[0]]))
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    """Write results.csv and run.json after a whole run of all attacks."""
+    whole = config.getoption("--faults") and not config.getoption("keyword")
+    if not whole or [Path(name).resolve() for name in config.args] != [FOLDER]:
+        return
+    reports = [report for name in ("passed", "failed") for report in terminalreporter.stats.get(name, [])]
+    rows = count_attacks(reports)
+    with open(FOLDER / "results.csv", "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+    cli.write_json(FOLDER / "run.json", facts(time.time() - terminalreporter._session_start.time))
+
+
+def count_attacks(reports):
+    """Return [area, attack, tried, survived] for each attack in the reports of tests, in the order of their files."""
+    tried, survived = collections.Counter(), collections.Counter()
+    for report in reports:
+        properties = dict(report.user_properties)
+        if "attack" in properties and (report.when == "call" or report.failed):
+            key, number = tuple(properties["attack"]), int(properties.get("tried", 1))
+            tried[key] += number
+            survived[key] += number if report.passed else 0
+    return [[*key, tried[key], survived[key]] for key in sorted(tried)]
+
+
+def facts(seconds):
+    """Return what a reader of the figures must know about the run that they are from."""
+    return {
+        "command": "bash tests/run.sh --faults",
+        "git_commit": cli.git_commit(),
+        "minutes": round(seconds / 60, 1),
+        "device": machine.device_name("cpu"),
+        "cores": machine.cores(),
+        **cli.versions(),
+    }
