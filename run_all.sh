@@ -103,13 +103,36 @@ starts() { # starts NAME: the script and flags of each start of a task or of one
     esac
 }
 
+child='' # the running start
+run() { # run COMMAND ...: run it so that a signal to this shell is answered at once
+    "$@" 3<&- &
+    child=$!
+    wait "$child"
+    local status=$?
+    child=''
+    return "$status"
+}
+
+stop_on_signals() {
+    trap 'stop_by INT 130' INT
+    trap 'stop_by TERM 143' TERM
+    trap 'stop_by HUP 129' HUP
+}
+
+stop_by() { # stop_by SIGNAL STATUS: end the running start, and then this shell
+    trap '' INT TERM HUP
+    [ -z "$child" ] || { kill "$child" && wait "$child"; } 2>/dev/null
+    echo "stopped by SIG$1; what was trained is saved. Rerun the same command without --fresh to resume" >&2
+    exit "$2"
+}
+
 failed=()
 run_starts() { # run_starts NAME [FLAG ...]: run each start of a task or script; those that fail are added to `failed`
     local start name=$1
     shift
     while IFS= read -r start <&3; do
         # shellcheck disable=SC2086  # a start is split into its arguments
-        "$PYTHON" $start "$@" ${passed[@]+"${passed[@]}"} 3<&- || failed+=("$(short_name "$start")")
+        run "$PYTHON" $start "$@" ${passed[@]+"${passed[@]}"} || failed+=("$(short_name "$start")")
     done 3< <(starts "$name")
 }
 
@@ -125,6 +148,7 @@ list_failed() { # list_failed: the failed starts, separated by "; "
 
 run_plans() { # run_plans NAME ...: print the plan of each start; status 1 if one of them fails
     local name
+    stop_on_signals # a subshell, as in a pipeline, starts without traps
     # a training that several scripts have is done once: each script adds its own to this list
     PLANNED=$(mktemp) || return 1
     export PLANNED
@@ -138,7 +162,7 @@ if [ -n "$plan" ]; then
     exit "${PIPESTATUS[0]}"
 fi
 
-trap 'echo "interrupted; finished work is saved. Rerun the same command without --fresh to resume" >&2; exit 130' INT
+stop_on_signals
 for name in "${names[@]}"; do
     echo "== $name"
     run_starts "$name"
@@ -149,7 +173,7 @@ page=''
 for candidate in "$PYTHON" .venv/bin/python .venv/Scripts/python.exe; do
     if "$candidate" -c 'import jinja2, markdown' 2>/dev/null; then
         page=yes
-        "$candidate" grading/build.py || failed+=(page)
+        run "$candidate" grading/build.py || failed+=(page)
         break
     fi
 done

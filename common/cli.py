@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.support import checkpoints, epoch_log, failures, machine
+from common.support import checkpoints, epoch_log, failures, machine, signals
 from common.support.errors import UsageError, UserError, gpu_failure, out_of_memory, unreadable
 from common.support.files import atomic, locked, remove_stale
 
@@ -296,15 +296,20 @@ def read_json(path: Path) -> Any:
 
 
 def entry_point(main: Callable) -> NoReturn:
-    """Call `main` and exit with its status; print an error that the user can fix as one line without traceback."""
+    """Call `main` and exit with its status; print an error that the user can fix as one line without traceback.
+
+    A signal ends it with a line and 128 + the signal's number.
+    """
+    signals.raise_on_signals()
     try:
         sys.exit(main())
     except UsageError as error:
         exit_with(str(error), 2)
     except UserError as error:
         exit_with(str(error), 1)
-    except KeyboardInterrupt:
-        exit_with(f"interrupted; finished work is saved. {RESUME}", 130)
+    except KeyboardInterrupt as stop:
+        name, number = signals.name_of(stop)
+        exit_with(f"stopped by {name}; what was trained until the last checkpoint is saved. {RESUME}", 128 + number)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             path = error.filename or "a file"

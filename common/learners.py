@@ -40,12 +40,16 @@ class Trainable(Protocol):
 
     shape: tuple[int, ...]  # () of one network, (seeds, configurations) of a stack
     device: torch.device
+    resumes_within_epochs: bool  # whether state_dict, called between two steps of an epoch, has all that they change
 
     def set_lr(self, factor: float) -> None:
         """Set every learning rate to `factor` times its initial value."""
 
     def step(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """Take one step; return the losses before it, a detached tensor of `shape` on the device."""
+
+    def weight_norm(self) -> torch.Tensor:
+        """Return the square root of the sum of all squared parameters, of `shape`."""
 
     def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
         """Return the metrics of the last epoch, values of `shape` or (), and reset them."""
@@ -102,6 +106,7 @@ class Learner:
     """
 
     shape = ()
+    resumes_within_epochs = True
 
     def __init__(
         self,
@@ -232,10 +237,13 @@ class Learner:
         correct = (prediction == y) if y.dim() == 1 else y.gather(1, prediction[:, None])
         self._correct += correct.sum()
 
+    def weight_norm(self) -> torch.Tensor:
+        return torch.nn.utils.get_total_norm(self.model.parameters()).detach()
+
     def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
         """Return the metrics of the last epoch, tensors () and seconds; reset them."""
         metrics = {
-            "weight_norm": torch.nn.utils.get_total_norm(self.model.parameters()).detach(),
+            "weight_norm": self.weight_norm(),
             "train_accuracy": self._correct / self._total * 100,
         }
         if self.compiled or self._graphs:
@@ -271,6 +279,8 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
+            "full_batch": self._full_batch,
+            "counts": {"correct": self._correct, "total": self._total},  # of the epoch so far
             "hooks": [hook.state_dict() for hook in self.hooks],
             **({"scaler": self.scaler.state_dict()} if self.scaler else {}),
         }
@@ -283,7 +293,9 @@ class Learner:
             self.set_group_lr(number, float(group["lr"]))
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
-        self.steps = int(state["steps"])
+        self.steps, self._full_batch = int(state["steps"]), int(state["full_batch"])
+        self._correct.copy_(state["counts"]["correct"])
+        self._total = int(state["counts"]["total"])
         for hook, saved in zip(self.hooks, state["hooks"], strict=True):
             hook.load_state_dict(saved)
 
@@ -299,6 +311,8 @@ class StackedLearner:
     The configurations of one seed in a stack see the same batches and draw the same dropout noise, so they differ in
     nothing but their hyperparameters. That noise depends on which seeds are stacked together.
     """
+
+    resumes_within_epochs = True
 
     def __init__(
         self,
@@ -385,8 +399,10 @@ class StackedLearner:
 
     def epoch_metrics(self) -> dict[str, torch.Tensor | float]:
         """Return the metrics of the last epoch, tensors (*shape) and seconds; reset the seconds."""
-        norm = sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
-        return {"weight_norm": norm, "compile_seconds": _take_compile_seconds(self)}
+        return {"weight_norm": self.weight_norm(), "compile_seconds": _take_compile_seconds(self)}
+
+    def weight_norm(self) -> torch.Tensor:
+        return sum(value.flatten(2).square().sum(-1) for value in self.parameters.values()).sqrt()
 
     def state_dict(self) -> dict:
         return {"parameters": self.parameters, "velocities": self.velocities}

@@ -4,10 +4,10 @@ A configuration is a dict of plain values: model, epochs, batch_size, lr, moment
 share model, epochs and batch size are trained together, as one job. Each job has a checkpoint from which it resumes.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,7 +22,7 @@ import torch
 from common import cli, data, evaluation, metrics, tables
 from common.learners import Learner, StackedBatches, StackedLearner
 from common.models import MODELS, forward_flops
-from common.support import checkpoints, failures, machine, plan
+from common.support import checkpoints, failures, machine, plan, signals
 from common.support.epoch_log import EpochLog, last_epoch
 from common.support.errors import UserError, gpu_failure
 from common.support.progress import Progress, epoch_reporter
@@ -276,10 +276,8 @@ def _train_jobs(jobs, setup, processes, report, noted) -> Iterator[dict]:
     reader.start()
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=(messages,))
     try:
-        # the workers inherit that they ignore Ctrl-C: the parent answers it
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        futures = {pool.submit(_work, job, setup): job for job in jobs}
-        signal.signal(signal.SIGINT, handler)
+        with signals.kept_from_children():  # this process answers them
+            futures = {pool.submit(_work, job, setup): job for job in jobs}
         for future in as_completed(futures):
             with noted(futures[future]):
                 yield future.result()
@@ -288,15 +286,16 @@ def _train_jobs(jobs, setup, processes, report, noted) -> Iterator[dict]:
         reader.join()
     except BrokenProcessPool as error:
         raise UserError("a worker process died (possibly out of memory); rerun the command to resume") from error
-    finally:  # after Ctrl-C or a failed job, no worker may continue: nobody would take its results
+    finally:  # after a signal or a failed job, no worker may continue: nobody would take its results
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
-            child.terminate()
+            child.kill()
 
 
 def _relay(messages, report):
     while (message := messages.get()) is not None:
-        report(*message)
+        with contextlib.suppress(OSError, ValueError):  # a closed terminal; the workers wait until messages are read
+            report(*message)
 
 
 def _start_worker(messages):

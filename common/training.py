@@ -18,7 +18,6 @@ other axes are that shape.
     and, one value per epoch, whatever `evaluate` returns
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -141,37 +140,47 @@ def fit(
     evaluate: () -> {name: tensor of the learner's shape}, called after each epoch.
     early_stopping: watches `val_accuracy` (per cent) of `evaluate`; the best epoch's weights are restored at the end,
         also with a patience of 0, which never stops.
-    checkpoint: written after the first epoch, then where 30 s have passed since the last time, and at the end, also
-        that of an interrupted training; training resumes from it if it exists. On a CPU the result is the same to the
-        bit as without an interruption. A single network whose loss or weights are no longer finite stops at the end of
-        that epoch, which is not written: the checkpoint stays that of the last good epoch.
+    checkpoint: written every 30 s, also within an epoch, and at the end; training resumes from it if it exists. On a
+        CPU the result is the same to the bit as without an interruption. A single network whose loss or weights are no
+        longer finite is not written, and stops at the end of that epoch: the checkpoint stays the last good one.
     on_step: called with the epochs done, a fraction, after each step except an epoch's last.
     on_epoch: called with (epochs done, history so far as a dict of lists of tensors).
 
     Raises:
         UserError: the checkpoint and its previous generation cannot be read, or they are of other settings.
     """
-    state = {"epoch": 0, "history": {}, "best_weights": None}
+    state = {"epoch": 0, "partial": None, "history": {}, "best_weights": None}
     if checkpoint and checkpoint.exists():
         state = checkpoint.restore(learner, batches, early_stopping)
-    history = state["history"]
+    history, unsaved = state["history"], False
     if on_epoch and history:
         on_epoch(state["epoch"], history)
 
-    with checkpoint.saving() if checkpoint else contextlib.nullcontext(_save_nothing) as save_epoch:
-        for epoch in range(state["epoch"], epochs):
-            if _finished_early(history, learner, early_stopping):
-                break
-            trained = _train_epoch(learner, batches, epoch, epochs, schedule, on_step)
-            for name, value in (trained | evaluate()).items():
-                history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
-            state["epoch"] = epoch + 1
-            if not _diverged(history, learner):
-                if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
-                    state["best_weights"] = learner.weights()
-                save_epoch(state, learner, batches, early_stopping)
-            if on_epoch:
-                on_epoch(epoch + 1, history)
+    for epoch in range(state["epoch"], epochs):
+        if _finished_early(history, learner, early_stopping):
+            break
+        at_start = batches.state_dict()
+
+        def save_step(losses, seconds, at_start=at_start):
+            if checkpoint and checkpoint.due() and learner.resumes_within_epochs and _all_finite(losses, learner):
+                partial = {"losses": torch.stack(losses), "seconds": seconds}
+                checkpoint.save({**state, "partial": partial}, learner, at_start, early_stopping)
+
+        trained = _train_epoch(learner, batches, epoch, epochs, schedule, state["partial"], on_step, save_step)
+        for name, value in (trained | evaluate()).items():
+            history.setdefault(name, []).append(torch.as_tensor(value, dtype=torch.float32).cpu())
+        state.update(epoch=epoch + 1, partial=None)
+        unsaved = not _diverged(history, learner)
+        if unsaved:
+            if early_stopping and early_stopping.update(epoch, float(history["val_accuracy"][-1]) / 100):
+                state["best_weights"] = learner.weights()
+            if checkpoint and checkpoint.due():
+                checkpoint.save(state, learner, batches.state_dict(), early_stopping)
+                unsaved = False
+        if on_epoch:
+            on_epoch(epoch + 1, history)
+    if checkpoint and unsaved:
+        checkpoint.save(state, learner, batches.state_dict(), early_stopping)
 
     kept_epoch = state["epoch"]
     if state["best_weights"] is not None:
@@ -180,18 +189,28 @@ def fit(
     return _arrays(history) | {"kept_epoch": np.array(kept_epoch)}
 
 
-def _train_epoch(learner, batches, epoch, epochs, schedule, on_step):
-    """Train for one pass; return what the history says of it, except for evaluation: {name: tensor or number}."""
-    steps, started = len(batches), time.perf_counter()
-    losses, sizes, factor = [], [], None
+def _train_epoch(learner, batches, epoch, epochs, schedule, partial, on_step, save_step):
+    """Train for one pass; return what the history says of it, except for evaluation: {name: tensor or number}.
+
+    partial: {"losses": (steps, ...), "seconds"} of the steps of this pass that were trained before an interruption, or
+        None. Their batches are prepared again, as their random numbers are drawn one after the other.
+    save_step: called with (losses so far, seconds so far) after each step except the last.
+    """
+    losses, before = (list(partial["losses"]), partial["seconds"]) if partial else ([], 0.0)
+    steps, done, started = len(batches), len(losses), time.perf_counter() - before
+    sizes, factor = [], None
     for step, (x, y) in enumerate(batches):
-        before, factor = factor, schedule(epoch + step / steps, epochs)
-        if factor != before:
+        sizes.append(x.shape[-4])
+        if step < done:
+            continue
+        previous, factor = factor, schedule(epoch + step / steps, epochs)
+        if factor != previous:
             learner.set_lr(factor)
         losses.append(learner.step(x, y))
-        sizes.append(x.shape[-4])
-        if on_step and step + 1 < steps:
-            on_step(epoch + (step + 1) / steps)
+        if step + 1 < steps:
+            save_step(losses, time.perf_counter() - started)
+            if on_step:
+                on_step(epoch + (step + 1) / steps)
     losses = torch.stack(losses).float().cpu()  # the only wait for the device in the epoch
     seconds = time.perf_counter() - started
     metrics = learner.epoch_metrics()
@@ -210,10 +229,6 @@ def weighted_mean(losses: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     return torch.tensordot(weights / weights.sum(), losses.double(), dims=1)
 
 
-def _save_nothing(*training):
-    """Do what a training without a checkpoint does after an epoch."""
-
-
 def _first_not_finite(losses):
     """Return 1 + the index of the first value along axis 0 that is not finite, 0 where all are."""
     bad = ~torch.isfinite(losses)
@@ -225,6 +240,11 @@ def _diverged(history, learner):
     if not history or learner.shape:
         return False
     return not all(torch.isfinite(history[name][-1]) for name in ("epoch_losses", "weight_norm") if name in history)
+
+
+def _all_finite(losses, learner):
+    """Return whether a training may be saved after these losses of its epoch: all that `_diverged` asks, so far."""
+    return bool(learner.shape) or bool(torch.stack([*losses, learner.weight_norm()]).isfinite().all())
 
 
 def _finished_early(history, learner, early_stopping):

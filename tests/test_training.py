@@ -1,8 +1,8 @@
 import functools
+import itertools
 import math
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -424,8 +424,8 @@ def test_runs_of_a_seed_share_their_dropout_noise(sample):
 
 
 @pytest.fixture
-def every_epoch(monkeypatch):
-    """Write every epoch, however short."""
+def every_step(monkeypatch):
+    """Write after every step, and so after every epoch, however short."""
     monkeypatch.setattr(checkpoints, "INTERVAL", 0)
 
 
@@ -437,33 +437,54 @@ def clock(monkeypatch):
     return now
 
 
-def written_epochs(monkeypatch):
-    """Return a list to which the epoch of every checkpoint is added when it is written."""
-    written, real = [], Checkpoint.write
-    monkeypatch.setattr(
-        Checkpoint, "write", lambda self, document: written.append(document["epoch"]) or real(self, document)
-    )
+def written_places(monkeypatch):
+    """Return a list to which (epochs done, steps after them) of every checkpoint is added when it is written."""
+    written, real = [], Checkpoint.save
+
+    def save(self, state, *training):
+        written.append((state["epoch"], len(state["partial"]["losses"]) if state["partial"] else 0))
+        real(self, state, *training)
+
+    monkeypatch.setattr(Checkpoint, "save", save)
     return written
 
 
-@pytest.mark.parametrize(
-    ("epoch_seconds", "written"),
-    [(30.0, [1, 2, 3, 4, 5, 6]), (29.0, [1, 3, 5, 6]), (10.0, [1, 4, 6]), (0.1, [1, 6])],
-)
-def test_a_checkpoint_is_written_on_a_clock_and_at_the_end(
-    sample, tmp_path, monkeypatch, clock, epoch_seconds, written
-):
-    def pass_time(*_):
-        clock[0] += epoch_seconds
+def each_step(learner, act):
+    """Make `act(number of the step, from 1)` come before each step of a learner."""
+    step, numbers = learner.step, itertools.count(1)
 
-    seen = written_epochs(monkeypatch)
-    training.fit(network(), batches(sample), 6, checkpoint=Checkpoint(tmp_path / "run.pt"), on_epoch=pass_time)
+    def acting(x, y):
+        act(next(numbers))
+        return step(x, y)
+
+    learner.step = acting
+    return learner
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "written"),
+    [
+        (30.0, [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0), (1, 1), (1, 2), (1, 3), (1, 4), (2, 0)]),
+        (10.0, [(0, 3), (1, 1), (1, 4), (2, 0)]),
+        (6.0, [(1, 0), (2, 0)]),
+        (0.1, [(2, 0)]),
+    ],
+)
+def test_a_checkpoint_is_written_on_a_clock_and_at_the_end(sample, tmp_path, monkeypatch, clock, step_seconds, written):
+    """An epoch has 5 steps."""
+
+    def pass_time(number):
+        clock[0] += step_seconds
+
+    seen = written_places(monkeypatch)
+    learner = each_step(network(), pass_time)
+    training.fit(learner, batches(sample), 2, checkpoint=Checkpoint(tmp_path / "run.pt"))
     assert seen == written
 
 
-def test_early_stopping_and_divergence_write_the_last_good_epoch(sample, tmp_path, monkeypatch, clock):
+def test_early_stopping_writes_the_last_epoch(sample, tmp_path, monkeypatch, clock):
     accuracies = iter([50.0, 60.0, 50.0, 40.0, 90.0])
-    seen = written_epochs(monkeypatch)
+    seen = written_places(monkeypatch)
     training.fit(
         network(),
         batches(sample),
@@ -472,65 +493,30 @@ def test_early_stopping_and_divergence_write_the_last_good_epoch(sample, tmp_pat
         early_stopping=training.EarlyStopping(patience=2),
         checkpoint=Checkpoint(tmp_path / "stopped.pt"),
     )
-    assert seen == [1, 4]
+    assert seen == [(4, 0)]
     assert checkpoints.load(tmp_path / "stopped.pt", "", "")["early_stopping"]["waited"] == 2
-    seen.clear()
-    learner = network()
-
-    def diverge(epoch, history):
-        if epoch == 3:
-            learner.set_lr(math.nan)
-            learner.set_lr = lambda factor: None
-
-    path = tmp_path / "diverged.pt"
-    history = training.fit(learner, batches(sample), 6, checkpoint=Checkpoint(path), on_epoch=diverge)
-    assert len(history["epoch_losses"]) == 4 and seen == [1, 3]
-    assert all(value.isfinite().all() for value in checkpoints.load(path, "", "")["learner"]["model"].values())
 
 
-SIGNALS = [signal.SIGTERM] if os.name == "posix" else []  # on Windows it would end these tests
-
-
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ZeroDivisionError, *SIGNALS])
-def test_an_interruption_writes_the_last_finished_epoch(sample, tmp_path, monkeypatch, clock, stop):
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, ZeroDivisionError])
+def test_an_interruption_between_two_checkpoints_leaves_the_older_one(sample, tmp_path, monkeypatch, clock, stop):
     """It comes in the middle of epoch 4, when weights and random numbers are already others."""
     path = tmp_path / "run.pt"
     straight = network()
     losses = training.fit(straight, batches(sample), 5)["batch_losses"]
-    seen, learner, steps = written_epochs(monkeypatch), network(), []
-    step = learner.step
 
-    def interrupted(x, y):
-        steps.append(1)
-        if len(steps) == 3 * 5 + 3:
-            if isinstance(stop, signal.Signals):
-                os.kill(os.getpid(), stop)
-            else:
-                raise stop
-        return step(x, y)
+    def interrupt(number):
+        clock[0] += 30 if number in (6, 16) else 0
+        if number == 3 * 5 + 3:
+            raise stop
 
-    learner.step = interrupted
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit if isinstance(stop, signal.Signals) else stop):
-        training.fit(learner, batches(sample), 5, checkpoint=Checkpoint(path))
-    assert len(steps) == 3 * 5 + 3 and seen == [1, 3] and signal.getsignal(signal.SIGTERM) == before
+    seen = written_places(monkeypatch)
+    with pytest.raises(stop):
+        training.fit(each_step(network(), interrupt), batches(sample), 5, checkpoint=Checkpoint(path))
+    assert seen == [(1, 1), (3, 1)]
     learner = network()
     resumed = training.fit(learner, batches(sample), 5, checkpoint=Checkpoint(path))
     assert np.array_equal(resumed["batch_losses"], losses)
     assert all(torch.equal(value, learner.weights()[name]) for name, value in straight.weights().items())
-
-
-def test_a_full_disk_does_not_hide_what_ended_a_training(sample, tmp_path, monkeypatch):
-    learner, checkpoint = network(), Checkpoint(tmp_path / "run.pt")
-
-    def fail(epoch, history):
-        if epoch == 2:
-            monkeypatch.setattr(checkpoints, "save", lambda *_: 1 / 0)
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        training.fit(learner, batches(sample), 3, checkpoint=checkpoint, on_epoch=fail)
-    assert checkpoints.load(checkpoint.path, "", "")["epoch"] == 1
 
 
 def test_a_training_on_a_cpu_never_asks_for_the_gpu(sample, tmp_path, monkeypatch):
@@ -543,12 +529,12 @@ def test_a_training_on_a_cpu_never_asks_for_the_gpu(sample, tmp_path, monkeypatc
 
 
 def test_killed_and_resumed_is_never_stopped(tmp_path):
-    """Killed in epoch 2 or 3 of every learner, and in a short last one, the result is the same to the bit."""
+    """Killed within an epoch of every learner, and in a short last one, the result is the same to the bit."""
     child = ROOT / "tests" / "scripts" / "killed_run.py"
     straight = run_python(child, tmp_path / "straight", 0)
     assert straight.returncode == 0, straight.stderr
-    # a start after a kill repeats the epoch that was killed, then has the next learner's 42 steps, fast94's 13 + 13 + 9
-    for kill_at in (20, 28 + 32, 14 + 20, 28 + 20, 13 + 5):
+    # a start after a kill has the rest of that learner's 42 steps, and then the next one's
+    for kill_at in (20, 22 + 32, 10 + 20, 22 + 20, 12):
         assert run_python(child, tmp_path / "killed", kill_at).returncode == 9
     resumed = run_python(child, tmp_path / "killed", 0)
     assert resumed.stdout == straight.stdout != ""
@@ -708,7 +694,7 @@ def held(folder):
 
 
 @pytest.mark.parametrize("fault", ["flipped", "cut", "empty", "missing", "crafted"])
-def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys, fault, every_epoch):
+def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys, fault, every_step):
     """It prints one line, and the result is the same to the bit as if nothing had been damaged."""
     path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
 
@@ -746,7 +732,7 @@ def test_training_resumes_from_the_previous_checkpoint(sample, tmp_path, capsys,
     assert checkpoints.load(path, "", "")["epoch"] == 4 and checkpoints.load(previous, "", "")["epoch"] in (2, 3)
 
 
-def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path, every_epoch):
+def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path, every_step):
     path, previous = tmp_path / "run.pt", tmp_path / "run.previous.pt"
     training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(path))
     good = previous.read_bytes()
@@ -755,7 +741,7 @@ def test_a_damaged_checkpoint_does_not_become_the_previous_one(sample, tmp_path,
     assert previous.read_bytes() == good and checkpoints.load(path, "", "")["epoch"] == 2
 
 
-def test_both_generations_damaged_is_one_line(sample, tmp_path, every_epoch):
+def test_both_generations_damaged_is_one_line(sample, tmp_path, every_step):
     path = tmp_path / "run.pt"
     training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(path))
     for damaged in (path, checkpoints.previous_path(path)):
@@ -764,13 +750,13 @@ def test_both_generations_damaged_is_one_line(sample, tmp_path, every_epoch):
         training.fit(network(), batches(sample), 3, checkpoint=Checkpoint(path))
 
 
-def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, every_epoch):
+def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, monkeypatch, every_step):
     """In that moment only there is no newest checkpoint. The unfinished file is not one; the next start removes it."""
     path, renames, real = tmp_path / "checkpoints" / "run.pt", [], os.replace
 
     def killed(source, target):
         renames.append(target)
-        if len(renames) >= 5:  # 1: run.pt of epoch 1; 2 and 3: of epoch 2; 4 and 5: of epoch 3
+        if len(renames) >= 5:  # 1: run.pt after a step; 2 and 3: after the second; 4 and 5: after the third
             raise KeyboardInterrupt
         real(source, target)
 
@@ -780,7 +766,8 @@ def test_a_kill_between_the_renames_leaves_the_previous_one(sample, tmp_path, mo
         training.fit(network(), batches(sample), 4, checkpoint=Checkpoint(path))
     monkeypatch.undo()
     *unfinished, previous = sorted(path.parent.iterdir())
-    assert previous == checkpoints.previous_path(path) and checkpoints.load(previous, "", "")["epoch"] == 2
+    assert previous == checkpoints.previous_path(path)
+    assert len(checkpoints.load(previous, "", "")["partial"]["losses"]) == 2
     assert unfinished and all(map(files.is_temporary, unfinished)) and checkpoints.exists(path)
     with held(tmp_path):
         assert sorted(name.name for name in path.parent.iterdir()) == ["lock", "run.previous.pt"]

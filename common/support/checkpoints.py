@@ -5,14 +5,9 @@ newer one is damaged or missing, as after a kill between the two renames of a wr
 """
 
 import contextlib
-import copy
 import dataclasses
-import math
-import signal
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +19,10 @@ from common.support.files import atomic
 
 FRESH = "start over with --fresh"
 INTERVAL = 30  # seconds between two checkpoints of a training; an epoch on a GPU can be shorter than its write
+MARKED_AS_FOLDER = 0x10  # in a zip: MS-DOS's attribute
 KINDS = {  # the type of each value that a checkpoint holds
     "epoch": int,
+    "partial": dict | None,
     "history": dict,
     "best_weights": dict | None,
     "settings": dict,
@@ -79,11 +76,13 @@ def load(path: Path, what: str, then: str) -> Any:
 def _check_checksums(path):
     """Raise BadZipFile, or what else damage leads to, unless `path` is a zip all of whose checksums are right.
 
-    torch.load checks none.
+    torch.load checks none, and leaves a tensor uninitialized whose file is marked as a folder.
     """
     with zipfile.ZipFile(path) as archive:
         if member := archive.testzip():
             raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
+        if any(member.external_attr & MARKED_AS_FOLDER for member in archive.infolist()):
+            raise zipfile.BadZipFile("a tensor is marked as a folder")
 
 
 def _is_whole(path):
@@ -123,7 +122,7 @@ def setting_changes(saved: dict, settings: dict) -> str:
     return "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in changed)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkpoint:
     """Where a training is saved and resumed from.
 
@@ -134,63 +133,37 @@ class Checkpoint:
     path: Path
     settings: dict = field(default_factory=dict)
     read_only: bool = False
+    written: float = field(default_factory=lambda: time.monotonic(), init=False)
 
     def exists(self) -> bool:
         """Return whether either generation exists to resume from."""
         return exists(self.path)
 
-    @contextlib.contextmanager
-    def saving(self) -> Iterator[Callable]:
-        """Yield a function that saves the state of a training after an epoch, as `document` takes it.
+    def due(self) -> bool:
+        """Return whether it is time to write again: INTERVAL seconds after the last time, or after the start."""
+        return not self.read_only and time.monotonic() - self.written >= INTERVAL
 
-        It writes after the first epoch, and then where INTERVAL seconds have passed since the last write; otherwise it
-        keeps a copy in memory. At the end of the block the last copy is written: also where the block ends by Ctrl-C,
-        SIGTERM or another error.
+    def save(self, state, learner, batches, early_stopping) -> None:
+        """Write the state of a training; the checkpoint before becomes the previous one, if it is whole.
+
+        state: {"epoch": epochs done, "partial": the steps done after them, "history": ..., "best_weights": ...} as
+            common/training.py has it. batches: the state_dict of the batches after these epochs.
         """
-        written, pending = -math.inf, None
-
-        def save_epoch(*training):
-            nonlocal written, pending
-            if self.read_only:
-                return
-            pending = self.document(*training)
-            if time.monotonic() - written >= INTERVAL:
-                self.write(pending)
-                written, pending = time.monotonic(), None
-            else:
-                pending = copy.deepcopy(pending)  # training changes the tensors in place
-
-        with _exit_on_sigterm():
-            try:
-                yield save_epoch
-            except BaseException:
-                if pending is not None:
-                    with contextlib.suppress(Exception):  # what ended the training matters more
-                        self.write(pending)
-                raise
-            if pending is not None:
-                self.write(pending)
-
-    def write(self, document: dict) -> None:
-        """Write a document; the checkpoint before becomes the previous one, if it is whole."""
-        # a damaged file must not replace the one that this training resumed from
-        save(self.path, document, previous_path(self.path) if _is_whole(self.path) else None)
-
-    def document(self, state, learner, batches, early_stopping) -> dict:
-        """Return the state of a training after an epoch, as it is written.
-
-        state: {"epoch": epochs done, "history": ..., "best_weights": ...} as common/training.py has it.
-        """
-        return {
+        if self.read_only:
+            return
+        document = {
             **state,
             "settings": self.settings,
             "learner": learner.state_dict(),
-            "batches": batches.state_dict(),
+            "batches": batches,
             "early_stopping": dataclasses.asdict(early_stopping) if early_stopping else None,
             "rng": torch.get_rng_state(),
             # asking for it on another device would start CUDA, which takes hundreds of megabytes of the GPU
             "cuda_rng": torch.cuda.get_rng_state(learner.device) if learner.device.type == "cuda" else None,
         }
+        # a damaged file must not replace the one that this training resumed from
+        save(self.path, document, previous_path(self.path) if _is_whole(self.path) else None)
+        self.written = time.monotonic()
 
     def restore(self, learner, batches, early_stopping) -> dict:
         """Set learner, batches, early stopping and random numbers to the newest whole generation; return its `state`.
@@ -217,7 +190,7 @@ class Checkpoint:
                 torch.cuda.set_rng_state(document["cuda_rng"], learner.device)
         if early_stopping:
             vars(early_stopping).update(document["early_stopping"])
-        return {name: document[name] for name in ("epoch", "history", "best_weights")}
+        return {name: document[name] for name in ("epoch", "partial", "history", "best_weights")}
 
     def _newest(self):
         """Return (document, its path) of the newest generation, or of the previous one where that is not usable."""
@@ -238,23 +211,6 @@ class Checkpoint:
             print(line, flush=True)
 
 
-@contextlib.contextmanager
-def _exit_on_sigterm():
-    """Turn SIGTERM, which would end the process at once, into SystemExit within the block."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def leave(number, frame):
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
 def _read(path, then):
     """Load a checkpoint and check that nothing is missing. Raises Damaged, or UserError as `load` does."""
     document = load(path, "checkpoint", then)
@@ -272,10 +228,12 @@ def _missing(document):
             return f"no {name}"
         if not isinstance(document[name], kind):
             return f"{name} is a {type(document[name]).__name__}"
-    epoch, history = document["epoch"], document["history"]
-    if epoch < 1:
+    epoch, partial, history = document["epoch"], document["partial"], document["history"]
+    if partial and not (torch.is_tensor(partial.get("losses")) and isinstance(partial.get("seconds"), float)):
+        return "no losses of its last epoch"
+    if epoch < 0 or not (epoch or partial):
         return f"{epoch} epochs"
-    if not {"batch_losses", "epoch_losses"} <= history.keys():
+    if epoch and not {"batch_losses", "epoch_losses"} <= history.keys():
         return "no losses in its history"
     for name, values in history.items():
         if not isinstance(values, list) or len(values) != epoch or not all(map(torch.is_tensor, values)):
@@ -285,12 +243,14 @@ def _missing(document):
 
 def _check_shapes(document, learner, early_stopping):
     """Raise ValueError where history, best weights or early stopping do not fit this learner, which has been loaded."""
+    if document["partial"] and document["partial"]["losses"].shape[1:] != learner.shape:
+        raise ValueError("the losses of its last epoch are of another shape")
     for name, values in document["history"].items():
         for value in values:
             shape = value[0].shape if name == "batch_losses" else value.shape
             if shape not in ((), learner.shape):
                 raise ValueError(f"{name} is of shape {tuple(shape)}")
-    if early_stopping and "val_accuracy" not in document["history"]:
+    if early_stopping and document["epoch"] and "val_accuracy" not in document["history"]:
         raise ValueError("its history has no validation accuracy")
     saved, best = document["early_stopping"], document["best_weights"]
     if (saved or {}).keys() != (dataclasses.asdict(early_stopping) if early_stopping else {}).keys():

@@ -70,6 +70,8 @@ def broadcast_from_main(metrics):
 class DistributedLearner(Learner):
     """A Learner that trains on its process's share of every global batch, without hooks and not compiled."""
 
+    resumes_within_epochs = False  # each process counts the correct images of its own share
+
     def __init__(self, model, optimizer, *, loss, precision):
         super().__init__(model, optimizer, loss=loss, precision=precision)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()

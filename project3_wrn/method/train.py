@@ -158,7 +158,7 @@ def train(model, recipe, seed, splits, backend=Backend(), *, checkpoint=None, on
 
     Raises:
         UserError: the batch size does not fit the images; or loss or weights are no longer finite, then the checkpoint
-            stays that of the last good epoch.
+            stays the last good one.
     """
     _check_batch_size(recipe, len(splits["train"]))
     learner, batches, schedule = build(model, recipe, seed, splits["train"], backend)
@@ -188,12 +188,11 @@ def train(model, recipe, seed, splits, backend=Backend(), *, checkpoint=None, on
         on_epoch=on_epoch,
     )
     if step := int(history["diverged_step"]):
-        epochs = len(history["epoch_losses"])  # the last one, which diverged, is in no checkpoint
-        advice = "lower the learning rate"
+        epochs, advice = len(history["epoch_losses"]), "lower the learning rate"
         if checkpoint and checkpoint.exists():
             advice = (
-                f"epoch {epochs - 1} is kept in {checkpoint.path}; start over with --fresh and a lower learning rate, "
-                "or rerun the same command, which resumes from that epoch"
+                f"the last good state is kept in {checkpoint.path}; start over with --fresh and a lower learning rate, "
+                "or rerun the same command, which resumes from it"
             )
         raise UserError(f"diverged at step {step}, in epoch {epochs}: loss or weights became NaN or infinite; {advice}")
     return learner, history
