@@ -271,7 +271,8 @@ def _train_jobs(jobs, setup, processes, report, noted) -> Iterator[dict]:
                 yield train_job(job, setup, report)
         return
     context = multiprocessing.get_context("spawn")
-    messages = context.SimpleQueue()
+    with signals.kept_from_children():  # the queue starts a process of its own
+        messages = context.SimpleQueue()
     reader = threading.Thread(target=_relay, args=(messages, report), daemon=True)
     reader.start()
     pool = ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_start_worker, initargs=(messages,))

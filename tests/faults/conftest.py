@@ -3,9 +3,9 @@
     @pytest.mark.attack("SIGKILL while a network trains", short=1, whole=12)
     def test_...(attempt): ...
 
-`attempt` counts the tries, from 0, and seeds what is random in them. `bash tests/run.sh` tries `short` of them,
-`bash tests/run.sh --faults` tries `whole`; this writes what was tried and survived to results.csv and run.json, which
-the README's table of reliability is made from. A test that makes several tries itself says how many by
+`attempt` counts the tries, from 0, and seeds what is random in them. `bash tests/run.sh` tries `short` of them, or none
+where it is 0; `bash tests/run.sh --faults` tries `whole`, and writes what was tried and survived to results.csv and
+run.json, which the README's table of reliability is made from. A test that makes several tries itself says how many by
 `record_property("tried", number)`.
 """
 
@@ -30,16 +30,24 @@ def pytest_configure(config):
 def pytest_generate_tests(metafunc):
     mark = metafunc.definition.get_closest_marker("attack")
     if mark and "attempt" in metafunc.fixturenames:
-        whole = metafunc.config.getoption("--faults")
-        metafunc.parametrize("attempt", range(mark.kwargs.get("whole" if whole else "short", 1)))
+        metafunc.parametrize("attempt", range(max(1, tries(mark, metafunc.config))))
+
+
+def tries(mark, config):
+    """Return how often an attack is tried."""
+    return mark.kwargs.get("whole" if config.getoption("--faults") else "short", 1)
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    left_out = []
     for item in items:
         if mark := item.get_closest_marker("attack"):
             area = item.path.stem.removeprefix("test_")
             item.user_properties.append(("attack", [area, mark.args[0]]))
+            if not tries(mark, config):
+                left_out.append(item)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
