@@ -98,7 +98,11 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
         default="auto",
         help="default: auto, bf16 where the hardware supports it and it is faster, fp16 on GPUs without it, else fp32",
     )
-    add("--deterministic", action="store_true", help="bit-reproducible on CUDA, and slower; a CPU always is")
+    add(
+        "--deterministic",
+        action="store_true",
+        help="bit-reproducible on CUDA, and slower; a CPU with the same number of cores always is",
+    )
     add(
         "--out",
         type=Path,

@@ -1,7 +1,8 @@
-"""Fill the generated parts of the READMEs: the headline numbers, the table of results, and the pages of the tasks.
+"""Fill the generated parts of the READMEs: headline numbers, tables of results and reliability, pages of the tasks.
 
-A part stands between `<!-- NAME -->` and `<!-- end of NAME -->`. NAME is headline, results, or `page: FILE`: a task's
-Markdown page without its title, its headings one level lower. README.zh-CN.md has all of it in Chinese.
+A part stands between `<!-- NAME -->` and `<!-- end of NAME -->`. NAME is headline, results, reliability, or
+`page: FILE`: a task's Markdown page without its title, its headings one level lower. README.zh-CN.md has all of it in
+Chinese.
 """
 
 import posixpath
@@ -13,7 +14,7 @@ import numpy as np
 from common import cli, tables
 from common.reported import ACCURACY, NETWORKS, TASK1_ACCURACY
 from common.support.translations import Text, label
-from grading import summary
+from grading import reliability, summary
 from grading.claims import read_claims
 from grading.outputs import page_in, relative
 from grading.strings import KINDS
@@ -22,7 +23,7 @@ from grading.verdicts import count_verdicts, judge_all
 NAMES = {"README.md": "en", "README.zh-CN.md": "zh"}
 FOLDERS = ("", *ACCURACY)  # that have READMEs
 ASSIGNMENT = [task for task in ACCURACY if task.startswith("task")]
-PART = re.compile(r"(<!-- (headline|results|page)(?:: (\S+))? -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
+PART = re.compile(r"(<!-- (headline|results|reliability|page)(?:: (\S+))? -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 TITLE = re.compile(r"\A# .*\n+")
 HEADING = re.compile(r"^(?=#+ )", re.MULTILINE)
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)[^)\s]+")
@@ -175,8 +176,10 @@ def fill_parts(document, folder, lang, verdicts):
         start, name, page, end = match.groups()
         if name == "page":
             body = format_page(folder, page, lang)
+        elif name == "headline":
+            body = format_headline(verdicts, lang)
         else:
-            body = format_headline(verdicts, lang) if name == "headline" else format_results(lang)
+            body = {"results": format_results, "reliability": reliability.format_table}[name](lang)
         return f"{start}\n{body}\n{end}"
 
     return PART.sub(fill_part, document)

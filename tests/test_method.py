@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from common import data, evaluation, tables
 from common.learners import Learner
 from common.models.fast import FastNet
-from common.support import checkpoints
 from common.support.checkpoints import Checkpoint
 from common.support.errors import UserError
 from project3_wrn.method import fast, soft_labels, train
@@ -128,40 +127,6 @@ def test_a_training_that_diverges_fails(sample, tmp_path):
     with pytest.raises(UserError, match=r"in epoch 1: .*; lower the learning rate$"):
         train.train("lenet", recipe, 0, splits, checkpoint=Checkpoint(tmp_path / "0.pt"))
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("step", [2 * 20 + 7, 3 * 20])  # both are in epoch 3; after its last no loss shows it
-def test_a_gradient_that_is_not_finite_loses_nothing(sample, tmp_path, monkeypatch, step):
-    """Checkpoint and best weights of epoch 2 stay; the same command resumes and ends as if nothing had happened."""
-    splits, recipe = train.make_splits(Recipe(), sample[0]), Recipe(lr=0.05, epochs=5, batch_size=64)
-    path, steps = tmp_path / "0.pt", []
-    assert -(-len(splits["train"]) // 64) == 20
-    straight, expected = train.train("lenet", recipe, 0, splits)
-    train.train("lenet", dataclasses.replace(recipe, epochs=2), 0, splits)
-
-    real = Learner.backward_and_step
-
-    def broken(self, loss):
-        steps.append(1)
-        real(self, loss * (float("inf") if len(steps) == step else 1))
-
-    monkeypatch.setattr(Learner, "backward_and_step", broken)
-    with pytest.raises(UserError) as failure:
-        train.train("lenet", recipe, 0, splits, checkpoint=Checkpoint(path))
-    line, diverged = str(failure.value), min(step + 1, 60)
-    assert len(steps) == 60 and "\n" not in line
-    for text in (f"step {diverged}, in epoch 3", f"epoch 2 is kept in {path}", "rerun the same command", "--fresh"):
-        assert text in line, line
-    document = checkpoints.load(path, "checkpoint", "")
-    assert document["epoch"] == 2 and document["best_weights"]
-    weights = (*document["learner"]["model"].values(), *document["best_weights"].values())
-    assert all(value.isfinite().all() for value in weights)
-    assert checkpoints.previous_path(path).exists()
-
-    monkeypatch.setattr(Learner, "backward_and_step", real)
-    learner, history = train.train("lenet", recipe, 0, splits, checkpoint=Checkpoint(path))
-    assert np.array_equal(history["batch_losses"], expected["batch_losses"])
-    assert all(torch.equal(value, straight.weights()[name]) for name, value in learner.weights().items())
 
 
 def test_a_last_batch_of_one_image_is_refused(sample):

@@ -6,11 +6,9 @@ import itertools
 import os
 import re
 import shutil
-import signal
 import string
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -483,35 +481,6 @@ def test_run_json_has_the_configurations_of_one_start(monkeypatch, tmp_path, dam
 
 
 # --- stopped and resumed ---
-
-
-@pytest.mark.skipif(os.name == "nt", reason="signals are not the same there")
-def test_a_stopped_task_resumes_where_it_stopped(tmp_path):
-    """Ctrl-C after the first epoch: one line, status 130, no results; the next start trains the other two epochs."""
-    words = [ROOT / FIRST, *QUICK, "--seeds", "1", "--epochs", "3", "--out", tmp_path]
-    child = subprocess.Popen(
-        [sys.executable, *map(str, words)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    checkpoint = tmp_path / "checkpoints" / "loss_history_seeds" / "baseline-0.pt"
-    while child.poll() is None and not checkpoint.exists():
-        time.sleep(0.02)
-    child.send_signal(signal.SIGINT)
-    errors = child.communicate()[1]
-    assert child.returncode == 130, errors
-    assert "error: interrupted" in errors and "Traceback" not in errors
-    assert not (tmp_path / "results.csv").exists()
-    before = torch.load(checkpoint, weights_only=True)
-    assert 1 <= before["epoch"] < 3
-    resumed = run_python(*words)
-    assert resumed.returncode == 0 and "Traceback" not in resumed.stderr, resumed.stderr
-    losses = tables.load_arrays(tmp_path / "loss_history.npz")["batch_losses"]
-    kept = torch.cat(before["history"]["batch_losses"]).flatten().numpy()
-    assert len(losses) == 3 * 350 and np.array_equal(losses[: len(kept)], kept)
 
 
 def test_a_failed_job_stops_no_other_and_the_log_has_every_epoch_once(tmp_path):

@@ -18,6 +18,8 @@ import pytest
 
 from common import cli
 from common.support import machine
+from tests.conftest import run_python
+from tests.faults.starts import command, results
 
 FOLDER = Path(__file__).parent
 COLUMNS = ("area", "attack", "tried", "survived")
@@ -48,6 +50,24 @@ def pytest_collection_modifyitems(config, items):
             if not tries(mark, config):
                 left_out.append(item)
     items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory):
+    """Return straight(name): (results, seconds, folder) of a start of starts.py that nothing stops."""
+    done = {}
+
+    def start(name):
+        if name not in done:
+            if "bf16" in name and machine.choose_precision("auto", "cpu") != "bf16":
+                pytest.skip("this CPU has no fast bf16")
+            folder, started = tmp_path_factory.mktemp("straight"), time.monotonic()
+            process = run_python(*command(name, folder))
+            assert process.returncode == 0, process.stderr
+            done[name] = results(folder), time.monotonic() - started, folder
+        return done[name]
+
+    return start
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):

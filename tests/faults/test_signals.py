@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ import torch
 
 from common import tables
 from tests.conftest import BASH, ROOT, run_python
+from tests.faults.starts import START
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are not the same there")
 
-START = ROOT / "tests" / "faults" / "start.py"
 SECONDS = 5  # until a start that a signal has reached is over
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SCRIPTS = {
@@ -50,7 +51,7 @@ def wait_for_checkpoint(child, folder):
 def running_in(session):
     """Return the processes of a session, as Linux lists them, without those that have ended."""
     found = []
-    for stat in ROOT.__class__("/proc").glob("[0-9]*/stat"):
+    for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, own = stat.read_text().rpartition(")")[2].split()[:4]
         except OSError:

@@ -1,0 +1,77 @@
+"""The READMEs' table of reliability: what tests/faults attacked the program with, how often, and what it survived."""
+
+from common import cli, tables
+from common.support.translations import Text
+
+FOLDER = cli.ROOT / "tests" / "faults"
+COLUMNS = (Text("attack", "攻击"), Text("tried", "尝试次数"), Text("survived", "通过次数"))
+AREAS = {  # the files of tests/faults, in the order of a reader's interest
+    "kill": Text(
+        "SIGKILL at a random moment or in the middle of a write, then the same command: the same bits",
+        "在随机时刻或写文件途中 SIGKILL，再运行同一条命令：结果逐位相同",
+    ),
+    "signals": Text(
+        "Ctrl-C, SIGTERM or SIGHUP: one line within 5 s, and nothing runs on",
+        "Ctrl-C、SIGTERM、SIGHUP：5 秒内以一行提示结束，不留下任何进程",
+    ),
+    "divergence": Text(
+        "A loss that is not finite: the last good state stays, and training resumes from it",
+        "损失变为无穷大或 NaN：保留此前最后的正常状态，并可从中继续训练",
+    ),
+    "disk": Text(
+        "A full, read-only or missing disk: old files stay as they were",
+        "磁盘已满、只读或不存在：旧文件保持不变",
+    ),
+    "data": Text(
+        "Damaged files and archives of CIFAR-10: found, named and repaired",
+        "CIFAR-10 的文件或压缩包损坏：能发现、指出并修复",
+    ),
+    "servers": Text(
+        "Hosts that are slow, stall or send something else: the next source is taken",
+        "下载服务器过慢、停滞或返回错误内容：换用下一个来源",
+    ),
+    "hostile": Text(
+        "Crafted checkpoints, weights, tables and pages: refused or escaped, nothing in them runs",
+        "恶意构造的检查点、权重、表格与网页内容：拒绝或转义，其中的代码不会执行",
+    ),
+    "photos": Text("Damaged and crafted photos", "损坏或恶意构造的图片"),
+    "flags": Text(
+        "Random command lines: status 0, 1 or 2, one line, never a traceback",
+        "随机的命令行参数：退出码为 0、1 或 2，只有一行提示，绝无 traceback",
+    ),
+    "together": Text("Two processes at once", "两个进程同时运行"),
+    "determinism": Text("The same seed again: the same bytes on a CPU", "同一种子再次运行：在 CPU 上逐字节相同"),
+    "memory": Text("Memory: no growth, and a bounded peak", "内存：不随训练增长，峰值有上限"),
+    "environment": Text(
+        "No HOME, git, npm or compiler; a closed terminal; other locales and Pythons",
+        "没有 HOME、git、npm 或编译器；终端关闭；其他语言环境与 Python 版本",
+    ),
+    "supply": Text(
+        "Packages and downloads that are not what they should be",
+        "安装包或下载内容与预期不符",
+    ),
+}
+RUN = Text(
+    "One run of `{command}`: {minutes:.0f} minutes on {cores} cores. {link} lists every attack.",
+    "`{command}` 的一次运行：{cores} 核，{minutes:.0f} 分钟。{link} 列出每一种攻击。",
+)
+
+
+def format_table(lang: str) -> str:
+    """Return the table in a language, "en" or "zh", with a line on the run that it is from.
+
+    Raises:
+        KeyError: a file of tests/faults is not in AREAS.
+    """
+    rows = tables.read_csv(FOLDER / "results.csv")
+    if unknown := {row["area"] for row in rows} - AREAS.keys():
+        raise KeyError(f"AREAS lacks {', '.join(sorted(unknown))}")
+    cells = []
+    for area, name in AREAS.items():
+        counts = [[int(row[key]) for key in ("tried", "survived")] for row in rows if row["area"] == area]
+        if counts:
+            cells.append((getattr(name, lang), *(f"{sum(values):,}" for values in zip(*counts))))
+    facts = cli.read_json(FOLDER / "run.json")
+    line = RUN.format(**facts, link="[results.csv](tests/faults/results.csv)")
+    columns = [getattr(column, lang) for column in COLUMNS]
+    return tables.markdown([dict(zip(columns, row)) for row in cells]) + "\n" + getattr(line, lang) + "\n"
