@@ -13,10 +13,14 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import numpy as np
-
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
+
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
+import numpy as np
 
 from common import cli, plots, tables
 from common.reported import GRID

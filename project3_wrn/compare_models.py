@@ -16,6 +16,10 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
 from common import cli, plots, reported, tables
 from common.support.translations import label, text
 from project3_wrn import runner

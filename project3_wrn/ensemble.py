@@ -21,14 +21,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+TASK = Path(__file__).resolve().parent
+sys.path.insert(0, str(TASK.parent))
+
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
 import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-
-TASK = Path(__file__).resolve().parent
-sys.path.insert(0, str(TASK.parent))
 
 from common import cli, tables
 from common.support import plan

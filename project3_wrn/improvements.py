@@ -19,10 +19,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
+
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
+import numpy as np
 
 from common import cli, data, evaluation, plots, tables
 from common.reported import CONFUSED_PAIRS

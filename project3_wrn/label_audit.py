@@ -16,11 +16,15 @@ import functools
 import sys
 from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
+
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
+import torch
+import torch.nn.functional as F
 
 from common import cli, data, plots, tables
 from common.data import CLASSES

@@ -19,10 +19,14 @@ import functools
 import sys
 from pathlib import Path
 
-import torch
-
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
+
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
+import torch
 
 from common import cli, data, plots, tables
 from common.support.translations import label, text

@@ -15,12 +15,16 @@ import sys
 import warnings
 from pathlib import Path
 
+TASK = Path(__file__).resolve().parent
+sys.path.insert(0, str(TASK.parent))
+
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-
-TASK = Path(__file__).resolve().parent
-sys.path.insert(0, str(TASK.parent))
 
 from common import cli, data, plots
 from common.evaluation import TTA

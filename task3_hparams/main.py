@@ -24,6 +24,10 @@ from pathlib import Path
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
 
+from common.support import signals
+
+signals.answer_while_importing(__name__)
+
 import numpy as np
 
 from common import cli, data, metrics, plots, repeated, reported, run_plots, sweep, tables

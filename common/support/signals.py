@@ -4,10 +4,22 @@ It needs to write nothing: checkpoints are written on a clock, and every file wh
 """
 
 import contextlib
+import os
 import signal
+import sys
 from collections.abc import Iterator
 
 STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def answer_while_importing(module: str) -> None:
+    """Make each signal end the script with one line from now on: a second or two pass until torch is imported.
+
+    module: the caller's `__name__`; nothing is done for a script that is itself imported.
+    """
+    if module == "__main__":
+        for number in _heeded():
+            signal.signal(number, _exit)
 
 
 def raise_on_signals() -> None:
@@ -16,9 +28,18 @@ def raise_on_signals() -> None:
     After the first one, a second Ctrl-C ends the process at once, and the others do nothing: `timeout` and a shell may
     both send one.
     """
-    for number in STOPPING:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _stop)
+    for number in _heeded():
+        signal.signal(number, _stop)
+
+
+def _heeded():
+    return [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _exit(number, frame):
+    name = signal.Signals(number).name
+    print(f"error: stopped by {name}; nothing was trained yet. Rerun the same command", file=sys.stderr, flush=True)
+    os._exit(128 + number)  # an import that is under way cannot be left in another way without a traceback
 
 
 def _stop(number, frame):
