@@ -8,9 +8,10 @@ make_environment pytest hypothesis jinja2 markdown pylopdf_fonts_zh_cn
 if "$PYTHON" -m ruff --version >/dev/null 2>&1; then
     "$PYTHON" -m ruff check --output-format concise . && "$PYTHON" -m ruff format --check . || exit 1
 fi
-[ "${1:-}" != --faults ] || [ $# -gt 1 ] || set -- --faults tests/faults
-workers=() # two test files at a time, where pytest-xdist is installed and no argument asks for something else
-if [ "${*:---faults tests/faults}" = "--faults tests/faults" ] && "$PYTHON" -c 'import xdist' 2>/dev/null; then
-    workers=(-n 2 --dist loadfile)
-fi
+workers=() # two files at a time, or two kinds of attacks, where no argument asks for something else
+case $* in
+    '') workers=(-n 2 --dist loadfile) ;;
+    --faults) workers=(-n 2 --dist loadgroup) && set -- --faults tests/faults ;;
+esac
+"$PYTHON" -c 'import xdist' 2>/dev/null || workers=()
 exec "$PYTHON" -m pytest ${workers[@]+"${workers[@]}"} "$@"

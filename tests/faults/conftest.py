@@ -47,6 +47,9 @@ def pytest_collection_modifyitems(config, items):
         if mark := item.get_closest_marker("attack"):
             area = item.path.stem.removeprefix("test_")
             item.user_properties.append(("attack", [area, mark.args[0]]))
+            # what needs the same start shares it, and the rest of a file goes to one process too
+            start = item.callspec.params.get("name") if hasattr(item, "callspec") else None
+            item.add_marker(pytest.mark.xdist_group(start or area))
             if not tries(mark, config):
                 left_out.append(item)
     items[:] = [item for item in items if item not in left_out]
