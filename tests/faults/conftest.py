@@ -79,7 +79,8 @@ def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if not whole or [Path(name).resolve() for name in config.args] != [FOLDER]:
         return
     reports = [report for name in ("passed", "failed") for report in terminalreporter.stats.get(name, [])]
-    rows = count_attacks(reports)
+    if not (rows := count_attacks(reports)):
+        return
     with open(FOLDER / "results.csv", "w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
     cli.write_json(FOLDER / "run.json", facts(time.time() - terminalreporter._session_start.time))
