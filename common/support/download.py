@@ -119,6 +119,8 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` when the block ends without an error."""
+    for stale in target.parent.glob(".cifar-10-*"):  # of a killed process: the caller holds the folder's lock
+        shutil.rmtree(stale, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".cifar-10-"))
     try:
         yield temporary
