@@ -51,7 +51,7 @@ def save(path: Path, document: Any, previous: Path | None = None) -> None:
         try:
             torch.save(document, file)
         except RuntimeError as error:  # on a full disk torch's zip writer complains on top of the system's OSError
-            raise error.__context__ or error
+            raise (error.__context__ or error) from None
 
 
 def load(path: Path, what: str, then: str) -> Any:

@@ -57,26 +57,29 @@ def results(folder):
     """Return {path: content} of the results below a folder, without what says when they were made."""
     found = {name: raw for name, raw in contents(folder).items() if Path(name).name not in ("run.json", "log.csv")}
     for path in folder.rglob("*.npz"):  # a zip has the time of its making
-        arrays = {name: values.tobytes() for name, values in tables.load_arrays(path).items() if name != "started"}
-        found[path.relative_to(folder).as_posix()] = arrays
+        arrays = tables.load_arrays(path).items()
+        found[path.relative_to(folder).as_posix()] = {
+            name: values.tobytes() for name, values in arrays if name not in ("started", "git_commit")
+        }
     return found
 
 
 class Disk:
-    """Count the writes of this process, and let one of them fail.
+    """Count the writes of this process, and let one of them and all later ones fail.
 
-    number: of the write that fails, from 0. how: the call that fails: "mkstemp", "fsync" or "replace".
+    number: of the first write that fails, from 0. how: the call that fails: "mkstemp", "fsync" or "replace". below: the
+    folder that fails; by default all do.
     """
 
-    def __init__(self, monkeypatch, number=None, how="fsync", code=errno.ENOSPC):
+    def __init__(self, monkeypatch, number, how="fsync", code=errno.ENOSPC, below=None):
         self.count, self.written, self.failed = 0, set(), None
         self.number, self.how, self.code = number, how, code
         real = {"mkstemp": tempfile.mkstemp, "fsync": os.fsync, "replace": os.replace}
         target = None
 
         def fail(call):
-            if self.how == call and self.number == self.count - 1:
-                self.failed = target
+            if self.how == call and self.number < self.count and (below is None or below in target.parents):
+                self.failed = self.failed or target
                 raise OSError(self.code, os.strerror(self.code))
 
         def mkstemp(*args, **options):
@@ -131,7 +134,6 @@ def check_failing_write(main, words, number, how, code, whole, out, monkeypatch,
     with monkeypatch.context() as patch:
         disk = Disk(patch, number, how, code)
         process = run_in_process(main, *words, "--out", out)
-    assert disk.failed is not None, f"there were {disk.count} writes only"
     assert_single_error_line(process, "cannot write", disk.failed.name, os.strerror(code), status=1)
     new = contents(out)
     written = {path.relative_to(out).as_posix() for path in disk.written}
@@ -175,6 +177,24 @@ def test_each_write_of_project_3(attempt, whole, tmp_path, monkeypatch, run_in_p
         monkeypatch,
         run_in_process,
     )
+
+
+@pytest.mark.attack("a full disk when a later checkpoint is written", short=1, whole=6)
+def test_a_later_checkpoint(attempt, tmp_path, monkeypatch, run_in_process):
+    """The checkpoint before it is whole, and the training resumes from there to the same results."""
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0)
+    number, how = 1 + attempt % 2, ("fsync", "mkstemp", "replace")[attempt // 2]
+    words, path = (*START, "--epochs", "3"), Path("checkpoints", "loss_history_seeds", "baseline-0.pt")
+    with monkeypatch.context() as patch:
+        Disk(patch, number, how)
+        process = run_in_process(task1.main, *words, "--out", tmp_path / "full")
+    assert_single_error_line(process, "cannot write", path.name, "No space left on device", status=1)
+    before = checkpoints.load(tmp_path / "full" / path, "", "")
+    assert before["epoch"] == number
+    for folder in ("full", "straight"):
+        process = run_in_process(task1.main, *words, "--out", tmp_path / folder)
+        assert process.returncode == 0, process.stderr
+    assert results(tmp_path / "full") == results(tmp_path / "straight")
 
 
 @pytest.mark.attack("an epoch that cannot be added to log.csv", short=1, whole=2)
@@ -363,7 +383,7 @@ def cache(monkeypatch, tmp_path):
 def test_each_write_of_a_library(attempt, cache, monkeypatch):
     """It is compiled elsewhere for this process; the next one finds no half of it and compiles it for all."""
     with monkeypatch.context() as patch:
-        disk = Disk(patch, number=attempt % 2, how=("mkstemp", "fsync", "replace")[attempt // 2])
+        disk = Disk(patch, attempt % 2, ("mkstemp", "fsync", "replace")[attempt // 2], below=cache)
         native.load.__wrapped__(winograd.SOURCE)
     assert disk.failed.parent == cache and not any(map(files.is_temporary, cache.iterdir()))
     native.load.__wrapped__(winograd.SOURCE)
