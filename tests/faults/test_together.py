@@ -1,8 +1,6 @@
 """Two processes at once: one waits for the other or is refused in one line, and all outputs are whole."""
 
-import hashlib
 import io
-import json
 import os
 import shutil
 import signal
@@ -10,29 +8,47 @@ import subprocess
 import sys
 import tarfile
 import time
+import traceback
 
 import pytest
 
 from common import tables, winograd
-from common.support import cifar_files, download, files, native
+from common.support import cifar_files, download, files, machine, native
 from grading import build
-from tests.conftest import BASH, ROOT, assert_single_error_line, run_python
+from task1_loss_curves import main as task1
+from tests.conftest import BASH, ROOT, assert_single_error_line
 
 TASK1 = ROOT / "task1_loss_curves" / "main.py"
 START = ("--scale", "quick", "--device", "cpu", "--seeds", "1", "--batch-size", "100", "--epochs")
 WAIT = 120  # seconds, for a loaded machine
+PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
 
 
-def begin(*words, cwd=ROOT, **environment):
-    """Start this Python with `words`; return the process, whose output is read by `communicate`."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    return subprocess.Popen([sys.executable, *map(str, words)], cwd=cwd, env={**os.environ, **environment}, **pipes)
-
-
-def ended(process):
-    """Return a process that `begin` started as a finished one, with its output."""
-    out, err = process.communicate(timeout=WAIT)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+def together(folder, *functions):
+    """Call functions at once, each in a process that is forked from this one; return [(status, output), ...]."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    children = []
+    for number, function in enumerate(functions):
+        log = folder / f"{number}.log"
+        if pid := os.fork():
+            children.append((pid, log))
+            continue
+        signal.alarm(WAIT)
+        status = 1
+        try:
+            with open(log, "w", encoding="utf-8") as file:
+                sys.stdout = sys.stderr = file
+                try:
+                    function()
+                    status = 0
+                except BaseException:
+                    traceback.print_exc()
+        finally:
+            os._exit(status)
+    return [
+        (os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), log.read_text(encoding="utf-8")) for pid, log in children
+    ]
 
 
 def wait_for(path):
@@ -44,51 +60,35 @@ def wait_for(path):
 
 
 def losses(out):
-    return {
-        name: values.tobytes()
-        for name, values in tables.load_arrays(out / "loss_history_seeds.npz").items()
-        if not name.endswith("seconds")
-    }
+    arrays = tables.load_arrays(out / "loss_history_seeds.npz").items()
+    return {name: values.tobytes() for name, values in arrays if not name.endswith("seconds")}
 
 
 @pytest.mark.attack("a second start, and a --redraw, of a task that trains into the same folder", short=1, whole=3)
-def test_two_of_one_task(attempt, tmp_path):
-    epochs = 20 + attempt
-    first = begin(TASK1, *START, epochs, "--out", tmp_path / "out")
-    wait_for(tmp_path / "out" / "checkpoints" / "loss_history_seeds" / "baseline-0.pt")
-    others = [begin(TASK1, *START, epochs, *flags, "--out", tmp_path / "out") for flags in ([], ["--redraw"])]
+def test_two_of_one_task(attempt, tmp_path, monkeypatch, run_in_process):
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    out, words = tmp_path / "out", (*START, 20 + attempt)
+    first = subprocess.Popen([sys.executable, TASK1, *map(str, words), "--out", out], **PIPES)
+    wait_for(out / "checkpoints" / "loss_history_seeds" / "baseline-0.pt")
     if os.name == "posix":
-        first.send_signal(signal.SIGSTOP)
-    for other in others:
-        assert_single_error_line(ended(other), "another run of this task is writing there", status=1)
+        first.send_signal(signal.SIGSTOP)  # so that it does not end meanwhile
+    for flags in ([], ["--redraw"], ["--fresh"]):
+        second = run_in_process(task1.main, *words, *flags, "--out", out)
+        assert_single_error_line(second, "another run of this task is writing there", status=1)
     if os.name == "posix":
         first.send_signal(signal.SIGCONT)
-    process = ended(first)
-    assert process.returncode == 0, process.stderr
-    alone = run_python(TASK1, *START, epochs, "--out", tmp_path / "alone")
+    _, errors = first.communicate(timeout=WAIT)
+    assert first.returncode == 0, errors
+    alone = run_in_process(task1.main, *words, "--out", tmp_path / "alone")
     assert alone.returncode == 0, alone.stderr
-    assert losses(tmp_path / "out") == losses(tmp_path / "alone")
-    pages = [(tmp_path / name / "loss_table.md").read_bytes() for name in ("out", "alone")]
+    assert losses(out) == losses(tmp_path / "alone")
+    pages = [(folder / "loss_table.md").read_bytes() for folder in (out, tmp_path / "alone")]
     assert pages[0] == pages[1]
-    assert not any(map(files.is_temporary, (tmp_path / "out").rglob("*")))
-
-
-FETCH = """
-import json, sys, time
-from common.support import cifar_files, download
-folder, md5s = sys.argv[1], json.loads(sys.argv[2])
-download.FILES = md5s
-source = download._from_archive
-def slow(file):
-    time.sleep(1)
-    return source(file)
-download._from_archive = slow
-print(download.ensure(folder)[1])
-"""
+    assert not any(map(files.is_temporary, out.rglob("*")))
 
 
 @pytest.mark.attack("two processes that fetch the data into the same folder", short=1, whole=3)
-def test_two_that_fetch_the_data(attempt, sample, tmp_path):
+def test_two_that_fetch_the_data(attempt, sample, tmp_path, monkeypatch):
     """One makes the six files from an archive; the other waits, prints so, and takes them."""
     part = sample[1][:60]
     raw = cifar_files.encode(part.labels.numpy(), part.images.flatten(1).numpy())
@@ -99,12 +99,18 @@ def test_two_that_fetch_the_data(attempt, sample, tmp_path):
             info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
             info.size = size
             archive.addfile(info, io.BytesIO(content))
-    md5s = json.dumps({name: cifar_files.md5(content) for name, content in parts.items()})
-    both = [begin("-c", FETCH, tmp_path, md5s) for _ in range(2)]
-    done = [ended(process) for process in both]
-    assert [process.returncode for process in done] == [0, 0], [process.stderr for process in done]
-    sources = sorted(process.stdout.strip() for process in done)
-    assert sources[0].endswith("cifar-10-binary.tar.gz") and sources[1].endswith("all six MD5s right")
+    monkeypatch.setattr(download, "FILES", {name: cifar_files.md5(content) for name, content in parts.items()})
+    real = download._from_archive
+    monkeypatch.setattr(download, "_from_archive", lambda file: time.sleep(0.5) or real(file))
+
+    def fetch():
+        print(download.ensure(tmp_path)[1])
+
+    (first, one), (second, other) = together(tmp_path, fetch, fetch)
+    assert (first, second) == (0, 0), one + other
+    waited, made = sorted((one, other), key=lambda output: "waiting for it" not in output)
+    assert made.endswith("cifar-10-binary.tar.gz\n")
+    assert "another run is using it; waiting" in waited and waited.endswith("all six MD5s right\n")
     assert {name: (tmp_path / download.BINARY / name).read_bytes() for name in parts} == parts
     assert not list(tmp_path.glob(".cifar-10-*"))
 
@@ -119,9 +125,11 @@ def test_two_run_all(request, tmp_path):
     subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
     (clone / ".venv").symlink_to(sys.prefix)
     words = [BASH, "run_all.sh", "--scale", "quick", "--device", "cpu", "task1_loss_curves"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True}
-    both = [subprocess.Popen(words, cwd=clone, **pipes) for _ in range(2)]
-    done = [ended(process) for process in both]
+    both = [subprocess.Popen(words, cwd=clone, **PIPES) for _ in range(2)]
+    done = [
+        subprocess.CompletedProcess(words, process.wait(), *output)
+        for process, output in [(process, process.communicate(timeout=2 * WAIT)) for process in both]
+    ]
     assert sorted(process.returncode for process in done) in ([0, 0], [0, 1])
     for process in done:
         assert "Traceback" not in process.stderr
@@ -134,9 +142,6 @@ def test_two_run_all(request, tmp_path):
     assert "README" not in changed, changed
     assert (clone / "grading" / "index.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert not any(map(files.is_temporary, clone.rglob(".*")))
-
-
-LIBRARY = "from common import winograd; winograd.library(); print('built')"
 
 
 @pytest.fixture
@@ -152,7 +157,7 @@ STATES = ("empty", "half a library", "of another CPU", "a stale lock", "a killed
 
 
 @pytest.mark.attack("two processes that compile one library, in a cache in any state", short=1, whole=len(STATES))
-def test_two_that_compile(attempt, cache, monkeypatch):
+def test_two_that_compile(attempt, cache, tmp_path):
     state = STATES[attempt]
     native.load.__wrapped__(winograd.SOURCE)
     (library,) = cache.glob("*.so")
@@ -175,25 +180,23 @@ def test_two_that_compile(attempt, cache, monkeypatch):
             cache.write_text("root writes into read-only folders, and not into a file")
         else:
             cache.chmod(0o500)
-    both = [ended(process) for process in [begin("-c", LIBRARY) for _ in range(2)]]
-    assert [process.stdout for process in both] == ["built\n"] * 2, [process.stderr for process in both]
+    done = together(tmp_path, *[lambda: native.load.__wrapped__(winograd.SOURCE)] * 2)
+    assert [status for status, _ in done] == [0, 0], done
     if state == "read-only":
         return
     assert library.read_bytes() == good and native._intact(library)
     assert not any(map(files.is_temporary, cache.iterdir()))
 
 
-@pytest.mark.attack("two that write the page, while a task writes its outputs", short=1, whole=2)
-def test_two_pages(attempt, tmp_path):
+@pytest.mark.attack("two processes that write the page into one folder", short=1, whole=3)
+def test_two_pages(attempt, tmp_path, monkeypatch):
     """The page is that of one alone; the second waits for the first."""
     build.build(tmp_path / "alone")
-    (tmp_path / "page").mkdir()
-    words = (ROOT / "grading" / "build.py", "--out", tmp_path / "page")
-    task = begin(TASK1, *START, 1, "--out", tmp_path / "out")
-    done = [ended(process) for process in [begin(*words), begin(*words), task]]
-    assert [process.returncode for process in done] == [0, 0, 0], [process.stderr for process in done]
+    monkeypatch.setattr(sys, "argv", ["build.py", "--out", str(tmp_path / "page")])
+    done = together(tmp_path, build.main, build.main)
+    assert [status for status, _ in done] == [0, 0], done
+    assert sum("another process is writing the page; waiting" in output for _, output in done) == 1
     names = {"index.html", "claims.md", "forest.png", "forest.zh.png"}
     assert {path.name for path in (tmp_path / "page").iterdir()} == {".lock", *names}
     for name in names:
-        alone, together = ((tmp_path / folder / name).read_bytes() for folder in ("alone", "page"))
-        assert hashlib.sha256(alone).digest() == hashlib.sha256(together).digest(), name
+        assert (tmp_path / "page" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes(), name
