@@ -21,6 +21,7 @@ from common.support.files import atomic, locked, remove_stale
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = {"quick": 2, "full": 5}
 PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")
+OF_FILES = {"ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENAMETOOLONG", "ELOOP"}
 RESUME = "Rerun the same command without --fresh to resume"
 
 
@@ -315,9 +316,9 @@ def entry_point(main: Callable) -> NoReturn:
         name, number = signals.name_of(stop)
         exit_with(f"stopped by {name}; what was trained until the last checkpoint is saved. {RESUME}", 128 + number)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if errno.errorcode.get(error.errno) in OF_FILES:
             path = error.filename or "a file"
-            exit_with(f"{path}: {error.strerror}; free some space or choose another folder with --out", 1)
+            exit_with(f"{path}: {error.strerror}; free some space, or choose another folder", 1)
         raise
     except (RuntimeError, MemoryError) as error:
         if out_of_memory(error):

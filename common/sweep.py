@@ -141,6 +141,8 @@ def run(
         return {}
 
     train_set, _, source = data.load(options.scale, options.data)  # downloads it, before several processes read it
+    labels = train_set.labels
+    del train_set  # each process that trains has its own
     processes = machine.cores() if options.device == "cpu" else 1
     # on a CPU each job has one seed, so that its result does not depend on the number of cores
     jobs = make_jobs(configs, seeds, stacked, seeds_together=options.device != "cpu")
@@ -171,7 +173,7 @@ def run(
     plain = ("baseline" if "baseline" in configs else next(iter(configs)), seeds[0]) if batch_losses else None
     tables.save_histories(options.out / save_to, histories, plain)
     if validation:
-        train_indices, val_indices = data.train_val_split(train_set.labels)
+        train_indices, val_indices = data.train_val_split(labels)
         split = {"train": train_indices.numpy(), "validation": val_indices.numpy()}
         tables.save_arrays(options.out / "split.npz", split)
     _write_run_json(configs, options, source)

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from common import cli, tables
+from common.support.files import locked
 from grading import forest, outputs, readmes, strings, summary
 from grading.claims import read_claims
 from grading.verdicts import count_verdicts, judge_all
@@ -38,9 +39,10 @@ def main():
         tables.write_text(options.single, outputs.embed(render(entries)))
         print(f"page: {options.single}")
         return
-    build(options.out)
-    if options.out == HERE:
-        readmes.fill()
+    with locked(options.out / ".lock", busy="another process is writing the page"):
+        build(options.out)
+        if options.out == HERE:
+            readmes.fill()
     print(f"page: {options.out / 'index.html'}")
 
 

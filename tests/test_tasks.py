@@ -581,35 +581,6 @@ def test_a_damaged_data_folder(tmp_path, run_in_process):
     assert_single_error_line(run_in_process(load_script(FIRST).main, *words), "data_batch_1.bin", status=1)
 
 
-def test_an_outputs_folder_that_cannot_be_written(tmp_path, run_in_process):
-    main, file = load_script(FIRST).main, tmp_path / "file"
-    file.write_text("in the way")
-    assert_single_error_line(run_in_process(main, "--scale", "quick", "--out", file / "out"), "file", status=1)
-    if os.name == "posix" and os.geteuid() != 0:
-        read_only = tmp_path / "read_only"
-        read_only.mkdir(mode=0o500)
-        assert_single_error_line(
-            run_in_process(main, "--scale", "quick", "--out", read_only / "out"), "read_only", status=1
-        )
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no such limit there")
-def test_a_file_that_cannot_grow_is_one_line(tmp_path):
-    """As on a full disk: writing the checkpoint fails in the middle. torch raises a RuntimeError."""
-    import resource  # not on Windows
-
-    words = [sys.executable, ROOT / FIRST, *QUICK, "--seeds", "1", "--out", tmp_path]
-    process = subprocess.run(
-        words,
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )
-    assert_single_error_line(process, "cannot write", status=1)
-    assert not list(tmp_path.rglob("*.pt"))
-
-
 def test_two_runs_of_one_task_at_once(tmp_path, run_in_process):
     with lock(tmp_path):
         assert_single_error_line(

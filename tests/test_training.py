@@ -836,20 +836,6 @@ def test_a_malicious_checkpoint_runs_nothing(sample, tmp_path):
     assert not marker.exists()
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_last_checkpoint(sample, checkpoint, monkeypatch):
-    before = checkpoint.read_bytes()
-
-    def full(document, path):
-        path.write_bytes(b"half of it")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match="No space left"):
-        training.fit(network(), batches(sample), 2, checkpoint=Checkpoint(checkpoint, {"lr": 0.01}))
-    assert checkpoint.read_bytes() == before
-    assert [path.name for path in checkpoint.parent.iterdir()] == ["run.pt"]
-
-
 def test_a_lock_is_held_by_one_and_dropped_by_the_dead(tmp_path):
     path = tmp_path / "checkpoints" / "lock"
     script = "import sys, time; from pathlib import Path; from common.support.files import locked\n"

@@ -42,13 +42,13 @@ def save(path: Path, document: Any, previous: Path | None = None) -> None:
     """Save by torch.save, whole or not at all. What `path` held before becomes `previous`, where that is given.
 
     Raises:
-        UserError: the disk is full, or the folder cannot be written.
+        CannotWrite: the disk is full, or the folder cannot be written.
     """
-    with atomic(path, previous) as temporary:
+    with atomic(path, previous) as temporary, open(temporary, "wb") as file:
         try:
-            torch.save(document, temporary)
-        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            raise UserError(f"cannot write {path}: {first_line(error)}; is the disk full?") from error
+            torch.save(document, file)
+        except RuntimeError as error:  # on a full disk torch's zip writer complains on top of the system's OSError
+            raise (error.__context__ or error) from None
 
 
 def load(path: Path, what: str, then: str) -> Any:

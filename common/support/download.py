@@ -119,8 +119,11 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
 @contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `target` when the block ends without an error."""
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".cifar-10-"))
+    for stale in target.parent.glob(".cifar-10-*"):  # of a killed process: the caller holds the folder's lock
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary = None
     try:
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".cifar-10-"))
         yield temporary
         for path in temporary.iterdir():
             with open(path, "rb+") as written:
@@ -134,7 +137,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             f"cannot write {target}: {error.strerror}; free 400 MB, or name another folder with --data"
         ) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _present(folder):

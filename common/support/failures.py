@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from common.support.errors import UserError, first_line, out_of_memory
-from common.support.files import atomic
+from common.support.files import CannotWrite, atomic
 
 FOLDER = "failed"
 
@@ -30,12 +30,14 @@ def noted(
 ) -> Iterator[None]:
     """Add {name: cause} for each of `names` to `failed` where the block raises an exception, and end it without one.
 
-    path: where the traceback is written. log: prints a line. fatal: (error) -> whether to raise it all the same.
+    CannotWrite is raised: no other run could save anything either, and hours of training would be lost.
+
+    path: where the traceback is written. log: prints a line. fatal: (error) -> whether to raise it too.
     """
     try:
         yield
     except Exception as error:
-        if fatal(error):
+        if isinstance(error, CannotWrite) or fatal(error):
             raise
         cause, place = explain(error), f"; traceback: {path}"
         try:

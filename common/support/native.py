@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from common.support.errors import UserError, first_line
-from common.support.files import atomic
+from common.support.files import atomic, locked
 
 COMPILERS = ("cc", "gcc", "clang")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
@@ -52,7 +52,9 @@ def _load(compiler, source):
     library = cache_folder() / f"{source.stem}-{key}.so"
     with contextlib.suppress(UserError):
         if not _intact(library):
-            _compile(compiler, source, library)
+            with locked(library.parent / ".lock", busy="another process is compiling"):
+                if not _intact(library):  # that process may have compiled this one
+                    _compile(compiler, source, library)
         return _open(library)
     # the cache cannot be written or loaded from: compile for this process; a loaded library no longer needs its file
     with tempfile.TemporaryDirectory() as folder:
