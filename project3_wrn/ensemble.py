@@ -23,9 +23,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 TASK = Path(__file__).resolve().parent
 sys.path.insert(0, str(TASK.parent))
@@ -281,6 +278,9 @@ def vote(probabilities):
 
 def stacking(val, val_labels, test):
     """Return the probabilities (N, 10) of logistic regression on the members' log-probabilities, fitted on val."""
+    from sklearn.linear_model import LogisticRegression  # not at the top: --help would wait for it
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     def features(probabilities):
         return probabilities.clamp(min=SMALLEST_PROBABILITY).log().movedim(0, 1).flatten(1).numpy()

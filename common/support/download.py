@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
 from common.support.cifar_files import FILES, IMAGES_PER_FILE, RECORD_BYTES, encode, md5
 from common.support.errors import UserError, first_line
@@ -110,6 +109,8 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
                 for file in FILES:
                     (temporary / file).write_bytes(files[file])
             return target, name
+    from torchvision.datasets import CIFAR10  # not at the top: --help would wait for it
+
     raise UserError(
         f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: download {CIFAR10.url} "
         f"(MD5 {CIFAR10.tgz_md5}) into {folder}, or name the folder that holds it with --data"
@@ -169,6 +170,8 @@ def _local(folder):
 
 def _remote():
     """Yield (name, source) for every host; at the end once more for those that were too slow, the fastest first."""
+    from torchvision.datasets import CIFAR10  # not at the top: --help would wait for it
+
     speeds = {}
     for url in (CIFAR10.url, *MIRRORS):
         yield url, lambda url=url: _from_web(url, speeds)
