@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.support import checkpoints, epoch_log, failures, machine
+from common.support import checkpoints, epoch_log, failures, machine, streams
 from common.support.errors import UsageError, UserError, gpu_failure, out_of_memory, unreadable
 from common.support.files import atomic, locked, remove_stale
 
@@ -296,7 +296,11 @@ def read_json(path: Path) -> Any:
 
 
 def entry_point(main: Callable) -> NoReturn:
-    """Call `main` and exit with its status; print an error that the user can fix as one line without traceback."""
+    """Call `main` and exit with its status; print an error that the user can fix as one line without traceback.
+
+    Where nobody reads what is printed any more, as after `| head`, it runs to its end all the same, with status 0.
+    """
+    streams.keep_open()
     try:
         sys.exit(main())
     except UsageError as error:
