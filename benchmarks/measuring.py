@@ -1,6 +1,5 @@
 """What all benchmarks share: flags, the student's dataset, facts about the machine, and how to wait for the device."""
 
-import argparse
 import multiprocessing
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def in_memory_cifar(dataset, transform):
 
 def make_parser(description, *flags):
     """Return a parser with these of the FLAGS that benchmarks share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(description)
     for name in flags:
         parser.add_argument(f"--{name}", **FLAGS[name])
     return parser

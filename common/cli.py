@@ -53,17 +53,26 @@ class Options:
 
 
 def positive(text: str) -> int:
-    """Parse a positive integer, for argparse."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    """Parse a positive integer that fits in a tensor's size, for argparse."""
+    if not text.isdecimal() or not 1 <= int(text) <= sys.maxsize:
+        raise ValueError
     return int(text)
+
+
+positive.__name__ = "positive integer"  # argparse prints this name where the text is not one
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors have the form of all others."""
+
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        exit_with(message, 2)
 
 
 def plain_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser without flags: it prints the description as it is, and accepts no abbreviated flags."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    return Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
 
 def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParser:
@@ -328,5 +337,6 @@ def entry_point(main: Callable) -> NoReturn:
 
 def exit_with(line: str, status: int) -> NoReturn:
     """Print one line to standard error and exit."""
+    line = "".join(c if c.isprintable() else " " for c in line)  # it may name a file or quote a flag
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(status)

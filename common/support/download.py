@@ -155,7 +155,10 @@ def _present(folder):
 
 def _local(folder):
     """Yield (name, source) for every form of CIFAR-10 in `folder` and in Keras' cache; source: () -> {file: bytes}."""
-    for parent in (folder, Path.home() / ".keras" / "datasets"):
+    keras = []
+    with contextlib.suppress(RuntimeError):  # this account has no home
+        keras.append(Path.home() / ".keras" / "datasets")
+    for parent in (folder, *keras):
         for archive in ARCHIVES:
             if os.path.isfile(path := parent / archive):  # unlike Path.is_file, false in a folder that cannot be read
                 yield str(path), lambda path=path: _from_archive(path.open("rb"))

@@ -1,4 +1,4 @@
-"""Standard output and error that are closed, or whose reader goes while a training runs: only what is printed is lost."""
+"""Standard output and error whose reader goes while a training runs: only what they print is lost, and no error."""
 
 import errno
 import io
@@ -27,21 +27,24 @@ def keep_open() -> None:
     A stream that is closed already is opened on the null device; otherwise the next file that is opened would get its
     number, and in it what is printed. A stream that somebody has replaced, as tests do, is left as it is.
     """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
+    if sys.stdin is None:
+        _open_nowhere(0)
+    for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None:
             _open_nowhere(number)
-            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))
-        elif number and stream is getattr(sys, f"__{name}__") and not (os.name == "nt" and stream.isatty()):
-            raw = Output(number, "wb", closefd=False)
-            text = io.TextIOWrapper(
-                raw if stream.write_through else io.BufferedWriter(raw),
-                encoding=stream.encoding,
-                errors="backslashreplace",
-                line_buffering=stream.line_buffering,
-                write_through=stream.write_through,
-            )
-            setattr(sys, name, text)
+        elif stream is not getattr(sys, f"__{name}__") or (os.name == "nt" and stream.isatty()):
+            continue
+        raw = Output(number, "wb", closefd=False)
+        at_once = getattr(stream, "write_through", False)  # python -u
+        text = io.TextIOWrapper(
+            raw if at_once else io.BufferedWriter(raw),
+            encoding=getattr(stream, "encoding", "utf-8"),
+            errors="backslashreplace",
+            line_buffering=getattr(stream, "line_buffering", False),
+            write_through=at_once,
+        )
+        setattr(sys, name, text)
 
 
 def _open_nowhere(number):

@@ -1,0 +1,221 @@
+"""Random command lines of every script: exit status 0, 1 or 2, one line where it is not 0, no traceback and no hang.
+
+The scripts run in this process. What their flags ask for is read from their own parsers, so a new flag is attacked too.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from common import cli, data, sweep
+from common.models import MODELS
+from common.support import download, machine, nvidia
+from project3_wrn import runner
+from project3_wrn.method import train as project3
+from project3_wrn.method.recipes import RECIPES
+from tests.conftest import BASH, ROOT, assert_single_error_line
+
+SCRIPTS = sorted(
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+    for folder in ("task*", "project3_wrn", "grading", "benchmarks", "common")
+    for path in ROOT.glob(f"{folder}/**/*.py")
+    if "\n    cli.entry_point(main)" in path.read_text(encoding="utf-8")
+)
+TRAINING = [name for name in SCRIPTS if re.match("task|project3_wrn.main", name)]
+SECONDS = 60  # until a command line counts as hanging
+LARGE = ("99999999", str(sys.maxsize), str(sys.maxsize + 1), "1" + "0" * 30, "1" + "0" * 400, "9" * 5000)
+NUMBERS = ("1", "2", "3", "8", "20", "0", "-1", "0.5", "1.0", "1e-320", "1e400", "nan", "inf", "-inf", "٣", "²", *LARGE)
+PATHS = ("file", "file/below", "folder", "new", "new/below", "课程 作业", "\udcff", "loop", "n" * 300, "n/" * 3000, ".")
+PATHS += ("photo.png", "weights.pt", "folder/run.json")
+WORDS = ("", " ", "-", "--", "---", "-x", "--x", "--x=1", "--=", "--out", "--se", "x" * 100_000, "a\nb", "\x1b[2J", "%s{}")
+TINY = (60, 20)  # training and test images of a training that is carried out
+
+
+class Reached(BaseException):
+    """The command line was accepted: a training would start."""
+
+
+def reach(*arguments, **options):
+    raise Reached
+
+
+def parser_of(module):
+    """Return the parser that the main of a module makes."""
+    with (
+        mock.patch.object(argparse.ArgumentParser, "parse_args", lambda self: reach(found.append(self))),
+        contextlib.suppress(Reached),
+    ):
+        found = []
+        module.main()
+    return found[0]
+
+
+def values(action):
+    """Return a strategy of values of an action: mostly such as it takes."""
+    if action.choices:
+        usual = st.sampled_from(list(action.choices))
+    elif action.metavar in ("NAME", "CLASS"):
+        usual = st.sampled_from([*MODELS, *RECIPES, "layers.0", "groups.0.convs"])
+    elif action.metavar in ("N", "X", "S"):
+        usual = st.sampled_from(NUMBERS)
+    else:
+        usual = st.sampled_from(PATHS)
+    bad = st.sampled_from([*WORDS, *NUMBERS, *PATHS]) | st.text(st.characters(exclude_characters="\0"))
+    return st.one_of(usual, usual, usual, usual, usual, bad)
+
+
+def parts(action):
+    """Return a strategy of lists of words that give an action once."""
+    several = st.lists(values(action), max_size=3) if action.nargs == "+" else st.tuples(values(action))
+    if not action.option_strings:
+        return several
+    flag = st.sampled_from(action.option_strings)
+    if action.nargs == 0:
+        return st.tuples(flag)
+    apart = st.tuples(flag, several).map(lambda both: [both[0], *both[1]])
+    return apart | st.tuples(flag, values(action)).map(lambda both: [f"{both[0]}={both[1]}"])
+
+
+def command_lines(module, most=6):
+    """Return a strategy of command lines of a script: positional arguments, then flags, some of them twice."""
+    actions = parser_of(module)._actions
+    needed = st.tuples(*(parts(action) for action in actions if not action.option_strings))
+    flags = st.sampled_from([action for action in actions if action.option_strings]).flatmap(parts)
+    garbage = st.tuples(st.sampled_from(WORDS))
+    lists = st.tuples(needed, st.lists(st.one_of(*[flags] * 12, garbage), max_size=most))
+    return lists.map(lambda both: [word for part in (*both[0], *both[1]) for word in part])
+
+
+def call(main, words):
+    """Run `main` with a command line; return the finished process, as `run` does. Fail if it takes SECONDS."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace") for _ in range(2))
+    status, argv, started = 0, sys.argv, time.monotonic()
+    sys.argv = ["main.py", *words]
+    alarm(SECONDS)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.entry_point(main)
+    except Reached:
+        pass
+    except SystemExit as end:
+        status = end.code or 0
+    finally:
+        alarm(0)
+        sys.argv = argv
+    assert time.monotonic() - started < SECONDS
+    texts = [stream.seek(0) or stream.read() for stream in (out, err)]
+    return subprocess.CompletedProcess(words, status, *texts)
+
+
+def alarm(seconds):
+    """Raise an error after `seconds`, where the system can; 0 for not any more."""
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"it hangs: {sys.argv}"))
+        signal.alarm(seconds)
+
+
+def survives(process):
+    """Assert that a process ended as the user may expect."""
+    assert process.returncode in (0, 1, 2), process.stderr
+    if process.returncode:
+        assert_single_error_line(process, status=process.returncode)
+        assert len(process.stderr.split("error: ")[-1].splitlines()) == 1, process.stderr
+
+
+def files_here():
+    """Return the names in the repository's folder, without what tests leave there."""
+    return {name for name in os.listdir(ROOT) if name[:1] != "."}
+
+
+def attack(request, record_property, strategy, check, short, whole):
+    """Check many examples of a strategy: always the same, so that a failure is seen again."""
+    number = whole if request.config.getoption("--faults") else short
+    checks = list(HealthCheck)
+    options = dict(max_examples=number, derandomize=True, deadline=None, database=None, suppress_health_check=checks)
+    tried = []
+
+    @settings(**options)
+    @given(strategy)
+    def examples(words):
+        tried.append(words)
+        check(words)
+
+    examples()
+    record_property("tried", len(tried))
+    return tried
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, sample):
+    """Return a folder with what PATHS names, which is the current one. No script writes elsewhere or downloads."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("not what is asked for")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "run.json").write_text("[]")
+    (tmp_path / "photo.png").write_bytes((ROOT / "project3_wrn" / "photo.png").read_bytes())
+    torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "weights.pt")
+    monkeypatch.setattr(download, "_remote", lambda: iter(()))
+    monkeypatch.setattr(download.Path, "home", lambda: tmp_path / "home")
+    monkeypatch.setattr(download, "FOLDER", tmp_path / "data")
+    load = data.load
+    monkeypatch.setattr(data, "load", lambda scale, folder=None: load(scale, folder) if folder else load("quick"))
+    monkeypatch.setattr(cli, "git_commit", lambda: "0" * 40)
+    monkeypatch.setattr(machine, "matmul_flops", lambda *_: 1e12)
+    monkeypatch.setattr(nvidia, "find_card", lambda: None)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    yield tmp_path
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def script(request, place, monkeypatch):
+    """Return the module of a script, which neither trains nor measures and writes to `place` only."""
+    module = importlib.import_module(request.param)
+    for name in ("TASK", "HERE", "FOLDER"):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, place)
+    for name in ("measure", "measure_all", "step_costs", "run_in_new_process", "explain"):
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, reach)
+    monkeypatch.setattr(sweep, "_train_jobs", reach)
+    monkeypatch.setattr(runner, "train_all", reach)
+    if request.param == "grading.build":
+        monkeypatch.setattr(module, "judge_all", lambda claims: [])
+        monkeypatch.setattr(module, "render", lambda entries: "page")
+        monkeypatch.setattr(module.forest, "draw", lambda *_: None)
+        monkeypatch.setattr(module.readmes, "fill", lambda: None)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("about 1 min (60 s; \n"))
+    return module
+
+
+def test_every_script_is_attacked():
+    assert len(SCRIPTS) > 20 and len(TRAINING) >= 7
+    for path in ROOT.glob("[a-z]*/**/*.py"):
+        name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        if path.parts[len(ROOT.parts)] != "tests" and "__main__" in path.read_text(encoding="utf-8"):
+            assert name in SCRIPTS or name == "common.support.nvidia", name
+
+
+@pytest.mark.attack("a random command line of a script, good and bad values")
+@pytest.mark.parametrize("script", SCRIPTS, indirect=True)
+def test_random_flags(script, request, record_property):
+    before = files_here()
+    attack(
+        request, record_property, command_lines(script), lambda words: survives(call(script.main, words)), 12, whole=300
+    )
+    assert files_here() == before
