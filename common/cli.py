@@ -21,6 +21,8 @@ from common.support.files import atomic, locked, remove_stale
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = {"quick": 2, "full": 5}
 PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")
+# an OSError that is the fault of a path that the user chose, or of the disk
+PATH_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 RESUME = "Rerun the same command without --fresh to resume"
 
 
@@ -115,8 +117,10 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
         help="folder of the results (default: outputs/; outputs_quick/ at quick "
         "scale; outputs_custom/ with other settings or fewer seeds than the report's)",
     )
+    add = parser.add_mutually_exclusive_group().add_argument
     add("--plan", action="store_true", help="print every run with its estimated time and memory, and train nothing")
     add("--redraw", action="store_true", help="redraw tables and figures from the saved history, without training")
+    add = parser.add_argument
     add("--fresh", action="store_true", help="start over instead of resuming from an unfinished run's checkpoints")
     add("--keep-checkpoints", action="store_true", help="keep checkpoints after a finished run")
     return parser
@@ -319,7 +323,7 @@ def entry_point(main: Callable) -> NoReturn:
     except KeyboardInterrupt:
         exit_with(f"interrupted; finished work is saved. {RESUME}", 130)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in PATH_ERRORS:
             path = error.filename or "a file"
             exit_with(f"{path}: {error.strerror}; free some space or choose another folder with --out", 1)
         raise

@@ -7,6 +7,7 @@ figures stay where the tasks wrote them), grading/claims.md and the forest plot,
 with --out it writes the page, the claims and the plot only, with --single one HTML file that has everything inside.
 """
 
+import os
 import re
 import sys
 from itertools import groupby
@@ -45,7 +46,7 @@ def main():
 
 def build(out):
     """Write index.html, claims.md and the forest plot to the folder `out`."""
-    out = Path(out).resolve()
+    out = Path(os.path.abspath(out))
     entries = judge_all(read_claims())
     tables.write_text(out / "index.html", outputs.link_from(render(entries), out))
     tables.write_text(out / "claims.md", format_claims(entries))

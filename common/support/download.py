@@ -82,7 +82,7 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
         UserError: some of the six files are missing, or no source works: lists each source with its failure, and what
             to do by hand.
     """
-    folder = Path(folder or FOLDER).resolve()
+    folder = Path(folder or FOLDER).absolute()
     target = folder / BINARY
     if complete := _present(folder) or _present(target):
         return complete, f"{BINARY}, all six MD5s right"

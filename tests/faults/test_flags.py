@@ -5,10 +5,11 @@ The scripts run in this process. What their flags ask for is read from their own
 
 import argparse
 import contextlib
+import functools
 import importlib
 import io
+import math
 import os
-import random
 import re
 import signal
 import subprocess
@@ -40,8 +41,24 @@ SECONDS = 60  # until a command line counts as hanging
 LARGE = ("99999999", str(sys.maxsize), str(sys.maxsize + 1), "1" + "0" * 30, "1" + "0" * 400, "9" * 5000)
 NUMBERS = ("1", "2", "3", "8", "20", "0", "-1", "0.5", "1.0", "1e-320", "1e400", "nan", "inf", "-inf", "٣", "²", *LARGE)
 PATHS = ("file", "file/below", "folder", "new", "new/below", "课程 作业", "\udcff", "loop", "n" * 300, "n/" * 3000, ".")
-PATHS += ("photo.png", "weights.pt", "folder/run.json")
-WORDS = ("", " ", "-", "--", "---", "-x", "--x", "--x=1", "--=", "--out", "--se", "x" * 100_000, "a\nb", "\x1b[2J", "%s{}")
+PATHS += ("photo.png", "weights.pt")
+WORDS = (
+    "",
+    " ",
+    "-",
+    "--",
+    "---",
+    "-x",
+    "--x",
+    "--x=1",
+    "--=",
+    "--out",
+    "--se",
+    "x" * 100_000,
+    "a\nb",
+    "\x1b[2J",
+    "%s{}",
+)
 TINY = (60, 20)  # training and test images of a training that is carried out
 
 
@@ -166,7 +183,6 @@ def place(tmp_path, monkeypatch, sample):
     (tmp_path / "file").write_text("not what is asked for")
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "run.json").write_text("[]")
     (tmp_path / "photo.png").write_bytes((ROOT / "project3_wrn" / "photo.png").read_bytes())
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "weights.pt")
     monkeypatch.setattr(download, "_remote", lambda: iter(()))
@@ -219,3 +235,54 @@ def test_random_flags(script, request, record_property):
         request, record_property, command_lines(script), lambda words: survives(call(script.main, words)), 12, whole=300
     )
     assert files_here() == before
+
+
+# --- trainings that are carried out, on TINY images ---
+
+
+@pytest.fixture
+def trainings(place, monkeypatch, sample):
+    """Make trainings two epochs long at most, on TINY images. No tables are written."""
+    sets = [dataset[:number] for dataset, number in zip(sample, TINY)]
+    monkeypatch.setattr(data, "load", lambda *_: (*sets, "tiny"))
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(sweep, "COMPILE_FROM", dict.fromkeys(sweep.COMPILE_FROM, math.inf))
+    for module in (sweep, project3):
+        monkeypatch.setattr(module, "fit", functools.partial(fit_shortly, module.fit))
+
+
+def fit_shortly(fit, learner, batches, epochs, **options):
+    return fit(learner, batches, min(epochs, 2), **options)
+
+
+def deep_lines(module, start):
+    """Return a strategy of command lines: `start`, and flags that change the training."""
+    others = ("help", "plan", "redraw", "data", "out", "scale", "device", "model", "recipe", "seeds", "gradcam_layer")
+    actions = [action for action in parser_of(module)._actions if action.dest not in others]
+    lists = st.lists(st.sampled_from(actions).flatmap(parts), min_size=1, max_size=3)
+    return lists.map(lambda flags: [*start, *(word for part in flags for word in part)])
+
+
+def trains_or_is_refused(module, words, place):
+    """Assert that a command line trains, or is refused by an error that is meant for the user."""
+    out = place / f"{len(list(place.iterdir()))}"
+    survives(call(module.main, [*words, "--scale", "quick", "--device", "cpu", "--seeds", "1", "--out", str(out)]))
+    for log in out.glob("**/failed/*.log"):
+        assert "\ncommon.support.errors.UserError: " in log.read_text(encoding="utf-8"), log.read_text(encoding="utf-8")
+
+
+@pytest.mark.attack("random numbers and options for a short training")
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        *((name, ()) for name in TRAINING if name != "project3_wrn.main"),
+        ("project3_wrn.main", ("--model", "lenet")),
+        ("project3_wrn.main", ("--model", "fast_small")),
+        ("project3_wrn.main", ("--model", "lightweight_resnet", "--auto-augment", "randaugment")),
+    ],
+)
+def test_random_trainings(name, start, trainings, place, request, record_property, monkeypatch):
+    module = importlib.import_module(name)
+    monkeypatch.setattr(module, "write_results", lambda *_, **__: None)
+    lines = deep_lines(module, start)
+    attack(request, record_property, lines, lambda words: trains_or_is_refused(module, words, place), 4, whole=60)
