@@ -28,7 +28,7 @@ from common.support import download, machine, nvidia
 from project3_wrn import runner
 from project3_wrn.method import train as project3
 from project3_wrn.method.recipes import RECIPES
-from tests.conftest import BASH, ROOT, assert_single_error_line
+from tests.conftest import ROOT, assert_single_error_line
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
@@ -38,8 +38,10 @@ SCRIPTS = sorted(
 )
 TRAINING = [name for name in SCRIPTS if re.match("task|project3_wrn.main", name)]
 SECONDS = 60  # until a command line counts as hanging
-LARGE = ("99999999", str(sys.maxsize), str(sys.maxsize + 1), "1" + "0" * 30, "1" + "0" * 400, "9" * 5000)
-NUMBERS = ("1", "2", "3", "8", "20", "0", "-1", "0.5", "1.0", "1e-320", "1e400", "nan", "inf", "-inf", "٣", "²", *LARGE)
+LARGE = (str(sys.maxsize + 1), "1" + "0" * 30, "1" + "0" * 400, "9" * 5000)
+WHOLE = ("0", "1", "2", "3", "6", "8", "12", "20", "32", "60", "99999999", str(sys.maxsize))
+REAL = ("0", "1e-320", "0.001", "0.1", "0.5", "0.999", "1", "2", "20", "1e30", str(sys.float_info.max))
+NUMBERS = (*WHOLE, *REAL, "-1", "1.0", "1e400", "nan", "inf", "-inf", "٣", "²", *LARGE)
 PATHS = ("file", "file/below", "folder", "new", "new/below", "课程 作业", "\udcff", "loop", "n" * 300, "n/" * 3000, ".")
 PATHS += ("photo.png", "weights.pt")
 WORDS = (
@@ -81,21 +83,23 @@ def parser_of(module):
     return found[0]
 
 
-def values(action):
-    """Return a strategy of values of an action: mostly such as it takes."""
+def good_values(action):
+    """Return a strategy of values of an action such as its parser takes."""
+    kind = getattr(action.type, "__name__", "")
     if action.choices:
-        usual = st.sampled_from(list(action.choices))
-    elif action.metavar in ("NAME", "CLASS"):
-        usual = st.sampled_from([*MODELS, *RECIPES, "layers.0", "groups.0.convs"])
-    elif action.metavar in ("N", "X", "S"):
-        usual = st.sampled_from(NUMBERS)
-    else:
-        usual = st.sampled_from(PATHS)
+        return st.sampled_from(list(action.choices))
+    if action.metavar == "NAME":
+        return st.sampled_from([*MODELS, *RECIPES, "layers.0", "groups.0.convs"])
+    return st.sampled_from(WHOLE if "int" in kind else REAL if "float" in kind else PATHS)
+
+
+def values(action):
+    """Return a strategy of values of an action, good and bad ones."""
     bad = st.sampled_from([*WORDS, *NUMBERS, *PATHS]) | st.text(st.characters(exclude_characters="\0"))
-    return st.one_of(usual, usual, usual, usual, usual, bad)
+    return st.one_of(*[good_values(action)] * 5, bad)
 
 
-def parts(action):
+def parts(action, values=values):
     """Return a strategy of lists of words that give an action once."""
     several = st.lists(values(action), max_size=3) if action.nargs == "+" else st.tuples(values(action))
     if not action.option_strings:
@@ -259,7 +263,9 @@ def deep_lines(module, start):
     """Return a strategy of command lines: `start`, and flags that change the training."""
     others = ("help", "plan", "redraw", "data", "out", "scale", "device", "model", "recipe", "seeds", "gradcam_layer")
     actions = [action for action in parser_of(module)._actions if action.dest not in others]
-    lists = st.lists(st.sampled_from(actions).flatmap(parts), min_size=1, max_size=3)
+    lists = st.lists(
+        st.sampled_from(actions).flatmap(lambda action: parts(action, good_values)), min_size=1, max_size=4
+    )
     return lists.map(lambda flags: [*start, *(word for part in flags for word in part)])
 
 
