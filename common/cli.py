@@ -293,7 +293,8 @@ def git_commit() -> str | None:
 def write_json(path: Path, document: object) -> None:
     """Write `document` to `path`, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path need not be UTF-8
 
 
 def read_json(path: Path) -> Any:

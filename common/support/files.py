@@ -25,6 +25,8 @@ def atomic(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # root would replace /dev/null
+            raise OSError(None, "it is not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
         os.close(handle)

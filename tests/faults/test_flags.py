@@ -8,10 +8,12 @@ import contextlib
 import functools
 import importlib
 import io
+import itertools
 import math
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -25,10 +27,11 @@ from hypothesis import strategies as st
 from common import cli, data, sweep
 from common.models import MODELS
 from common.support import download, machine, nvidia
-from project3_wrn import runner
+from project3_wrn import predict, runner
+from project3_wrn.method import distributed
 from project3_wrn.method import train as project3
 from project3_wrn.method.recipes import RECIPES
-from tests.conftest import ROOT, assert_single_error_line
+from tests.conftest import BASH, ROOT, TASKS, assert_single_error_line, run, run_python
 
 SCRIPTS = sorted(
     path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
@@ -246,7 +249,7 @@ def test_random_flags(script, request, record_property):
 
 @pytest.fixture
 def trainings(place, monkeypatch, sample):
-    """Make trainings two epochs long at most, on TINY images. No tables are written."""
+    """Make trainings one epoch long, on TINY images. No tables are written."""
     sets = [dataset[:number] for dataset, number in zip(sample, TINY)]
     monkeypatch.setattr(data, "load", lambda *_: (*sets, "tiny"))
     monkeypatch.setattr(machine, "cores", lambda: 1)
@@ -256,7 +259,7 @@ def trainings(place, monkeypatch, sample):
 
 
 def fit_shortly(fit, learner, batches, epochs, **options):
-    return fit(learner, batches, min(epochs, 2), **options)
+    return fit(learner, batches, min(epochs, 1), **options)
 
 
 def deep_lines(module, start):
@@ -271,7 +274,8 @@ def deep_lines(module, start):
 
 def trains_or_is_refused(module, words, place):
     """Assert that a command line trains, or is refused by an error that is meant for the user."""
-    out = place / f"{len(list(place.iterdir()))}"
+    ending = "\udcff" if sys.platform == "linux" else ""  # a byte that is not UTF-8, where a name may have one
+    out = place / f"课程 {len(list(place.iterdir()))}{ending}"
     survives(call(module.main, [*words, "--scale", "quick", "--device", "cpu", "--seeds", "1", "--out", str(out)]))
     for log in out.glob("**/failed/*.log"):
         assert "\ncommon.support.errors.UserError: " in log.read_text(encoding="utf-8"), log.read_text(encoding="utf-8")
@@ -291,4 +295,96 @@ def test_random_trainings(name, start, trainings, place, request, record_propert
     module = importlib.import_module(name)
     monkeypatch.setattr(module, "write_results", lambda *_, **__: None)
     lines = deep_lines(module, start)
-    attack(request, record_property, lines, lambda words: trains_or_is_refused(module, words, place), 4, whole=60)
+    short, whole = (6, 100) if start else (1, 12)  # a task trains many networks
+    attack(request, record_property, lines, lambda words: trains_or_is_refused(module, words, place), short, whole)
+
+
+# --- what is not a Python script, and what is around one ---
+
+RUN_ALL = ("--scale", "--device", "--data", "--plan", "--fresh", "--help", "-h", "quick", "full", "cpu", "cuda", "auto")
+RUN_ALL += ("task1_loss_curves", "task1_loss_curves/", "project3_wrn/main.py", "task4_architectures/batch_size")
+STUB = """make_environment() { PYTHON=$PWD/python; }
+"""
+PYTHON = """#!/bin/sh
+[ "$1" != -c ] || echo cpu
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stub is a shell script")
+@pytest.mark.attack("a random command line of run_all.sh")
+def test_random_flags_of_run_all(tmp_path, request, record_property):
+    """It runs in a folder of its own, where every script is one that does nothing."""
+    support = tmp_path / "common" / "support"
+    support.mkdir(parents=True)
+    (tmp_path / "run_all.sh").write_bytes((ROOT / "run_all.sh").read_bytes())
+    (support / "environment.sh").write_text(STUB)
+    (tmp_path / "python").write_text(PYTHON)
+    (tmp_path / "python").chmod(0o755)
+    for task in TASKS:
+        (tmp_path / task / "outputs_quick").mkdir(parents=True)
+        (tmp_path / task / "outputs").mkdir()
+
+    def check(words):
+        process = run(BASH, "run_all.sh", *words, cwd=tmp_path, timeout=SECONDS, PYTHONIOENCODING="utf-8:replace")
+        assert process.returncode in (0, 1, 2), process.stderr
+        if process.returncode:
+            assert_single_error_line(process, status=2)
+            assert "usage: bash run_all.sh" in process.stderr
+        else:
+            assert process.stderr == ""
+
+    words = st.sampled_from([*RUN_ALL * 2, *(word for word in (*WORDS, *NUMBERS, *PATHS) if word.isprintable())])
+    attack(request, record_property, st.lists(words, max_size=6), check, short=20, whole=300)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"]])
+def test_the_tests_say_how_they_are_run_at_once(words):
+    process = run(BASH, "tests/run.sh", *words, timeout=10)
+    assert process.returncode == 0 and process.stdout.startswith("usage: bash tests/run.sh"), process.stderr
+    assert "environment" not in process.stdout
+
+
+SLOW = {"torchvision", "scipy", "sklearn", "pandas", "timm", "torch._dynamo", "torch._inductor", "sympy"}
+IMPORTS = """
+import importlib, sys
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+print(*sys.modules)
+"""
+
+
+def test_help_does_not_wait_for_large_packages():
+    """Nothing is imported but torch and matplotlib that takes more than a tenth of a second; nor for a wrong flag."""
+    process = run_python("-c", IMPORTS, *SCRIPTS)
+    assert process.returncode == 0, process.stderr
+    assert not SLOW & set(process.stdout.split())
+
+
+@pytest.mark.attack("a cluster that sets some of torchrun's variables for every process")
+def test_some_of_torchruns_variables(monkeypatch, record_property):
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    subsets = [set for count in range(len(names)) for set in itertools.combinations(names, count)]
+    for subset in subsets:
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+        for name in subset:
+            monkeypatch.setenv(name, "2")
+        with distributed.process_group("cpu") as device:
+            assert device == "cpu" and distributed.is_main_process() and distributed.world_size() == 1
+    record_property("tried", len(subsets))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.attack("results are to be written to a pipe or a device")
+def test_what_is_not_a_file_is_not_replaced(place):
+    """As root, a rename would put a file in the place of /dev/null."""
+    os.mkfifo("pipe")
+    process = call(predict.main, ["photo.png", "--out", "pipe"])
+    assert_single_error_line(process, "pipe: it is not a file", status=1)
+    assert stat.S_ISFIFO(os.stat("pipe").st_mode)
+
+
+@pytest.mark.attack("a command line that is not UTF-8, in run.json")
+def test_a_command_line_that_is_not_utf_8_can_be_saved(tmp_path):
+    cli.write_json(tmp_path / "run.json", {"command": "main.py --out \udcff课"})
+    assert cli.read_json(tmp_path / "run.json") == {"command": "main.py --out \udcff课"}
