@@ -295,7 +295,7 @@ def test_random_trainings(name, start, trainings, place, request, record_propert
     module = importlib.import_module(name)
     monkeypatch.setattr(module, "write_results", lambda *_, **__: None)
     lines = deep_lines(module, start)
-    short, whole = (6, 100) if start else (1, 12)  # a task trains many networks
+    short, whole = (6, 100) if start else (3, 15)  # a task trains many networks
     attack(request, record_property, lines, lambda words: trains_or_is_refused(module, words, place), short, whole)
 
 
