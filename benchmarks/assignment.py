@@ -19,9 +19,8 @@ sys.path.insert(0, str(HERE.parent))
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision import transforms
 
-from benchmarks.measuring import InMemoryCifar, describe_machine, make_parser, repeat
+from benchmarks.measuring import describe_machine, in_memory_cifar, make_parser, repeat
 from common import cli, data, sweep, tables
 from common.support import machine
 from task3_hparams import main as task3
@@ -61,9 +60,11 @@ class Student:
     """Configurations trained one after another; each gets an equal share of the seconds of a turn."""
 
     def __init__(self, configs, train_set, device):
+        from torchvision import transforms  # not at the top: --help would wait for it
+
         self.device, self.trainings = device, []
         transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,) * 3, (0.5,) * 3)])
-        dataset = InMemoryCifar(train_set, transform)
+        dataset = in_memory_cifar(train_set, transform)
         for config in configs.values():
             torch.manual_seed(0)
             lenet = config["model"] == "lenet"

@@ -1,11 +1,9 @@
 """What all benchmarks share: flags, the student's dataset, facts about the machine, and how to wait for the device."""
 
-import argparse
 import multiprocessing
 from pathlib import Path
 
 import torch
-from torchvision import datasets
 
 from common import cli
 from common.models import MODELS, forward_flops
@@ -27,19 +25,21 @@ FLAGS = {
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
-class InMemoryCifar(datasets.CIFAR10):
-    """torchvision's dataset with its own code for each item, on images that are in memory already."""
+def in_memory_cifar(dataset, transform):
+    """Return torchvision's dataset with its own code for each item, on images that are in memory already."""
+    from torchvision.datasets import CIFAR10  # not at the top: --help would wait for it
 
-    def __init__(self, dataset, transform):
-        self.data = dataset.images.permute(0, 2, 3, 1).numpy()
-        self.targets = dataset.labels.tolist()
-        self.transform = transform
-        self.target_transform = None
+    cifar = CIFAR10.__new__(CIFAR10)  # its constructor reads files
+    cifar.data = dataset.images.permute(0, 2, 3, 1).numpy()
+    cifar.targets = dataset.labels.tolist()
+    cifar.transform = transform
+    cifar.target_transform = None
+    return cifar
 
 
 def make_parser(description, *flags):
     """Return a parser with these of the FLAGS that benchmarks share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(description)
     for name in flags:
         parser.add_argument(f"--{name}", **FLAGS[name])
     return parser

@@ -27,12 +27,11 @@ sys.path.insert(0, str(HERE.parent))
 import numpy as np
 import torch
 from torch import nn
-from torchvision import transforms
 
 from benchmarks.measuring import (
     AVX2,
-    InMemoryCifar,
     describe_machine,
+    in_memory_cifar,
     make_parser,
     repeat,
     restrict_instructions,
@@ -85,6 +84,8 @@ class StudentCutout:
 
 def student_dataset(dataset):
     """Return a dataset with the student's transforms."""
+    from torchvision import transforms  # not at the top: --help would wait for it
+
     transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),
@@ -94,7 +95,7 @@ def student_dataset(dataset):
             StudentCutout(),
         ]
     )
-    return InMemoryCifar(dataset, transform)
+    return in_memory_cifar(dataset, transform)
 
 
 class Student:

@@ -14,13 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common.support import checkpoints, epoch_log, failures, machine, signals
+from common.support import checkpoints, epoch_log, failures, machine, signals, streams
 from common.support.errors import UsageError, UserError, gpu_failure, out_of_memory, unreadable
 from common.support.files import atomic, locked, remove_stale
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = {"quick": 2, "full": 5}
 PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")
+# an OSError that is the fault of a path that the user chose, or of the disk
 OF_FILES = {"ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENAMETOOLONG", "ELOOP"}
 RESUME = "Rerun the same command without --fresh to resume"
 
@@ -54,17 +55,26 @@ class Options:
 
 
 def positive(text: str) -> int:
-    """Parse a positive integer, for argparse."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
+    """Parse a positive integer that fits in a tensor's size, for argparse."""
+    if not text.isdecimal() or not 1 <= int(text) <= sys.maxsize:
+        raise ValueError
     return int(text)
+
+
+positive.__name__ = "positive integer"  # argparse prints this name where the text is not one
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors have the form of all others."""
+
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        exit_with(message, 2)
 
 
 def plain_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser without flags: it prints the description as it is, and accepts no abbreviated flags."""
-    return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    return Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
 
 
 def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParser:
@@ -111,8 +121,10 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
         help="folder of the results (default: outputs/; outputs_quick/ at quick "
         "scale; outputs_custom/ with other settings or fewer seeds than the report's)",
     )
+    add = parser.add_mutually_exclusive_group().add_argument
     add("--plan", action="store_true", help="print every run with its estimated time and memory, and train nothing")
     add("--redraw", action="store_true", help="redraw tables and figures from the saved history, without training")
+    add = parser.add_argument
     add("--fresh", action="store_true", help="start over instead of resuming from an unfinished run's checkpoints")
     add("--keep-checkpoints", action="store_true", help="keep checkpoints after a finished run")
     return parser
@@ -285,7 +297,8 @@ def git_commit() -> str | None:
 def write_json(path: Path, document: object) -> None:
     """Write `document` to `path`, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path need not be UTF-8
 
 
 def read_json(path: Path) -> Any:
@@ -303,9 +316,11 @@ def read_json(path: Path) -> Any:
 def entry_point(main: Callable) -> NoReturn:
     """Call `main` and exit with its status; print an error that the user can fix as one line without traceback.
 
-    A signal ends it with a line and 128 + the signal's number.
+    A signal ends it with a line and 128 + the signal's number. Where nobody reads what is printed any more, as after
+    `| head`, it runs to its end all the same, with status 0.
     """
     signals.raise_on_signals()
+    streams.keep_open()
     try:
         sys.exit(main())
     except UsageError as error:
@@ -334,5 +349,6 @@ def entry_point(main: Callable) -> NoReturn:
 
 def exit_with(line: str, status: int) -> NoReturn:
     """Print one line to standard error and exit."""
+    line = "".join(c if c.isprintable() else " " for c in line)  # it may name a file or quote a flag
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(status)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import stats  # scikit-learn depends on it
 
 from common.support.errors import UserError, unreadable
 from common.support.files import atomic
@@ -180,6 +179,8 @@ def std(values: Sequence[float]) -> float:
 
 def half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
     """Return half of the confidence interval of the mean, by Student's t; None of a single value."""
+    from scipy import stats  # not at the top: --help would wait for it (scikit-learn depends on it)
+
     n = len(values)
     return float(stats.t.ppf((1 + confidence) / 2, n - 1) * std(values) / n**0.5) if n > 1 else None
 

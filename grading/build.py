@@ -7,7 +7,7 @@ figures stay where the tasks wrote them), grading/claims.md and the forest plot,
 with --out it writes the page, the claims and the plot only, with --single one HTML file that has everything inside.
 """
 
-import argparse
+import os
 import re
 import sys
 from itertools import groupby
@@ -30,7 +30,7 @@ FAILING = ("not reproduced", "wrong as stated", "depends on what the report does
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="folder of the page (grading/)")
     parser.add_argument("--single", type=Path, metavar="FILE", help="one HTML file with everything in it")
     options = parser.parse_args()
@@ -48,7 +48,7 @@ def main():
 
 def build(out):
     """Write index.html, claims.md and the forest plot to the folder `out`."""
-    out = Path(out).resolve()
+    out = Path(os.path.abspath(out))
     entries = judge_all(read_claims())
     tables.write_text(out / "index.html", outputs.link_from(render(entries), out))
     tables.write_text(out / "claims.md", format_claims(entries))

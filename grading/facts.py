@@ -4,7 +4,6 @@ import math
 
 import torch
 from torch import nn
-from torchvision.models import resnet18
 
 from common import augment, data
 from common.models import MODELS, forward_flops, parameter_count
@@ -21,6 +20,12 @@ PUBLISHED = {  # test accuracy, %
 
 def build(model):
     return MODELS[model]()
+
+
+def torchvision_resnet18():
+    from torchvision.models import resnet18  # not at the top: --help would wait for it
+
+    return resnet18()
 
 
 def count_images(ending):
@@ -110,7 +115,7 @@ def linear_share(model):
 
 def stem_ratio():
     """Return the ratio of LightweightResNet's parameters in the stem to those of torchvision's ResNet-18."""
-    standard = resnet18()
+    standard = torchvision_resnet18()
     return parameter_count(build("lightweight_resnet").stem) / parameter_count(
         nn.ModuleList([standard.conv1, standard.bn1])
     )
@@ -127,7 +132,7 @@ FACTS = {
     "head_parameters": lambda model: parameter_count(build(model).fc),
     "linear_share": linear_share,
     "flops": lambda model: forward_flops(build(model)),
-    "torchvision_resnet18_flops": lambda: forward_flops(resnet18()),
+    "torchvision_resnet18_flops": lambda: forward_flops(torchvision_resnet18()),
     "convolutions": convolutions,
     "linear_layers": linear_layers,
     "most_channels": most_channels,

@@ -30,9 +30,6 @@ signals.answer_while_importing(__name__)
 
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from common import cli, tables
 from common.support import plan
@@ -285,6 +282,9 @@ def vote(probabilities):
 
 def stacking(val, val_labels, test):
     """Return the probabilities (N, 10) of logistic regression on the members' log-probabilities, fitted on val."""
+    from sklearn.linear_model import LogisticRegression  # not at the top: --help would wait for it
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     def features(probabilities):
         return probabilities.clamp(min=SMALLEST_PROBABILITY).log().movedim(0, 1).flatten(1).numpy()

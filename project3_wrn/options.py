@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from dataclasses import dataclass
 
 from common import cli
@@ -82,11 +83,12 @@ def field_arguments(field):
 
 
 def non_negative(kind):
-    """Return a parser of a finite int or float from 0 on, for argparse."""
+    """Return a parser of an int or float from 0 on that fits in 64 bits, for argparse."""
+    largest = {int: sys.maxsize, float: sys.float_info.max}[kind]
 
     def parse_number(text):
         value = kind(text)
-        if not 0 <= value < float("inf"):
+        if not 0 <= value <= largest:
             raise ValueError
         return value
 

@@ -11,6 +11,7 @@ predicted.png was made by
 """
 
 import math
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -28,6 +29,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from common import cli, data, plots
 from common.evaluation import TTA
+from common.models import MODELS
 from common.plots import plt
 from common.support.errors import UsageError, UserError
 from project3_wrn.analysis import figures, gradcam
@@ -45,7 +47,7 @@ def main():
     options = parse()
     if options.out and len(options.photos) > 1:
         raise UsageError("--out is the picture of one photo; leave it out to write one next to each photo")
-    if len({photo.with_suffix("") for photo in options.photos}) < len(options.photos):
+    if len({(photo.parent, photo.stem) for photo in options.photos}) < len(options.photos):
         raise UsageError(
             "two photos have the same name but for the suffix, and so would their pictures; give one at a time"
         )
@@ -76,7 +78,11 @@ def load(options):
         return network, {**facts, "scale": "full", "origin": origin}
     run_json = options.weights.parent / "run.json"
     run = cli.read_json(run_json) if run_json.exists() else {}
-    model = options.model or run.get("model") or options.weights.resolve().parent.name
+    model = options.model or run.get("model") or Path(os.path.abspath(options.weights)).parent.name
+    if model not in MODELS and not options.model:
+        raise UserError(
+            f"nothing says which network {options.weights} is of; name one of {', '.join(MODELS)} with --model"
+        )
     known = {"model": model, "scale": run.get("scale"), "origin": f"{options.weights}, percentages not calibrated"}
     return load_network(model, options.weights), UNCALIBRATED | known
 

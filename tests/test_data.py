@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
+from torchvision.datasets import CIFAR10
 
 from common import data
 from common.support import cifar_files, download
@@ -264,7 +265,7 @@ def hosts(official, tmp_path, monkeypatch):
 
     def make(*kinds):
         first, *others = map(serve, kinds)
-        monkeypatch.setattr(download.CIFAR10, "url", first)
+        monkeypatch.setattr(CIFAR10, "url", first)
         monkeypatch.setattr(download, "MIRRORS", others)
 
     yield make
@@ -298,12 +299,12 @@ def test_when_nothing_works_the_message_says_what_to_download(hosts, tmp_path):
     with pytest.raises(UserError) as problem:
         download.ensure(tmp_path)
     (line,) = str(problem.value).splitlines()
-    assert f"download {download.CIFAR10.url} (MD5 c58f30108f718f92721af3b95e74349a)" in line and str(tmp_path) in line
+    assert f"download {CIFAR10.url} (MD5 c58f30108f718f92721af3b95e74349a)" in line and str(tmp_path) in line
 
 
 def test_the_mirrors_have_official_archives():
-    assert download.OFFICIAL["cifar-10-python.tar.gz"][0] == download.CIFAR10.tgz_md5
-    for url in (download.CIFAR10.url, *download.MIRRORS):
+    assert download.OFFICIAL["cifar-10-python.tar.gz"][0] == CIFAR10.tgz_md5
+    for url in (CIFAR10.url, *download.MIRRORS):
         assert url.startswith("https://") and url.split("?")[0].split("/")[-1] in download.OFFICIAL
 
 

@@ -73,7 +73,7 @@ def images(sample):
 
 def all_moves():
     """Return every move that a policy can draw, once, sorted."""
-    return sorted({move for moves in policies.MOVES.values() for move in moves})
+    return sorted({move for name in policies.POLICIES for move in policies.moves(name)})
 
 
 def is_ambiguous(name, magnitude):
@@ -182,7 +182,7 @@ class Rows:
         return self.numbers[rows]
 
 
-SIZES = {name: range(len(moves)) for name, moves in policies.MOVES.items()}
+SIZES = {name: range(len(policies.moves(name))) for name in policies.POLICIES}
 
 
 @pytest.mark.parametrize(("name", "steps"), [("randaugment", 2), ("trivialaugment", 1)])

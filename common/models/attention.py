@@ -3,13 +3,14 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.ops import SqueezeExcitation
 
 EPS = 1e-5  # added to what a square root is taken of
 
 
 def squeeze_excitation(channels: int) -> nn.Module:
     """Return torchvision's squeeze-and-excitation (Hu et al., Squeeze-and-Excitation Networks, arXiv 1709.01507)."""
+    from torchvision.ops import SqueezeExcitation  # not at the top: --help would wait for it
+
     return SqueezeExcitation(channels, hidden_channels(channels))
 
 

@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets import CIFAR10
 
 from common.support.cifar_files import FILES, IMAGES_PER_FILE, RECORD_BYTES, encode, md5
 from common.support.errors import UserError, first_line
@@ -83,7 +82,7 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
         UserError: some of the six files are missing, or no source works: lists each source with its failure, and what
             to do by hand.
     """
-    folder = Path(folder or FOLDER).resolve()
+    folder = Path(folder or FOLDER).absolute()
     target = folder / BINARY
     if complete := _present(folder) or _present(target):
         return complete, f"{BINARY}, all six MD5s right"
@@ -110,6 +109,8 @@ def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
                 for file in FILES:
                     (temporary / file).write_bytes(files[file])
             return target, name
+    from torchvision.datasets import CIFAR10  # not at the top: --help would wait for it
+
     raise UserError(
         f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: download {CIFAR10.url} "
         f"(MD5 {CIFAR10.tgz_md5}) into {folder}, or name the folder that holds it with --data"
@@ -158,7 +159,10 @@ def _present(folder):
 
 def _local(folder):
     """Yield (name, source) for every form of CIFAR-10 in `folder` and in Keras' cache; source: () -> {file: bytes}."""
-    for parent in (folder, Path.home() / ".keras" / "datasets"):
+    keras = []
+    with contextlib.suppress(RuntimeError):  # this account has no home
+        keras.append(Path.home() / ".keras" / "datasets")
+    for parent in (folder, *keras):
         for archive in ARCHIVES:
             if os.path.isfile(path := parent / archive):  # unlike Path.is_file, false in a folder that cannot be read
                 yield str(path), lambda path=path: _from_archive(path.open("rb"))
@@ -173,6 +177,8 @@ def _local(folder):
 
 def _remote():
     """Yield (name, source) for every host; at the end once more for those that were too slow, the fastest first."""
+    from torchvision.datasets import CIFAR10  # not at the top: --help would wait for it
+
     speeds = {}
     for url in (CIFAR10.url, *MIRRORS):
         yield url, lambda url=url: _from_web(url, speeds)

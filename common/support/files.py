@@ -33,6 +33,8 @@ def atomic(path: str | Path, previous: Path | None = None) -> Iterator[Path]:
     path = Path(path)
     temporary = None
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # root would replace /dev/null
+            raise OSError(None, "it is not a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in path.parent.glob(f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"):
             stale.unlink(missing_ok=True)

@@ -150,6 +150,7 @@ def duration(seconds: float) -> str:
 
 def main() -> None:
     """Print the plans that come from standard input, and their total."""
+    cli.plain_parser(__doc__).parse_args()
     total = 0.0
     for line in sys.stdin:
         print(line, end="", flush=True)

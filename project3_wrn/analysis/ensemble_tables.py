@@ -4,10 +4,6 @@ import itertools
 
 import numpy as np
 import torch
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
-from scipy.stats import binomtest
-from sklearn.metrics import precision_recall_fscore_support
 
 from common import cli, plots, tables
 from common.data import CLASSES
@@ -85,6 +81,8 @@ def mcnemar(one, other, labels):
 
     Of the images that only one of the two predicts correctly, each is then equally likely to be either's.
     """
+    from scipy.stats import binomtest  # not at the top: --help would wait for it
+
     first, second = one == labels, other == labels
     only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
     discordant = only_first + only_second
@@ -93,6 +91,8 @@ def mcnemar(one, other, labels):
 
 def class_scores(predictions, labels):
     """Return {"precision", "recall", "F1": per cent (classes,), the mean over members} of predictions (M, N)."""
+    from sklearn.metrics import precision_recall_fscore_support  # not at the top: --help would wait for it
+
     options = dict(labels=range(len(CLASSES)), zero_division=0)
     scores = [precision_recall_fscore_support(labels, member, **options)[:3] for member in predictions]
     return dict(zip(("precision", "recall", "F1"), 100 * np.mean(scores, 0)))
@@ -351,6 +351,9 @@ def disagreement_by_config(groups, disagreement):
 
 def order_by_similarity(disagreement):
     """Return an order of the configurations (n,) that puts similar ones next to each other."""
+    from scipy.cluster import hierarchy  # not at the top: --help would wait for it
+    from scipy.spatial.distance import squareform
+
     if len(disagreement) < 3:
         return list(range(len(disagreement)))
     distances = squareform(disagreement - np.diag(np.diag(disagreement)), checks=False)

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import classification_report
 
 from common import data, evaluation, tables, training
 
@@ -103,6 +102,8 @@ def percent(probability):
 
 def class_rows(labels, predictions):
     """Return scikit-learn's classification report: one row per class, and one for accuracy and for each average."""
+    from sklearn.metrics import classification_report  # not at the top: --help would wait for it
+
     report = classification_report(
         labels,
         predictions,

@@ -36,8 +36,8 @@ def process_group(device):
 
 
 def started_by_torchrun():
-    """Return whether torchrun, or something like it, started this process. Some clusters set one of these for all."""
-    return all(name in os.environ for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"))
+    """Return whether torchrun, or something like it, started this process. Some clusters set some of these for all."""
+    return all(name in os.environ for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
 
 
 def is_main_process():

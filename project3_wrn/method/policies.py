@@ -6,7 +6,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torchvision import transforms
 
 from common.data import CLASSES, IMAGE_SIZE
 from common.reported import CONFUSED_PAIRS
@@ -68,11 +67,14 @@ def trivialaugment_moves(bins=31):
     return moves
 
 
+@functools.cache
 def autoaugment_moves(bins=10):
     """Return AutoAugment's moves for CIFAR-10 (arXiv 1805.09501) and their probabilities, two after another per policy.
 
     The moves of step s of sub-policy i are the rows 4 i + 2 s and 4 i + 2 s + 1.
     """
+    from torchvision import transforms  # not at the top: --help would wait for it
+
     policies = transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10).policies
     moves, chances = [], []
     for name, chance, magnitude in itertools.chain(*policies):
@@ -85,24 +87,24 @@ def autoaugment_moves(bins=10):
 # --- policies: what they draw ---
 
 
-AUTOAUGMENT, CHANCES = autoaugment_moves()
-MOVES = {
-    "autoaugment": [*AUTOAUGMENT, ("Identity", 0.0)],
-    "randaugment": randaugment_moves(),
-    "trivialaugment": trivialaugment_moves(),
-}
+@functools.cache
+def moves(name):
+    """Return the moves of a policy."""
+    if name == "autoaugment":
+        return [*autoaugment_moves()[0], ("Identity", 0.0)]
+    return {"randaugment": randaugment_moves, "trivialaugment": trivialaugment_moves}[name]()
 
 
 @functools.cache
 def _table(name, device):
     """Return the Moves of a policy on a device, copied there once: a copy makes the host wait for a GPU."""
-    return image_operations.tabulate(MOVES[name], device, IMAGE_SIZE)
+    return image_operations.tabulate(moves(name), device, IMAGE_SIZE)
 
 
 @functools.cache
 def _chances(device):
     """Return the probabilities of AutoAugment's moves (sub-policies, 2) on a device."""
-    return torch.tensor(CHANCES, device=device).view(-1, 2)
+    return torch.tensor(autoaugment_moves()[1], device=device).view(-1, 2)
 
 
 def equally_often(name, steps, images, generator):

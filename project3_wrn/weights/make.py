@@ -28,7 +28,6 @@ FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 
 import torch
-from scipy.optimize import minimize_scalar  # scikit-learn depends on it
 
 from common import cli, data, evaluation, tables
 from common.support import checkpoints
@@ -119,6 +118,8 @@ def fit(logits, labels):
 
 def fit_temperature(logits, labels):
     """Return the temperature for which logits (N, 10) divided by it have the least cross-entropy."""
+
+    from scipy.optimize import minimize_scalar  # not at the top: --help would wait for it (scikit-learn depends on it)
 
     def loss(log_temperature):
         return float(evaluation.cross_entropy(logits.double() / math.exp(log_temperature), labels))

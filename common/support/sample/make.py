@@ -5,7 +5,6 @@ It has the first 140 training and 50 test images of each class, in file order.
 python common/support/sample/make.py [--data DIR]
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import torch
 
-from common import data
+from common import cli, data
 from common.support.cifar_files import SAMPLE, encode, md5
 from common.support.files import atomic
 
@@ -22,7 +21,7 @@ PER_CLASS = {"train.bin": 140, "test.bin": 50}
 
 def main():
     """Write both files of the sample, and print their MD5s for SAMPLE_FILES."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.plain_parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder with CIFAR-10 in any official form")
     train, test, _ = data.load("full", parser.parse_args().data)
     for part, (name, count) in zip((train, test), PER_CLASS.items()):
@@ -35,4 +34,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.entry_point(main)
