@@ -13,7 +13,7 @@ from PIL import Image
 
 from common import cli, tables
 from common.support import files
-from common.support.errors import UserError
+from common.support.errors import UserError, reading
 from common.support.translations import Text
 from common.tables import DASH
 from grading.evidence import command_for
@@ -56,6 +56,15 @@ class Outputs:
         return (self.run.get("git_commit") or "")[:12]
 
     @property
+    def changed(self):
+        """Whether the files differed from the commit."""
+        return " with changes" in (self.run.get("git_commit") or "")
+
+    @property
+    def versions(self):
+        return tuple((self.run.get("versions") or {}).items())
+
+    @property
     def trained(self):
         """What was trained on what, before the commit."""
         seeds = format_seeds(len(self.run["seeds"]))
@@ -76,19 +85,10 @@ def load(folder, title, level):
         outputs.folder, outputs.state = folder, "missing"
         return outputs
     try:
-        outputs.run = cli.read_json(path / "run.json")
-        if not {"scale", "device", "seeds"} <= outputs.run.keys() and "members" not in outputs.run:
-            raise UserError("run.json has an older format; run the task again")
-        for arrays in list_files(path, "*.npz"):
-            tables.load_arrays(arrays)  # raises where it is damaged
-        outputs.seconds = training_seconds(path)
-        pages = [page for page in list_files(path, "*.md") if not page.name.endswith(".zh.md")]
-        if not pages:
-            raise UserError("no Markdown page; run the task again with --redraw")
-        english, chinese = (to_html(pages[0], lang, level) for lang in ("en", "zh"))
-        outputs.shown, outputs.folded = map(Text, english, chinese)
-    except (UserError, OSError, ValueError, KeyError) as error:
-        outputs.state, outputs.problem = "damaged", f"{folder}: {error}"
+        with reading(path):
+            read(outputs, path, level)
+    except (UserError, OSError) as error:
+        outputs.state, outputs.problem, outputs.run = "damaged", f"{folder}: {error}", {}
         return outputs
     if outputs.run["scale"] != "full":
         outputs.state = "quick"
@@ -96,6 +96,23 @@ def load(folder, title, level):
         outputs.state = "shortened"
     outputs.files = [relative(path / name) for name in EVIDENCE if (path / name).exists()]
     return outputs
+
+
+def read(outputs, path, level):
+    """Read what `load` returns from a folder that has a run.json."""
+    outputs.run = cli.read_json(path / "run.json")
+    if not {"scale", "device", "seeds"} <= outputs.run.keys() and "members" not in outputs.run:
+        raise UserError("run.json has an older format; run the task again")
+    # what the page shows of it
+    (outputs.commit, outputs.changed, outputs.versions, "seeds" in outputs.run and outputs.trained)
+    for arrays in list_files(path, "*.npz"):
+        tables.load_arrays(arrays)  # raises where it is damaged
+    outputs.seconds = training_seconds(path)
+    pages = [page for page in list_files(path, "*.md") if not page.name.endswith(".zh.md")]
+    if not pages:
+        raise UserError("no Markdown page; run the task again with --redraw")
+    english, chinese = (to_html(pages[0], lang, level) for lang in ("en", "zh"))
+    outputs.shown, outputs.folded = map(Text, english, chinese)
 
 
 def list_files(folder, pattern):
@@ -112,7 +129,7 @@ def training_seconds(folder):
     """Return the seconds of training of all runs of a folder together."""
     spent = [row["seconds"] for path in list_files(folder, "*results.csv") for row in tables.read_csv(path)]
     if (folder / "metrics.json").exists():
-        spent += [entry["training_seconds"] for entry in cli.read_json(folder / "metrics.json")]
+        spent += [entry["training_seconds"] for entry in cli.read_json(folder / "metrics.json", list)]
     return sum(map(float, spent))
 
 
@@ -163,11 +180,11 @@ def embed(page):
     """Return a page's HTML with every file that it links to inside: pictures, and evidence to download."""
 
     def data(match):
-        path = cli.ROOT / html.unescape(match[2])
-        if not path.is_file():
+        path = (cli.ROOT / html.unescape(match[2])).resolve()
+        if cli.ROOT.resolve() not in path.parents or not path.is_file():
             return match[0]
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         url = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        return f'src="{url}' if match[1] == "src" else f'download="{path.name}" href="{url}'
+        return f'src="{url}' if match[1] == "src" else f'download="{html.escape(path.name)}" href="{url}'
 
     return LINK.sub(data, page)
