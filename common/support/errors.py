@@ -83,5 +83,5 @@ def reading(folder: Path) -> Iterator[None]:
         files = sorted(path.name for kind in ("json", "csv", "npz") for path in Path(folder).glob(f"[!.]*.{kind}"))
         names = f" ({', '.join(files)})" if files else ""
         raise UserError(
-            f"a file in {folder}{names} is damaged, or of another version ({what}); run the task without --redraw"
+            f"a file in {folder}{names} is damaged, or of another version ({what}); write it again, or restore it"
         ) from error

@@ -46,14 +46,15 @@ def load_shipped() -> tuple[torch.nn.Module, dict]:
     with reading(FACTS.parent):
         facts = cli.read_json(FACTS)
         path = shipped_path(facts)
-        float(facts["temperature"]), float(facts["unknown_below"]), TTA[facts["views"]], facts["test_accuracy"]
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    if digest != facts["sha256"]:
-        raise UserError(f"{path} is not the file that {FACTS.name} describes; restore it with git checkout")
-    return load_network(facts["model"], path), facts
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if digest != facts["sha256"]:
+            raise UserError(f"{path} is not the file that {FACTS.name} describes; restore it with git checkout")
+        # what predict.py takes of them
+        (float(facts["temperature"]), float(facts["unknown_below"]), TTA[facts["views"]], facts["test_accuracy"])
+        return load_network(facts["model"], path), facts
 
 
 def shipped_path(facts: dict) -> Path:
