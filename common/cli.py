@@ -296,7 +296,7 @@ def read_json(path: Path, kind: type | tuple = dict) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, error) from error
     if not isinstance(content, kind):
-        raise unreadable(path, f"it holds a {type(content).__name__}")
+        raise unreadable(path, f"it holds {'an object' if isinstance(content, dict) else type(content).__name__}")
     return content
 
 

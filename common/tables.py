@@ -6,6 +6,7 @@ A file of histories holds the arrays of common/training.py under the keys config
 
 import csv
 import io
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def load_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
         UserError: the file is missing or damaged, has none of these names, or holds other objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # numpy would take a single array, and would advise to load a pickle
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
             return Fields(path, {name: file[name] for name in names or file.files})
     except Exception as error:  # damage shows in as many ways as there are bytes
         if out_of_memory(error):

@@ -21,9 +21,12 @@ from grading.strings import NOTHING, TRAINED, format_seeds
 
 FIGURE = re.compile(r'<p><img alt="([^"]*)" src="([^"]*)" ?/?></p>\n<p><em>(.*?)</em></p>', re.DOTALL)
 LINK = re.compile(r'(href|src)="(?![a-z]+:|[#?])([^"#]+)')
-OTHER_LINK = re.compile(r'(href|src)="(?!https?:)[a-zA-Z][\w+.-]*:[^"]*"')  # such as javascript:
+ADDRESS = re.compile(r'(href|src)="([^"]*)"')
+OTHER_SCHEME = re.compile(r"(?!https?:)[a-zA-Z][\w+.-]*:")  # such as javascript:
 NUMBER_CELL = re.compile(r"<td>(?=[-+−<>]?\d[^<]{0,24}</td>)")
 SECTION = "\n## "  # where the part of a page begins that the grader's page folds
+# what the page shows of run.json, where it is there
+KINDS = {"scale": str, "device": str, "seeds": list, "cores": int, "git_commit": str, "started": str, "versions": dict}
 EVIDENCE = ("results.csv", "metrics.json", "loss_history.npz", "run.json")  # the files that a folder's numbers are in
 
 
@@ -103,8 +106,9 @@ def read(outputs, path, level):
     outputs.run = cli.read_json(path / "run.json")
     if not {"scale", "device", "seeds"} <= outputs.run.keys() and "members" not in outputs.run:
         raise UserError("run.json has an older format; run the task again")
-    # what the page shows of it
-    (outputs.commit, outputs.changed, outputs.versions, "seeds" in outputs.run and outputs.trained)
+    for name, kind in KINDS.items():
+        if not isinstance(outputs.run.get(name), kind | None):
+            raise UserError(f"run.json has a {name} that is not of its type")
     for arrays in list_files(path, "*.npz"):
         tables.load_arrays(arrays)  # raises where it is damaged
     outputs.seconds = training_seconds(path)
@@ -153,12 +157,18 @@ def part_to_html(text, folder, level):
     converter = markdown.Markdown(extensions=["tables"])
     converter.preprocessors.deregister("html_block")  # what is not Markdown is shown as text
     converter.inlinePatterns.deregister("html")
-    body = OTHER_LINK.sub(r'\1="#"', converter.convert(text))
+    body = converter.convert(text)
     body = LINK.sub(lambda match: f'{match[1]}="{relative((folder / match[2]).resolve())}', body)
+    body = ADDRESS.sub(lambda match: f'{match[1]}="#"' if has_other_scheme(match[2]) else match[0], body)
     body = FIGURE.sub(lambda match: figure(*match.groups()), body)
     body = body.replace("h2>", f"h{level}>").replace("<th>", '<th scope="col">')
     body = NUMBER_CELL.sub('<td class="number">', body)
     return body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+
+
+def has_other_scheme(address):
+    """Return whether a link's address in HTML leads elsewhere than to a file or the web, as a browser reads it."""
+    return bool(OTHER_SCHEME.match(re.sub(r"[\x00-\x20]", "", html.unescape(address))))
 
 
 def figure(title, source, caption):

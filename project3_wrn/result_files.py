@@ -86,19 +86,26 @@ def find_run(run):
 
     Of main.py the committed files are enough, which a clone has without runs/. None where there is no such run.
     """
-    own, wanted = run.result.parents[1], json.loads(json.dumps(run.settings))
-    for path in other_runs(run):
-        if saved_settings(path) == wanted:
-            return path.parents[1], tables.load_arrays(path)
-    for path in sorted(own.parent.glob("*/metrics.json")):
+    wanted = json.loads(json.dumps(run.settings))
+    for path in (*other_runs(run), *sorted(run.result.parents[2].glob("*/metrics.json"))):
         try:
             with reading(path.parent):
-                run_json = cli.read_json(path.parent / "run.json")
-                if run.seed in run_json["seeds"] and network_settings(run_json, run.seed) == wanted:
-                    return path.parent, load_network_run(path.parent, run_json, run.seed)
+                if found := _load_same(path, run.seed, wanted):
+                    return found
         except UserError as problem:  # the run is trained, as where there is none
-            print(f"left out: {problem}", flush=True)
+            if distributed.is_main_process():
+                print(f"left out: {problem}", flush=True)
     return None
+
+
+def _load_same(path, seed, wanted):
+    """Return (folder, result) of a run's file, or of the network of a metrics.json; None with other settings."""
+    if path.suffix == ".npz":
+        return (path.parents[1], tables.load_arrays(path)) if saved_settings(path) == wanted else None
+    run_json = cli.read_json(path.parent / "run.json")
+    if seed not in run_json["seeds"] or network_settings(run_json, seed) != wanted:
+        return None
+    return path.parent, load_network_run(path.parent, run_json, seed)
 
 
 def find_weights(run):

@@ -1,6 +1,5 @@
 """Files from strangers: checkpoints, weights and results are read as they were written, or refused in one line."""
 
-import contextlib
 import copy
 import io
 import json
@@ -13,24 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from common import cli, data, plots, tables, training
+from common import cli, data, training
 from common.learners import Learner, StackedBatches, StackedLearner
 from common.models import MODELS
 from common.support import checkpoints
 from common.support.checkpoints import Checkpoint
 from common.support.errors import UserError
-from grading import build, outputs
-from project3_wrn import ensemble, improvements, label_audit, result_files
-from project3_wrn import main as project3
 from project3_wrn.method import weights as weights_module
 from project3_wrn.method.weights import FACTS, load_network, load_shipped, shipped_path
-from project3_wrn.runner import make_runs
-from task1_loss_curves import main as task1
-from task2_regularization import main as task2
-from task3_hparams import main as task3
-from task4_architectures import ablations, batch_size
-from task4_architectures import main as task4
-from tests.conftest import ROOT, assert_single_error_line
 
 # --- checkpoints ---
 
@@ -159,7 +148,7 @@ def test_crafted_checkpoints(attempt, kind, trained, sample, tmp_path, record_pr
         values = VALUES if len(place) == 1 else [VALUES[number] for number in generator.choice(len(VALUES), 3)]
         for value in values:
             old = value_at(original, place)
-            if value is not ... and equal(value, old) or (len(place) > 1 and is_number(value) and is_number(old)):
+            if (value is not ... and equal(value, old)) or (len(place) > 1 and is_number(value) and is_number(old)):
                 continue  # a number of the right kind in a file that is whole is what was written
             if "state" in place and (value is ... or isinstance(value, dict)):
                 continue  # an optimizer has no state of a parameter without gradients
