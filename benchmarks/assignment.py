@@ -23,6 +23,7 @@ from torch import nn
 from benchmarks.measuring import describe_machine, in_memory_cifar, make_parser, repeat
 from common import cli, data, sweep, tables
 from common.support import machine
+from common.support.errors import reading
 from task3_hparams import main as task3
 from task4_architectures import main as task4
 
@@ -176,7 +177,8 @@ def main():
     args = parser.parse_args()
     if not args.redraw:
         cli.write_json(HERE / "assignment.json", measure(args))
-    write_page(cli.read_json(HERE / "assignment.json"))
+    with reading(HERE):
+        write_page(cli.read_json(HERE / "assignment.json"))
 
 
 def measure(args):

@@ -44,6 +44,7 @@ from common.models import MODELS
 from common.models.fast import FastNet
 from common.support import machine, native, plan
 from common.support.cifar_files import TRAIN_IMAGES
+from common.support.errors import reading
 from project3_wrn.method import fast
 from project3_wrn.method.hooks import WhiteningBias
 from project3_wrn.method.recipes import RECIPES, SMALL, Recipe, get_recipe
@@ -251,7 +252,8 @@ def main():
     args = parser.parse_args()
     if not args.redraw:
         cli.write_json(HERE / "project3.json", measure(args))
-    write_page(cli.read_json(HERE / "project3.json"))
+    with reading(HERE):
+        write_page(cli.read_json(HERE / "project3.json"))
 
 
 def measure(args):

@@ -23,6 +23,7 @@ from benchmarks.assignment import LENETS, RESNET
 from benchmarks.measuring import describe_machine, make_parser, repeat, synchronize, training_flops
 from common import cli, data, sweep, tables
 from common.support import machine
+from common.support.errors import reading
 from project3_wrn.method import train as project3
 from project3_wrn.method.recipes import RECIPES, get_recipe
 
@@ -109,7 +110,8 @@ def main():
     args = parser.parse_args()
     if not args.redraw:
         cli.write_json(HERE / "utilization.json", measure_all(args))
-    write_page(cli.read_json(HERE / "utilization.json"))
+    with reading(HERE):
+        write_page(cli.read_json(HERE / "utilization.json"))
 
 
 def measure_all(args):

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import functools
 import json
 import platform
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from common.support import checkpoints, epoch_log, failures, machine, signals, streams
-from common.support.errors import UsageError, UserError, gpu_failure, out_of_memory, unreadable
+from common.support.errors import Fields, UsageError, UserError, gpu_failure, out_of_memory, reading, unreadable
 from common.support.files import atomic, locked, remove_stale
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -208,7 +209,8 @@ def run_task(
     with output_folder(options):
         if not options.redraw:
             train(options)
-        write_results(options.out, options.out)
+        with reading(options.out) if options.redraw else contextlib.nullcontext():
+            write_results(options.out, options.out)
     print(f"results: {options.out}")
 
 
@@ -301,16 +303,19 @@ def write_json(path: Path, document: object) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a path need not be UTF-8
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
+def read_json(path: Path, kind: type | tuple = dict) -> Any:
+    """Return the content of a JSON file, an object or, with `kind`, a list; its objects are Fields.
 
     Raises:
-        UserError: the file is missing, or it is not JSON.
+        UserError: the file is missing, it is not JSON, or of another kind.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=functools.partial(Fields, path))
+    except (OSError, ValueError, RecursionError) as error:
         raise unreadable(path, error) from error
+    if not isinstance(content, kind):
+        raise unreadable(path, f"it holds {'an object' if isinstance(content, dict) else type(content).__name__}")
+    return content
 
 
 def entry_point(main: Callable) -> NoReturn:

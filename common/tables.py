@@ -7,13 +7,12 @@ A file of histories holds the arrays of common/training.py under the keys config
 import csv
 import io
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from common.support.errors import UserError, unreadable
+from common.support.errors import Fields, UserError, first_line, out_of_memory, reading, unreadable
 from common.support.files import atomic
 from common.support.translations import Text, label, text, translate
 
@@ -67,7 +66,7 @@ def load_histories(path: Path, configs: Iterable[str] = ()) -> Histories:
             continue
         try:
             config, seed, field = key.rsplit("/", 2)
-            histories.setdefault((config, int(seed)), {})[field] = values
+            histories.setdefault((config, int(seed)), Fields(path))[field] = values
         except ValueError as error:
             raise unreadable(path, f"a field {key!r} is not configuration/seed/field") from error
     if missing := [name for name in configs if name not in {config for config, _ in histories}]:
@@ -75,17 +74,20 @@ def load_histories(path: Path, configs: Iterable[str] = ()) -> Histories:
     return histories
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of an .npz file.
+def load_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file, or those of `names`, as Fields.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or damaged, has none of these names, or holds other objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise unreadable(path, error) from error
+        # numpy would take a single array, and would advise to load a pickle
+        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+            return Fields(path, {name: file[name] for name in names or file.files})
+    except Exception as error:  # damage shows in as many ways as there are bytes
+        if out_of_memory(error):
+            raise
+        raise unreadable(path, error if isinstance(error, OSError) else first_line(error)) from error
 
 
 def last(history: dict[str, np.ndarray], field: str) -> float:
@@ -276,19 +278,20 @@ def named(config: str) -> Text:
 
 def accuracies(path: Path) -> dict[str, np.ndarray]:
     """Return the test accuracies of a results.csv, {configuration: float array over its seeds}."""
-    return group_by_config((row["config"], float(row["test_accuracy"])) for row in read_csv(path))
+    with reading(path.parent):
+        return group_by_config((row["config"], float(row["test_accuracy"])) for row in read_csv(path))
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Return a table as one dict of text per row.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is not CSV.
     """
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
+            return [Fields(path, row) for row in csv.DictReader(file, restval="")]
+    except (OSError, ValueError, csv.Error) as error:
         raise unreadable(path, error) from error
 
 

@@ -20,6 +20,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from common import cli, tables
+from common.support.errors import reading
 from common.support.files import locked
 from grading import forest, outputs, readmes, strings, summary
 from grading.claims import read_claims
@@ -34,16 +35,16 @@ def main():
     parser.add_argument("--out", type=Path, default=HERE, metavar="FOLDER", help="folder of the page (grading/)")
     parser.add_argument("--single", type=Path, metavar="FILE", help="one HTML file with everything in it")
     options = parser.parse_args()
-    if options.single:
-        entries = judge_all(read_claims())
-        tables.write_text(options.single, outputs.embed(render(entries)))
-        print(f"page: {options.single}")
-        return
-    with locked(options.out / ".lock", busy="another process is writing the page"):
-        build(options.out)
-        if options.out == HERE:
-            readmes.fill()
-    print(f"page: {options.out / 'index.html'}")
+    with reading(cli.ROOT):
+        if options.single:
+            entries = judge_all(read_claims())
+            tables.write_text(options.single, outputs.embed(render(entries)))
+        else:
+            with locked(options.out / ".lock", busy="another process is writing the page"):
+                build(options.out)
+                if options.out == HERE:
+                    readmes.fill()
+    print(f"page: {options.single or options.out / 'index.html'}")
 
 
 def build(out):

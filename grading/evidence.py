@@ -21,6 +21,7 @@ import re
 import numpy as np
 
 from common import cli, metrics, tables
+from common.support.errors import reading
 from grading.facts import FACTS
 from grading.scores import SCORES
 from grading.strings import MEMBERS, SHORT_RUN, format_seeds
@@ -98,8 +99,9 @@ def read_field(paths, field):
     Raises:
         ValueError: the files have no such field.
     """
-    look_up = reader_of(paths)
-    values = {term: look_up(term) for term in find_terms(field)}
+    with reading(paths[0].parent):
+        look_up = reader_of(paths)
+        values = {term: look_up(term) for term in find_terms(field)}
     seeds = sorted(set.intersection(*map(set, values.values())))
     if not seeds:
         missing = [term for term in values if not values[term]]
@@ -120,9 +122,14 @@ def reader_of(paths):
         return functools.partial(look_up_history, histories)
     rows = []
     for path in paths:
-        found = load_once(path, tables.read_csv if path.suffix == ".csv" else cli.read_json)
+        found = load_once(path, tables.read_csv if path.suffix == ".csv" else read_rounds)
         rows += found if isinstance(found, list) else [found]
     return functools.partial(look_up_rows, rows)
+
+
+def read_rounds(path):
+    """Return the rows of a JSON file: one object, or a list of them."""
+    return cli.read_json(path, (dict, list))
 
 
 def load_once(path, load):

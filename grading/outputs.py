@@ -13,7 +13,7 @@ from PIL import Image
 
 from common import cli, tables
 from common.support import files
-from common.support.errors import UserError
+from common.support.errors import UserError, reading
 from common.support.translations import Text
 from common.tables import DASH
 from grading.evidence import command_for
@@ -21,9 +21,12 @@ from grading.strings import NOTHING, TRAINED, format_seeds
 
 FIGURE = re.compile(r'<p><img alt="([^"]*)" src="([^"]*)" ?/?></p>\n<p><em>(.*?)</em></p>', re.DOTALL)
 LINK = re.compile(r'(href|src)="(?![a-z]+:|[#?])([^"#]+)')
-OTHER_LINK = re.compile(r'(href|src)="(?!https?:)[a-zA-Z][\w+.-]*:[^"]*"')  # such as javascript:
+ADDRESS = re.compile(r'(href|src)="([^"]*)"')
+OTHER_SCHEME = re.compile(r"(?!https?:)[a-zA-Z][\w+.-]*:")  # such as javascript:
 NUMBER_CELL = re.compile(r"<td>(?=[-+−<>]?\d[^<]{0,24}</td>)")
 SECTION = "\n## "  # where the part of a page begins that the grader's page folds
+# what the page shows of run.json, where it is there
+KINDS = {"scale": str, "device": str, "seeds": list, "cores": int, "git_commit": str, "started": str, "versions": dict}
 EVIDENCE = ("results.csv", "metrics.json", "loss_history.npz", "run.json")  # the files that a folder's numbers are in
 
 
@@ -56,6 +59,15 @@ class Outputs:
         return (self.run.get("git_commit") or "")[:12]
 
     @property
+    def changed(self):
+        """Whether the files differed from the commit."""
+        return " with changes" in (self.run.get("git_commit") or "")
+
+    @property
+    def versions(self):
+        return tuple((self.run.get("versions") or {}).items())
+
+    @property
     def trained(self):
         """What was trained on what, before the commit."""
         seeds = format_seeds(len(self.run["seeds"]))
@@ -76,19 +88,10 @@ def load(folder, title, level):
         outputs.folder, outputs.state = folder, "missing"
         return outputs
     try:
-        outputs.run = cli.read_json(path / "run.json")
-        if not {"scale", "device", "seeds"} <= outputs.run.keys() and "members" not in outputs.run:
-            raise UserError("run.json has an older format; run the task again")
-        for arrays in list_files(path, "*.npz"):
-            tables.load_arrays(arrays)  # raises where it is damaged
-        outputs.seconds = training_seconds(path)
-        pages = [page for page in list_files(path, "*.md") if not page.name.endswith(".zh.md")]
-        if not pages:
-            raise UserError("no Markdown page; run the task again with --redraw")
-        english, chinese = (to_html(pages[0], lang, level) for lang in ("en", "zh"))
-        outputs.shown, outputs.folded = map(Text, english, chinese)
-    except (UserError, OSError, ValueError, KeyError) as error:
-        outputs.state, outputs.problem = "damaged", f"{folder}: {error}"
+        with reading(path):
+            read(outputs, path, level)
+    except (UserError, OSError) as error:
+        outputs.state, outputs.problem, outputs.run = "damaged", f"{folder}: {error}", {}
         return outputs
     if outputs.run["scale"] != "full":
         outputs.state = "quick"
@@ -96,6 +99,24 @@ def load(folder, title, level):
         outputs.state = "shortened"
     outputs.files = [relative(path / name) for name in EVIDENCE if (path / name).exists()]
     return outputs
+
+
+def read(outputs, path, level):
+    """Read what `load` returns from a folder that has a run.json."""
+    outputs.run = cli.read_json(path / "run.json")
+    if not {"scale", "device", "seeds"} <= outputs.run.keys() and "members" not in outputs.run:
+        raise UserError("run.json has an older format; run the task again")
+    for name, kind in KINDS.items():
+        if not isinstance(outputs.run.get(name), kind | None):
+            raise UserError(f"run.json has a {name} that is not of its type")
+    for arrays in list_files(path, "*.npz"):
+        tables.load_arrays(arrays)  # raises where it is damaged
+    outputs.seconds = training_seconds(path)
+    pages = [page for page in list_files(path, "*.md") if not page.name.endswith(".zh.md")]
+    if not pages:
+        raise UserError("no Markdown page; run the task again with --redraw")
+    english, chinese = (to_html(pages[0], lang, level) for lang in ("en", "zh"))
+    outputs.shown, outputs.folded = map(Text, english, chinese)
 
 
 def list_files(folder, pattern):
@@ -112,7 +133,7 @@ def training_seconds(folder):
     """Return the seconds of training of all runs of a folder together."""
     spent = [row["seconds"] for path in list_files(folder, "*results.csv") for row in tables.read_csv(path)]
     if (folder / "metrics.json").exists():
-        spent += [entry["training_seconds"] for entry in cli.read_json(folder / "metrics.json")]
+        spent += [entry["training_seconds"] for entry in cli.read_json(folder / "metrics.json", list)]
     return sum(map(float, spent))
 
 
@@ -136,12 +157,18 @@ def part_to_html(text, folder, level):
     converter = markdown.Markdown(extensions=["tables"])
     converter.preprocessors.deregister("html_block")  # what is not Markdown is shown as text
     converter.inlinePatterns.deregister("html")
-    body = OTHER_LINK.sub(r'\1="#"', converter.convert(text))
+    body = converter.convert(text)
     body = LINK.sub(lambda match: f'{match[1]}="{relative((folder / match[2]).resolve())}', body)
+    body = ADDRESS.sub(lambda match: f'{match[1]}="#"' if has_other_scheme(match[2]) else match[0], body)
     body = FIGURE.sub(lambda match: figure(*match.groups()), body)
     body = body.replace("h2>", f"h{level}>").replace("<th>", '<th scope="col">')
     body = NUMBER_CELL.sub('<td class="number">', body)
     return body.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
+
+
+def has_other_scheme(address):
+    """Return whether a link's address in HTML leads elsewhere than to a file or the web, as a browser reads it."""
+    return bool(OTHER_SCHEME.match(re.sub(r"[\x00-\x20]", "", html.unescape(address))))
 
 
 def figure(title, source, caption):
@@ -163,11 +190,11 @@ def embed(page):
     """Return a page's HTML with every file that it links to inside: pictures, and evidence to download."""
 
     def data(match):
-        path = cli.ROOT / html.unescape(match[2])
-        if not path.is_file():
+        path = (cli.ROOT / html.unescape(match[2])).resolve()
+        if cli.ROOT.resolve() not in path.parents or not path.is_file():
             return match[0]
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         url = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-        return f'src="{url}' if match[1] == "src" else f'download="{path.name}" href="{url}'
+        return f'src="{url}' if match[1] == "src" else f'download="{html.escape(path.name)}" href="{url}'
 
     return LINK.sub(data, page)

@@ -246,7 +246,7 @@ def describe_fast94():
     folder = cli.ROOT / "project3_wrn" / "outputs" / "fast94"
     if not (folder / "metrics.json").exists():
         return None
-    entries, run = cli.read_json(folder / "metrics.json"), cli.read_json(folder / "run.json")
+    entries, run = cli.read_json(folder / "metrics.json", list), cli.read_json(folder / "run.json")
     return FAST.format(
         accuracy=tables.mean_std([entry["test_accuracy"] for entry in entries]),
         seeds=len(entries),
@@ -296,5 +296,5 @@ def read_accuracies(task):
         if path.exists():
             accuracies.update(tables.accuracies(path))
     for path in outputs.glob("*/metrics.json"):  # the networks of project 3
-        accuracies[path.parent.name] = [entry["test_accuracy"] for entry in cli.read_json(path)]
+        accuracies[path.parent.name] = [entry["test_accuracy"] for entry in cli.read_json(path, list)]
     return accuracies

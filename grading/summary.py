@@ -92,7 +92,7 @@ def row(task, config, numbers, file="results.csv", name=None):
     path = cli.ROOT / task / "outputs" / file
     ours = np.array([])
     if path.suffix == ".json" and path.exists() and cli.read_json(path.parent / "run.json")["scale"] == "full":
-        ours = np.array([entry["test_accuracy"] for entry in cli.read_json(path)])
+        ours = np.array([entry["test_accuracy"] for entry in cli.read_json(path, list)])
     elif path.suffix == ".csv" and path.exists():
         ours = tables.accuracies(path).get(config, ours)
     below = "/".join(file.split("/")[:-1])
@@ -253,5 +253,5 @@ def hours_here(model):
 
 def versions(outputs):
     """Return the versions that the runs were trained with, each set once."""
-    sets = [part.run["versions"].items() for part in outputs if part.run.get("versions")]
+    sets = [part.versions for part in outputs if part.versions]
     return list(dict.fromkeys(", ".join(f"{name} {version}" for name, version in versions) for versions in sets))

@@ -14,8 +14,8 @@ method. Writes to project3_wrn/outputs/ensemble/, or to outputs_short/ensemble/ 
 """
 
 import argparse
+import contextlib
 import dataclasses
-import itertools
 import sys
 import time
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ signals.answer_while_importing(__name__)
 import torch
 import torch.nn.functional as F
 
-from common import cli, tables
+from common import cli, data, tables
 from common.support import plan
-from common.support.errors import UserError
+from common.support.errors import UserError, reading
 from project3_wrn import result_files, runner
 from project3_wrn.analysis import ensemble_tables
 from project3_wrn.analysis.study_tables import percent_correct
@@ -78,7 +78,8 @@ def main():
             weights = (val.argmax(-1) == val_labels).double().mean(1)
             methods = combine(val, val_labels, test, weights)
             save(options, source, members, weights, test, methods, test_labels)
-        ensemble_tables.write_results(options.out)
+        with reading(options.out) if options.redraw else contextlib.nullcontext():
+            ensemble_tables.write_results(options.out)
     print(f"results: {options.out}")
 
 
@@ -200,7 +201,11 @@ def load_members(folders):
             "no folder of outputs has two finished runs with a validation set; run project3_wrn/compare_models.py first"
         )
     members, trainings, logits = [], set(), set()
-    for member in itertools.chain.from_iterable(map(read_folder, folders)):
+    found = []
+    for folder in folders:
+        with reading(folder):
+            found += read_folder(folder)
+    for member in found:
         settings = {name: value for name, value in member.settings.items() if name not in EVALUATION_ONLY}
         training, values = result_files.training_key(settings), member.test.numpy().tobytes()
         if training in trainings or values in logits:
@@ -227,6 +232,8 @@ def read_folder(folder):
         fields = run_json["configs"][config] if "configs" in run_json else run_json["recipe"]
         settings = result_files.run_settings(run_json.get("model"), fields, seed, run_json)
         val, test = (F.softmax(torch.from_numpy(result[f"{part}_logits"]).double(), 1) for part in ("val", "test"))
+        if not all(part.isfinite().all() and part.shape[1:] == (len(data.CLASSES),) for part in (val, test)):
+            raise UserError(f"{config}, seed {seed} of {folder} has logits that are not finite or not of ten classes")
         members.append(Member(config, seed, folder.name, settings, bool(run_json.get("shortened")), val, test))
     return members
 
@@ -238,6 +245,8 @@ def choose(members, val_labels, within):
         UserError: there are fewer than two, or they hold out other images than the 9:1 split.
     """
     for member in members:
+        if len(member.test) != len(members[0].test):
+            raise UserError(f"{member.name} of {member.folder} has logits of other test images than {members[0].name}")
         if len(member.val) != len(val_labels):
             raise UserError(
                 f"{member.name} of {member.folder} holds out other images than the 9:1 split, which an ensemble needs"

@@ -43,7 +43,7 @@ def main():
 
 def write_results(folder, data_folder=None, gradcam_layer=None):
     """Write chapter 2: every table and figure, from the saved metrics, histories, logits and weights."""
-    run_json, metrics = cli.read_json(folder / "run.json"), cli.read_json(folder / "metrics.json")
+    run_json, metrics = cli.read_json(folder / "run.json"), cli.read_json(folder / "metrics.json", list)
     model, scale, recipe = run_json["model"], run_json["scale"], run_json["recipe"]
     seed = metrics[0]["seed"]  # figures show the first seed; tables with a ± are over all
     histories = [*tables.load_histories(folder / "loss_history.npz", [model]).values()]

@@ -12,6 +12,7 @@ predicted.png was made by
 
 import math
 import os
+import stat
 import sys
 import warnings
 from pathlib import Path
@@ -31,11 +32,12 @@ from common import cli, data, plots
 from common.evaluation import TTA
 from common.models import MODELS
 from common.plots import plt
-from common.support.errors import UsageError, UserError
+from common.support.errors import UsageError, UserError, first_line, out_of_memory
 from project3_wrn.analysis import figures, gradcam
 from project3_wrn.method.weights import load_network, load_shipped, minus_energy, shipped_path
 
 LARGEST = 100_000_000  # an image of more pixels is not opened
+PROGRAMS = ("EPS",)  # formats that Pillow gives to another program to draw
 SMALLEST = 8  # pixels per side
 SHOWN = 512  # pixels per side of the photo in the picture, at most
 TOP_K = 5  # number of classes that are printed
@@ -143,21 +145,43 @@ def read_photo(path):
     """Return the image as Pillow's RGB, upright.
 
     Raises:
-        UserError: the file is not an image, or one that is too small or too large.
+        UserError: the file is not an image, or one that is damaged, too small, too large, or of pixels without a range.
     """
-    Image.MAX_IMAGE_PIXELS = None  # the check below has a message of our own, before anything is decoded
+    Image.MAX_IMAGE_PIXELS = LARGEST // 2  # Pillow refuses twice as many, also in an image within the file
     try:
-        with Image.open(path) as image:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe may never end
+            raise UserError(f"{path} is not a file; give a JPEG, PNG or WebP")
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # on damage that Pillow reads past
             width, height = image.size
-            if width * height > LARGEST:
-                raise UserError(f"{path} has {width}x{height} pixels, over {LARGEST:,}; make it smaller first")
             if min(width, height) < SMALLEST:
                 raise UserError(f"{path} has {width}x{height} pixels; it needs at least {SMALLEST} per side")
-            return ImageOps.exif_transpose(image).convert("RGB")
+            if image.format in PROGRAMS:
+                raise UserError(f"{path} is a program that draws, which is not run; give a JPEG, PNG or WebP")
+            return to_rgb(image, path)
+    except UserError:
+        raise
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image that Pillow can read; give a JPEG, PNG or WebP") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path} has over {LARGEST:,} pixels; make it smaller first") from error
     except OSError as error:  # it does not exist, or it is cut off
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or first_line(error)}") from error
+    except Exception as error:  # Pillow's decoders report damage in as many ways as there are formats
+        if out_of_memory(error):
+            raise
+        raise UserError(f"cannot read {path}: it is damaged ({first_line(error)})") from error
+
+
+def to_rgb(image, path):
+    """Return an image upright as RGB of 8 bits; `convert` alone would clip what has more."""
+    upright = ImageOps.exif_transpose(image)
+    # Pillow has PNGs of 16 bits as I;16, or as I as it always has 16-bit PGMs
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise UserError(f"{path} has pixels of 32 bits, whose range is not known; save it with 8 or 16 bits")
+    return upright.convert("RGB")
 
 
 def middle_square(picture):

@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import zipfile
 
 import numpy as np
 
 from common import cli, data, tables
 from common.support import checkpoints
-from common.support.errors import UserError
+from common.support.errors import UserError, reading
 from project3_wrn.analysis import result_tables, study_tables
 from project3_wrn.method import distributed
 from project3_wrn.method.recipes import TEST_TIME_FIELDS
@@ -76,10 +75,10 @@ def training_key(settings):
 def saved_settings(path):
     """Return the settings of a run's file, without reading its other arrays; {} where it has none or is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return json.loads(str(file["settings"]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        settings = json.loads(str(tables.load_arrays(path, ["settings"])["settings"]))
+    except (UserError, ValueError):
         return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def find_run(run):
@@ -87,15 +86,26 @@ def find_run(run):
 
     Of main.py the committed files are enough, which a clone has without runs/. None where there is no such run.
     """
-    own, wanted = run.result.parents[1], json.loads(json.dumps(run.settings))
-    for path in other_runs(run):
-        if saved_settings(path) == wanted:
-            return path.parents[1], tables.load_arrays(path)
-    for path in sorted(own.parent.glob("*/metrics.json")):
-        run_json = cli.read_json(path.parent / "run.json")
-        if run.seed in run_json["seeds"] and network_settings(run_json, run.seed) == wanted:
-            return path.parent, load_network_run(path.parent, run_json, run.seed)
+    wanted = json.loads(json.dumps(run.settings))
+    for path in (*other_runs(run), *sorted(run.result.parents[2].glob("*/metrics.json"))):
+        try:
+            with reading(path.parent):
+                if found := _load_same(path, run.seed, wanted):
+                    return found
+        except UserError as problem:  # the run is trained, as where there is none
+            if distributed.is_main_process():
+                print(f"left out: {problem}", flush=True)
     return None
+
+
+def _load_same(path, seed, wanted):
+    """Return (folder, result) of a run's file, or of the network of a metrics.json; None with other settings."""
+    if path.suffix == ".npz":
+        return (path.parents[1], tables.load_arrays(path)) if saved_settings(path) == wanted else None
+    run_json = cli.read_json(path.parent / "run.json")
+    if seed not in run_json["seeds"] or network_settings(run_json, seed) != wanted:
+        return None
+    return path.parent, load_network_run(path.parent, run_json, seed)
 
 
 def find_weights(run):
@@ -218,7 +228,7 @@ def load_network_run(folder, run_json, seed):
     Its origin is that of the run, or of the folder where run.json lists no runs.
     """
     model = run_json["model"]
-    (entry,) = [entry for entry in cli.read_json(folder / "metrics.json") if entry["seed"] == seed]
+    (entry,) = [entry for entry in cli.read_json(folder / "metrics.json", list) if entry["seed"] == seed]
     listed = [one for one in run_json.get("runs", []) if one["seed"] == seed] or [run_json]
     return {
         **tables.load_histories(folder / "loss_history.npz", [model])[model, seed],

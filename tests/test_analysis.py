@@ -33,7 +33,7 @@ def load_network_outputs(name):
     folder = OUTPUTS / name
     if not folder.exists():
         pytest.skip("no full run of this network is committed")
-    saved, metrics = tables.load_arrays(folder / "logits.npz"), cli.read_json(folder / "metrics.json")
+    saved, metrics = tables.load_arrays(folder / "logits.npz"), cli.read_json(folder / "metrics.json", list)
     histories = [*tables.load_histories(folder / "loss_history.npz").values()]
     logits = torch.stack([torch.from_numpy(saved[f"{entry['seed']}/test"]) for entry in metrics])
     labels, recipe = torch.from_numpy(saved["test_labels"]), cli.read_json(folder / "run.json")["recipe"]

@@ -254,12 +254,12 @@ def test_one_diverged_seed_does_not_stop_the_others(tmp_path, monkeypatch, run_i
     assert_single_error_line(
         process, "1 failed: lenet with seed 0 (", "a lower learning rate", "The tables have", status=1
     )
-    assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json")] == [1]
+    assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json", list)] == [1]
     assert (tmp_path / "lenet" / "checkpoints" / "lenet-0.pt").exists()
     traceback = tmp_path / "lenet" / "failed" / "lenet-0.log"
     assert str(traceback) in process.stderr and "Traceback" in traceback.read_text(encoding="utf-8")
     monkeypatch.setattr(Learner, "backward_and_step", real)
     process = run_in_process(main.main, *flags)
     assert process.returncode == 0, process.stderr
-    assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json")] == [0, 1]
+    assert [entry["seed"] for entry in cli.read_json(tmp_path / "lenet" / "metrics.json", list)] == [0, 1]
     assert not traceback.parent.exists()

@@ -3,11 +3,9 @@
 import ast
 import importlib.util
 import itertools
-import os
 import re
 import shutil
 import string
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path

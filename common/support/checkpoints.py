@@ -79,6 +79,8 @@ def _check_checksums(path):
     torch.load checks none, and leaves a tensor uninitialized whose file is marked as a folder.
     """
     with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise zipfile.BadZipFile("it is packed, and unpacks to more than its size")
         if member := archive.testzip():
             raise zipfile.BadZipFile(f"the checksum of {member} is wrong")
         if any(member.external_attr & MARKED_AS_FOLDER for member in archive.infolist()):
@@ -180,10 +182,12 @@ class Checkpoint:
         if changes:
             raise UserError(f"{path} is the checkpoint of another run ({changes}); use the old settings, or {FRESH}")
         with _as_user_error(path, "holds another network", FRESH):
+            _check_like(document["learner"], learner.state_dict(), "learner")
             learner.load_state_dict(document["learner"])
             _check_shapes(document, learner, early_stopping)
         device_or_damage = "is from another kind of device, or not a valid checkpoint"
         with _as_user_error(path, device_or_damage, f"resume there, or {FRESH}"):
+            _check_like(document["batches"], batches.state_dict(), "batches")
             batches.load_state_dict(document["batches"])
             torch.set_rng_state(document["rng"])
             if learner.device.type == "cuda":
@@ -252,6 +256,10 @@ def _check_shapes(document, learner, early_stopping):
                 raise ValueError(f"{name} is of shape {tuple(shape)}")
     if early_stopping and document["epoch"] and "val_accuracy" not in document["history"]:
         raise ValueError("its history has no validation accuracy")
+    optimizer = getattr(learner, "optimizer", None)
+    for parameter, values in optimizer.state.items() if optimizer else ():
+        if not all(torch.is_tensor(value) and value.shape in ((), parameter.shape) for value in values.values()):
+            raise ValueError("its optimizer has a state of another shape")
     saved, best = document["early_stopping"], document["best_weights"]
     if (saved or {}).keys() != (dataclasses.asdict(early_stopping) if early_stopping else {}).keys():
         raise ValueError("its early stopping has other values")
@@ -261,6 +269,29 @@ def _check_shapes(document, learner, early_stopping):
         raise ValueError("its best epoch is not that of its weights")
     if best is not None and {k: v.shape for k, v in best.items()} != {k: v.shape for k, v in learner.weights().items()}:
         raise ValueError("its best weights have other names or shapes")
+
+
+def _check_like(saved, own, name):
+    """Raise ValueError where a saved state has other names, types or shapes than one's own before it is loaded.
+
+    What is empty before, as an optimizer's state, is not compared. A number may be a tensor, as it is on CUDA.
+    """
+    if _is_number(own):
+        alike = _is_number(saved)
+    elif isinstance(own, torch.Tensor):
+        alike = torch.is_tensor(saved) and (saved.shape, saved.dtype) == (own.shape, own.dtype)
+    elif isinstance(own, (dict, list)):
+        alike = isinstance(saved, type(own)) and (not own or len(saved) == len(own))
+    else:
+        alike = isinstance(saved, type(own))
+    if not alike:
+        raise ValueError(f"its {name} is of another kind or shape")
+    for key in own if isinstance(own, dict) else range(len(own)) if isinstance(own, list) else ():
+        _check_like(saved[key], own[key], key if isinstance(own, dict) else name)
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) or (torch.is_tensor(value) and not value.shape)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,9 @@
 """The exceptions whose one line of text the user is meant to read, and functions that read other exceptions."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 
@@ -47,3 +50,38 @@ def unreadable(path: Path, problem: Exception | str) -> UserError:
     if isinstance(problem, (FileNotFoundError, PermissionError, IsADirectoryError)):
         return UserError(f"cannot read {path}: {problem.strerror}; run the task without --redraw first")
     return UserError(f"{path} is damaged ({problem}); run the task without --redraw to write it again")
+
+
+class Fields(dict):
+    """What a file of results holds by name. Asking for a name that it lacks is a UserError that names the file."""
+
+    def __init__(self, path: Path, values: Any = ()):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise unreadable(self.path, f"it has no {name}")
+
+    def __reduce__(self) -> tuple:
+        return Fields, (self.path, dict(self))
+
+
+@contextlib.contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise what goes wrong in the block as a UserError: its files are there, but hold what no run of ours writes.
+
+    An error that says enough itself is raised as it is: of the user, of the disk, or a lack of memory.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        what = f"{type(error).__name__}: {first_line(error)}"
+        files = sorted(path.name for kind in ("json", "csv", "npz") for path in Path(folder).glob(f"[!.]*.{kind}"))
+        names = f" ({', '.join(files)})" if files else ""
+        raise UserError(
+            f"a file in {folder}{names} is damaged, or of another version ({what}); write it again, or restore it"
+        ) from error

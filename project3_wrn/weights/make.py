@@ -63,7 +63,7 @@ def main():
     tables.save_arrays(FOLDER / "held_out.npz", {"logits": val_logits.numpy(), "labels": val_set.labels.numpy()})
 
     fitted = fit(val_logits, val_set.labels)
-    metrics = cli.read_json(args.held_out / "metrics.json")[0]
+    metrics = cli.read_json(args.held_out / "metrics.json", list)[0]
     facts = {
         "file": weights.name,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
