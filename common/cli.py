@@ -324,5 +324,6 @@ def entry_point(main: Callable) -> NoReturn:
 
 def exit_with(line: str, status: int) -> NoReturn:
     """Print one line to standard error and exit."""
+    line = " ".join(line.splitlines())  # a path may have a line break
     print(f"error: {line}", file=sys.stderr, flush=True)
     sys.exit(status)
