@@ -22,15 +22,15 @@ def stand_in(dataset, home, monkeypatch):
         files[name] = cifar_files.encode(chunk.labels.numpy(), pixels)
         batch = {b"labels": chunk.labels.tolist(), b"data": pixels}
         pickles[name.removesuffix(".bin")] = pickle.dumps(batch, protocol=2)
-    monkeypatch.setattr(download, "FILES", {name: _md5(raw) for name, raw in files.items()})
-    monkeypatch.setattr(download, "PICKLES", {name: _md5(raw) for name, raw in pickles.items()})
+    monkeypatch.setattr(download, "FILES", {name: md5(raw) for name, raw in files.items()})
+    monkeypatch.setattr(download, "PICKLES", {name: md5(raw) for name, raw in pickles.items()})
     monkeypatch.setattr(download, "_remote", lambda: iter(()))
     for variable in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(variable, str(home))
     return files, pickles
 
 
-def _md5(raw):
+def md5(raw):
     return hashlib.md5(raw, usedforsecurity=False).hexdigest()
 
 

@@ -32,6 +32,7 @@ from common.support.files import atomic, locked, remove_stale
 from common.support.progress import Progress
 
 FOLDER = Path(__file__).resolve().parents[2] / "data"
+FETCH = Path(__file__).with_name("fetch.py")  # the program that downloads
 BINARY = "cifar-10-batches-bin"
 PICKLES = {  # MD5s of the official python version, as torchvision checks them
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -190,7 +191,7 @@ class _Bounded:
 
     def read(self, size):
         raw = self.file.read(size)
-        self.left -= len(raw)
+        self.left -= len(raw) or size  # behind the end tarfile would read on until it is where a header says
         if self.left < 0:
             raise UserError(f"it unpacks to more than {UNPACKED:,} bytes")
         return raw
@@ -205,7 +206,7 @@ def _from_archive(file):
                 name = Path(member.name).name
                 if member.isfile() and name in (*FILES, *PICKLES) and member.size <= LARGEST:
                     members[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError, RecursionError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RecursionError) as error:
         problem = first_line(error)
         raise UserError(f"archive is truncated or corrupt ({problem}); delete it and download it again") from error
     if FILES.keys() <= members.keys():
@@ -246,7 +247,7 @@ def _from_web(url, slowest, speeds=None):
 
 def _run_fetch(url, file, size, slowest, speeds):
     """Write what `url` serves into `file` by fetch.py, `size` bytes and one at most; return its content type."""
-    command = [sys.executable, "-I", Path(__file__).with_name("fetch.py"), url, str(size + 1), str(PATIENCE)]
+    command = [sys.executable, "-I", FETCH, url, str(size + 1), str(PATIENCE)]
     host = url.split("/")[2]
     pipes = {"stdin": subprocess.PIPE, "stdout": file, "stderr": subprocess.PIPE}
     received, began, heard = 0, None, time.monotonic()  # began: when the first byte came

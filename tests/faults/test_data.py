@@ -287,7 +287,14 @@ def header(name, size, kind=tarfile.REGTYPE):
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-BOMBS = {  # each unpacks to 1 GiB or more
+def pax(**headers):
+    """Return an archive whose first member has these headers of its own."""
+    info = tarfile.TarInfo("readme.html")
+    info.pax_headers = headers
+    return gzip.compress(info.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+
+
+BOMBS = {  # each unpacks to 1 GiB or more, or says so
     "an archive of zeros": lambda: gzipped_zeros(1024),
     "a member": lambda: gzip.compress(header("data_batch_1.bin", 1 << 30)) + gzipped_zeros(1025),
     "another member": lambda: gzip.compress(header("readme.html", 1 << 34)) + gzipped_zeros(1025),
@@ -295,10 +302,12 @@ BOMBS = {  # each unpacks to 1 GiB or more
     "a pax header": lambda: gzip.compress(header("pax", 1 << 30, tarfile.XHDTYPE)) + gzipped_zeros(1025),
     "two million members": lambda: gzip.compress(header("readme.html", 0) * 2000) * 1000,
     "nested names": lambda: gzip.compress((header("name", 2, tarfile.GNUTYPE_LONGNAME) + b"a" * 512) * 2000) * 50,
+    "a size of 21 digits": lambda: pax(size="9" * 21),
+    "a size that is no number": lambda: pax(**{"GNU.sparse.size": "many", "GNU.sparse.map": "1,2"}),
 }
 
 
-@pytest.mark.attack("an archive that unpacks to a gigabyte or more")
+@pytest.mark.attack("an archive that unpacks to a gigabyte or more, or has an impossible size")
 @pytest.mark.parametrize("bomb", list(BOMBS))
 def test_gzip_bomb(bomb, official, tmp_path, monkeypatch):
     assert download.UNPACKED <= 300e6
