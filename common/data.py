@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from common.support import download
-from common.support.cifar_files import FILES, SAMPLE, SAMPLE_FILES, decode, read
+from common.support.cifar_files import SAMPLE, SAMPLE_FILES, decode, read
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 VALIDATION_SHARE = 0.1  # the share of the training images that is held out for validation
@@ -55,13 +55,13 @@ def load(scale: str, folder: str | Path | None = None) -> tuple[Dataset, Dataset
     folder: contains CIFAR-10 in any official form, or is where to download it to; data/ in the repository if None.
 
     Raises:
-        UserError: a file is missing, damaged, or cannot be downloaded.
+        UserError: a file is missing or damaged, and cannot be downloaded.
     """
     if scale == "quick":
-        folder, source, files = SAMPLE, SAMPLE_SOURCE, SAMPLE_FILES
+        files, source = {name: read(SAMPLE / name, md5) for name, md5 in SAMPLE_FILES.items()}, SAMPLE_SOURCE
     else:
-        (folder, source), files = download.ensure(folder), FILES
-    *train, test = (decode(read(folder / name, md5)) for name, md5 in files.items())
+        files, source = download.load(folder)
+    *train, test = map(decode, files.values())
     return _join(train), _join([test]), source
 
 

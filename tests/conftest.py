@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from common import cli, data
+from tests import small_cifar
 
 ROOT = Path(__file__).resolve().parents[1]
 BASH = shutil.which("bash") or "bash"  # on Windows Git's, which is first on its PATH; subprocess would start WSL's
@@ -27,6 +28,12 @@ def _one_thread():
 @pytest.fixture(scope="session")
 def sample():
     return data.load("quick")[:2]
+
+
+@pytest.fixture
+def official(sample, tmp_path, monkeypatch):
+    """Return two dicts {name: bytes}, six small binary files and pickles that the checks take for the official ones."""
+    return small_cifar.stand_in(sample[1], tmp_path, monkeypatch)
 
 
 @pytest.fixture

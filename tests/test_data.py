@@ -1,11 +1,6 @@
-import contextlib
-import hashlib
-import http.server
 import io
-import pickle
 import sys
 import tarfile
-import threading
 import time
 
 import numpy as np
@@ -19,6 +14,7 @@ from common import data
 from common.support import cifar_files, download
 from common.support.errors import UserError
 from tests.conftest import ROOT
+from tests.small_cifar import archive
 
 
 def test_sample_is_real_balanced_and_small(sample):
@@ -92,37 +88,7 @@ def test_pixel_statistics_in_float64():
     assert np.allclose(pixels.std(1), std, atol=5e-5)
 
 
-REMOTE = download._remote
-
 # --- sources: six small files stand in for the official ones, with their MD5s ---
-
-
-@pytest.fixture
-def official(monkeypatch, sample):
-    """Return {name: bytes} of six small binary files that the checks take for the official ones."""
-    monkeypatch.setattr(download.Path, "home", lambda: ROOT / "nowhere")
-    names = list(cifar_files.FILES)
-    chunks = [sample[1][80 * i : 80 * (i + 1)] for i in range(6)]
-    files, md5s, pickles, pickle_md5s = {}, {}, {}, {}
-    for name, chunk in zip(names, chunks):
-        raw = cifar_files.encode(chunk.labels.numpy(), chunk.images.flatten(1).numpy())
-        files[name], md5s[name] = raw, hashlib.md5(raw).hexdigest()
-        batch = pickle.dumps({b"labels": chunk.labels.tolist(), b"data": chunk.images.flatten(1).numpy()}, protocol=2)
-        short = name.removesuffix(".bin")
-        pickles[short], pickle_md5s[short] = batch, hashlib.md5(batch).hexdigest()
-    for module in (data, download):
-        monkeypatch.setattr(module, "FILES", md5s)
-    monkeypatch.setattr(download, "PICKLES", pickle_md5s)
-    monkeypatch.setattr(download, "_remote", lambda: iter(()))
-    return files, pickles
-
-
-def archive(path, members):
-    with tarfile.open(path, "w:gz") as tar:
-        for name, raw in members.items():
-            info = tarfile.TarInfo(f"cifar-10-batches/{name}")
-            info.size = len(raw)
-            tar.addfile(info, io.BytesIO(raw))
 
 
 @pytest.mark.parametrize("form", ["files", "binary archive", "python archive", "python folder"])
@@ -139,71 +105,23 @@ def test_every_local_form_gives_the_same_files(form, official, tmp_path):
         (tmp_path / "cifar-10-batches-py").mkdir()
         for name, raw in pickles.items():
             (tmp_path / "cifar-10-batches-py" / name).write_bytes(raw)
-    folder, _ = download.ensure(tmp_path)
-    assert {name: (folder / name).read_bytes() for name in files} == files
-    train, test, _ = data.load("full", folder)
-    assert (len(train), len(test)) == (400, 80)
-
-
-@pytest.mark.parametrize("hurt", ["flipped byte", "missing file"])
-def test_damaged_files_are_named(hurt, official, tmp_path):
-    files, _ = official
-    for name, raw in files.items():
-        (tmp_path / name).write_bytes(raw)
-    victim = tmp_path / "data_batch_3.bin"
-    if hurt == "missing file":
-        victim.unlink()
-    else:
-        raw = bytearray(victim.read_bytes())
-        raw[1000] ^= 1
-        victim.write_bytes(raw)
-    with pytest.raises(UserError, match=r"data_batch_3\.bin"):
-        data.load("full", download.ensure(tmp_path)[0])
-
-
-def test_truncated_archive_is_named_and_leaves_nothing(official, tmp_path):
-    files, _ = official
-    path = tmp_path / "cifar-10-binary.tar.gz"
-    archive(path, files)
-    path.write_bytes(path.read_bytes()[:-20_000])
-    with pytest.raises(UserError, match=r"cifar-10-binary\.tar\.gz.*archive is truncated or corrupt"):
-        download.ensure(tmp_path)
-    assert not (tmp_path / download.BINARY).exists()
-
-
-def test_archive_with_a_flipped_byte_is_named(official, tmp_path):
-    files, _ = official
-    path = tmp_path / "cifar-10-binary.tar.gz"
-    archive(path, files)
-    raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 0xFF
-    path.write_bytes(raw)
-    with pytest.raises(UserError, match=r"Tried: .*cifar-10-binary\.tar\.gz: .+ By hand"):
-        download.ensure(tmp_path)
+    folder = tmp_path if form == "files" else tmp_path / download.BINARY
+    for _ in range(2):  # the second time from where the first put them
+        train, test, _ = data.load("full", tmp_path)
+        assert (len(train), len(test)) == (400, 80)
+        assert {name: (folder / name).read_bytes() for name in files} == files
 
 
 def test_a_deleted_set_is_made_again(official, tmp_path):
     files, _ = official
     archive(tmp_path / "cifar-10-binary.tar.gz", files)
-    folder, _ = download.ensure(tmp_path)
-    for name in files:
-        (folder / name).unlink()
-    assert download.ensure(tmp_path)[0] == folder
+    folder = tmp_path / download.BINARY
+    for _ in range(2):
+        assert download.load(tmp_path)[0] == files
+        for name in files:
+            (folder / name).unlink()
+    download.load(tmp_path)
     assert {name: (folder / name).read_bytes() for name in files} == files
-
-
-def test_a_pickle_that_is_not_the_official_one_is_never_loaded(official, tmp_path):
-    _, pickles = official
-    marker = tmp_path / "marker"
-
-    class Malicious:
-        def __reduce__(self):
-            return (marker.write_text, ("run",))
-
-    archive(tmp_path / "cifar-10-python.tar.gz", pickles | {"data_batch_2": pickle.dumps(Malicious())})
-    with pytest.raises(UserError, match="data_batch_2 has MD5"):
-        download.ensure(tmp_path)
-    assert not marker.exists()
 
 
 def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, tmp_path, monkeypatch):
@@ -216,90 +134,10 @@ def test_second_source_when_the_first_fails_and_one_error_when_all_do(official, 
     sources = [("primary", dead), ("liar", lambda: wrong)]
     monkeypatch.setattr(download, "_remote", lambda: iter(sources))
     with pytest.raises(UserError, match=r"primary: too slow.*liar: test_batch\.bin differ.*By hand"):
-        download.ensure(tmp_path)
+        download.load(tmp_path)
     sources.append(("mirror", lambda: files))
-    assert download.ensure(tmp_path) == (tmp_path / download.BINARY, "mirror")
-    assert "MD5s right" in download.ensure(tmp_path)[1]  # and now it is there
-
-
-@pytest.fixture
-def hosts(official, tmp_path, monkeypatch):
-    """Return hosts(kind, ...), which makes a loopback server, one per kind, the only sources. None reaches npm.
-
-    good: the archive. slow: the same, in ten parts with a pause after each. refusing: nobody listens. html: a page.
-    short: half of the archive. endless: the archive and more bytes without an end. status: 503.
-    """
-    archive(tmp_path / "served", official[1])
-    raw, name, servers = (tmp_path / "served").read_bytes(), "cifar-10-python.tar.gz", []
-    monkeypatch.setattr(download, "OFFICIAL", {name: (cifar_files.md5(raw), len(raw))})
-    monkeypatch.setattr(download, "_remote", REMOTE)
-    monkeypatch.setattr(download.shutil, "which", lambda name: None)
-    monkeypatch.setattr(download, "JUDGED", 0.1)
-
-    def serve(kind):
-        class Host(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                self.send_response(503 if kind == "status" else 200)
-                self.send_header("Content-Type", "text/html" if kind == "html" else "application/gzip")
-                self.end_headers()
-                body = {"html": b"<html>Please log in</html>", "short": raw[: len(raw) // 2]}.get(kind, raw)
-                with contextlib.suppress(OSError):  # the client has left
-                    for part in range(10):
-                        size = -(-len(body) // 10)
-                        self.wfile.write(body[part * size : (part + 1) * size])
-                        time.sleep(0.05 if kind == "slow" else 0)
-                    while kind == "endless":
-                        self.wfile.write(bytes(1 << 16))
-
-            def log_message(self, *arguments):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Host)
-        url = f"http://127.0.0.1:{server.server_port}/{name}?{kind}"
-        if kind == "refusing":
-            server.server_close()
-        else:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            servers.append(server)
-        return url
-
-    def make(*kinds):
-        first, *others = map(serve, kinds)
-        monkeypatch.setattr(CIFAR10, "url", first)
-        monkeypatch.setattr(download, "MIRRORS", others)
-
-    yield make
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def test_every_bad_host_is_named_and_the_next_one_is_taken(official, hosts, tmp_path, capsys):
-    hosts("refusing", "status", "html", "short", "endless", "good")
-    folder, source = download.ensure(tmp_path / "data")
-    assert source.endswith("?good")
-    assert {name: (folder / name).read_bytes() for name in official[0]} == official[0]
-    lines = [line for line in capsys.readouterr().err.splitlines() if "trying the next source" in line]
-    whys = ("refused", "Service Unavailable", "text/html", "bytes", "bytes")
-    assert len(lines) == len(whys) and all(why in line for why, line in zip(whys, lines))
-
-
-def test_a_slow_host_is_given_up_but_used_when_nothing_else_answers(official, hosts, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(download, "SLOW", 1e9)
-    hosts("slow", "refusing", "html")
-    folder, source = download.ensure(tmp_path / "data")
-    assert "?slow" in source and "without a limit of time" in source
-    assert {name: (folder / name).read_bytes() for name in official[0]} == official[0]
-    errors = capsys.readouterr().err
-    assert "too slow" in errors and "npm is not installed" in errors
-
-
-def test_when_nothing_works_the_message_says_what_to_download(hosts, tmp_path):
-    hosts("refusing", "html")
-    with pytest.raises(UserError) as problem:
-        download.ensure(tmp_path)
-    (line,) = str(problem.value).splitlines()
-    assert f"download {CIFAR10.url} (MD5 c58f30108f718f92721af3b95e74349a)" in line and str(tmp_path) in line
+    assert download.load(tmp_path) == (files, "mirror")
+    assert "MD5s right" in download.load(tmp_path)[1]  # and now it is there
 
 
 def test_the_mirrors_have_official_archives():
@@ -310,10 +148,10 @@ def test_the_mirrors_have_official_archives():
 
 def test_a_folder_that_does_not_exist_is_announced(official, tmp_path, capsys):
     with pytest.raises(UserError, match="could not obtain"):
-        download.ensure(tmp_path / "mistyped")
+        download.load(tmp_path / "mistyped")
     assert f"{tmp_path / 'mistyped'} does not exist: CIFAR-10 (184 MB) will be put there\n" == capsys.readouterr().out
     with pytest.raises(UserError, match="could not obtain"):
-        download.ensure(tmp_path)
+        download.load(tmp_path)
     assert not capsys.readouterr().out
 
 

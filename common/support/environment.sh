@@ -2,6 +2,7 @@
 # It runs in bash 3.2 (macOS) and in Git Bash (Windows) too.
 
 export PYTHONUTF8=1 # Windows' Python otherwise prints and reads in the code page of the country
+wheels=https://download.pytorch.org/whl
 torch_floor=$(sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 required="
@@ -58,8 +59,10 @@ make_environment() { # make_environment [MODULE ...]: set $PYTHON, installing in
     base=$(find_python) || stop "no Python 3.10 or newer on the PATH; install one (https://www.python.org/downloads/) and run this again"
     index=$("$base" common/support/nvidia.py | tr -d '\r')
     set_venv_python
-    # A .venv from the right index is not made again: where it cannot use the card, the program says why.
-    if [ -x "$PYTHON" ] && can_import "$PYTHON" && { can_use_gpu "$PYTHON" || [ "$(cat .venv/index 2>/dev/null)" = "$index" ]; }; then
+    # A .venv from the right index is not made again: where it cannot use the card, the program says why. Nor is one that
+    # a better one cannot be had for, as that index does not answer.
+    if [ -x "$PYTHON" ] && can_import "$PYTHON" &&
+        { can_use_gpu "$PYTHON" || [ "$(cat .venv/index 2>/dev/null)" = "$index" ] || ! has_wheels "$index"; }; then
         if can_import "$PYTHON" "$@"; then
             echo "environment: .venv"
         else
@@ -80,10 +83,11 @@ make_environment() { # make_environment [MODULE ...]: set $PYTHON, installing in
     fi
     if [ -n "$index" ]; then
         echo "installing PyTorch from its wheels for $index"
-        if ! install_wheels "$index" $(grep -E '^torch(vision)?==' constraints.txt) && ! install_wheels "$index" "torch>=$torch_floor" torchvision; then
+        if ! install_wheels "$index" $(sed -nE 's/^(torch(vision)?==[^ ]*).*/\1/p' constraints.txt) && ! install_wheels "$index" "torch>=$torch_floor" torchvision; then
             echo "PyTorch's wheels for $index are unavailable; installing the default build"
             [ "$index" != cpu ] || check_space default
             [ "$PYTHON" = "$base" ] || make_venv "$base"
+            index=default # so that the next start tries again
         fi
     fi
     install_requirements "$@"
@@ -142,13 +146,17 @@ install() { # install ARGUMENT ...: by uv where it is installed, else by pip
     fi
 }
 
+has_wheels() { # has_wheels INDEX: whether this index of PyTorch's wheels answers
+    "$base" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=20).close()' "$wheels/$1/torch/" 2>/dev/null
+}
+
 install_wheels() { # install_wheels INDEX REQUIREMENT ...
     # Where the index does not answer, pip may find builds elsewhere that do not match each other; then the import fails.
     local index=$1
     shift
     # For uv a mirror in UV_DEFAULT_INDEX would come before --index-url.
     UV_DEFAULT_INDEX='' UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=1 PIP_RETRIES=1 PIP_DEFAULT_TIMEOUT=20 \
-        install --index-url "https://download.pytorch.org/whl/$index" "$@" &&
+        install --index-url "$wheels/$index" "$@" &&
         "$PYTHON" -c 'import torch, torchvision' 2>/dev/null
 }
 
@@ -163,15 +171,29 @@ install_requirements() { # install_requirements [MODULE ...]: with the packages 
 }
 
 install_list() { # install_list FOLDER: what its requirements.txt names, in the versions of constraints.txt, else the newest
-    local torch='^torch(vision)?==' list=(-r "$1/requirements.txt") versions=(-c "$1/constraints.txt")
+    local torch='^torch(vision)?==' names
     "$PYTHON" -c 'import torch, torchvision' 2>/dev/null || torch='^$' # what is installed for this machine stays
-    grep -vE "$torch" constraints.txt >"$1/constraints.txt"
-    install "${list[@]}" "${versions[@]}" && return
+    names=$(sed 's/[^A-Za-z0-9._-].*//' "$1/requirements.txt" | tr '\n' '|')
+    grep -E "^(${names%|})==" constraints.txt | grep -vE "$torch" >"$1/hashed.txt"
+    grep -vE "$torch" constraints.txt | sed 's/ --hash.*//' >"$1/constraints.txt"
+    install_versions "$1" && return
     if [ -n "$uv" ]; then
         echo "uv could not install these packages; trying pip"
         uv=''
-        install "${list[@]}" "${versions[@]}" && return
+        install_versions "$1" && return
     fi
     echo "the versions of constraints.txt could not be installed; trying the newest ones"
-    install "${list[@]}"
+    install -r "$1/requirements.txt"
+}
+
+install_versions() { # install_versions FOLDER: what its lists name; stop if a file has another hash than constraints.txt says
+    # pip wants hashes of all packages or of none. So those with hashes come first, without what they depend on. Standard
+    # output stays the terminal, for pip's bars of progress.
+    (
+        set -o pipefail
+        { install --no-deps --require-hashes -r "$1/hashed.txt" 2>&1 >&3 | tee "$1/errors" >&2; } 3>&1
+    ) && install -r "$1/requirements.txt" -c "$1/constraints.txt" && return
+    ! grep -qi hash "$1/errors" ||
+        stop "a package is not the one that constraints.txt names (see the hashes above), and was not installed; somebody may have changed it. Try another network or package index"
+    return 1
 }
