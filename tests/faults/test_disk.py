@@ -337,37 +337,29 @@ def archived(monkeypatch, tmp_path, sample):
     return folder
 
 
-@pytest.mark.attack("a full disk while the data files are written", short=2, whole=14)
+@pytest.mark.attack("a full disk while the data files are written", short=2, whole=18)
 def test_each_write_of_the_data(attempt, archived, monkeypatch):
-    """Of the six files and their folder, each write and each sync fails once; the next start finds all six."""
-    before, calls, real_write, real_sync = contents(archived), [], Path.write_bytes, os.fsync
+    """Each of the six files once cannot be made, written or named; those before it are whole. The next start has all."""
+    number, step = divmod(attempt, 3)
+    owner, name = ((files.tempfile, "mkstemp"), (Path, "write_bytes"), (files.os, "replace"))[step]
+    before, calls, real = contents(archived), [], getattr(owner, name)
 
-    def fail(real):
-        def call(*arguments):
-            calls.append(arguments)
-            if len(calls) > attempt:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            return real(*arguments)
-
-        return call
+    def fail(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) > number:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fail(real_write))
-        patch.setattr(download.os, "fsync", fail(real_sync))
-        if attempt >= 12:
-            patch.setattr(download.tempfile if attempt == 12 else download.os, *full_call(attempt))
+        patch.setattr(owner, name, fail)
         with pytest.raises(UserError, match="cannot write"):
-            download.ensure(archived)
-    assert {name: raw for name, raw in contents(archived).items() if name != ".lock"} == before
-    folder, _ = download.ensure(archived)
+            download.load(archived)
+    folder = archived / download.BINARY
+    written = {path.name: cifar_files.md5(path.read_bytes()) for path in folder.iterdir()}
+    assert len(written) == number and written.items() <= download.FILES.items()
+    assert before.items() <= contents(archived).items()
+    download.load(archived)
     assert {name: cifar_files.md5((folder / name).read_bytes()) for name in download.FILES} == download.FILES
-
-
-def full_call(attempt):
-    def fail(*arguments, **options):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    return ("mkdtemp" if attempt == 12 else "replace"), fail
 
 
 @pytest.fixture
@@ -484,7 +476,8 @@ def test_temporary_files_of_the_killed(attempt, cache, archived, tmp_path, monke
     for path in (*places, single, *page, *libraries):
         killed_write(path)
     assert len([path for path in tmp_path.rglob(".*") if files.is_temporary(path)]) == len(places) + 4
-    (archived / ".cifar-10-abcdefgh").mkdir()
+    (archived / download.BINARY).mkdir()
+    killed_write(archived / download.BINARY / "test_batch.bin")
     assert outputs.list_files(out, "*.png") == []
     assert checkpoints.exists(places[2]) is False
 
@@ -493,9 +486,8 @@ def test_temporary_files_of_the_killed(attempt, cache, archived, tmp_path, monke
         tables.write_text(path, "new")
     process = run_in_process(task1.main, *START, "--out", out)
     assert process.returncode == 0, process.stderr
-    download.ensure(archived)
-    left = [path for path in tmp_path.rglob(".*") if files.is_temporary(path) or path.name.startswith(".cifar-10-")]
-    assert left == []
+    download.load(archived)
+    assert not list(filter(files.is_temporary, tmp_path.rglob(".*")))
 
 
 @pytest.mark.attack("a power cut after a file is renamed")

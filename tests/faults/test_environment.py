@@ -145,7 +145,7 @@ def test_no_home(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "FOLDER", tmp_path)
     monkeypatch.setattr(download, "_remote", lambda: iter(()))
     with pytest.raises(download.UserError, match="could not obtain CIFAR-10"):
-        download.ensure()
+        download.load()
     if shutil.which("cc") or shutil.which("gcc"):
         assert native.load(ROOT / "common" / "winograd.c")
 

@@ -104,7 +104,7 @@ def test_two_that_fetch_the_data(attempt, sample, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "_from_archive", lambda file: time.sleep(0.5) or real(file))
 
     def fetch():
-        print(download.ensure(tmp_path)[1])
+        print(download.load(tmp_path)[1])
 
     (first, one), (second, other) = together(tmp_path, fetch, fetch)
     assert (first, second) == (0, 0), one + other
@@ -112,7 +112,7 @@ def test_two_that_fetch_the_data(attempt, sample, tmp_path, monkeypatch):
     assert made.endswith("cifar-10-binary.tar.gz\n")
     assert "another run is using it; waiting" in waited and waited.endswith("all six MD5s right\n")
     assert {name: (tmp_path / download.BINARY / name).read_bytes() for name in parts} == parts
-    assert not list(tmp_path.glob(".cifar-10-*"))
+    assert not list(filter(files.is_temporary, (tmp_path / download.BINARY).iterdir()))
 
 
 @pytest.mark.attack("two run_all.sh in one clone", short=1, whole=1)
