@@ -25,7 +25,7 @@ from project3_wrn.method.train import Backend, build
 from tests.conftest import ROOT, TASKS
 
 EPOCHS = 12  # of 100 steps: memory after epoch 2 is compared with that after epoch 12
-GROWTH = 4  # MB, far less than one per cent of what the process has; batches of 4 that are kept would be 50 MB, their activations more
+GROWTH = 4  # MB; a training that keeps its batches of 4 would grow by 50
 PROC = Path("/proc/self/statm")
 LIMIT = 2 << 30  # bytes
 SECONDS = {"task1_loss_curves": 75, "task4_architectures": 45}  # until the peak, after the first evaluation
