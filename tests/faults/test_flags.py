@@ -21,7 +21,7 @@ from unittest import mock
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from common import cli, data, sweep
@@ -166,10 +166,14 @@ def files_here():
 
 
 def attack(request, record_property, strategy, check, short, whole):
-    """Check many examples of a strategy: always the same, so that a failure is seen again."""
+    """Check many examples of a strategy: always the same, so that a failure is seen again.
+
+    A failing example is not made smaller: one that hangs would be tried hundreds of times.
+    """
     number = whole if request.config.getoption("--faults") else short
     checks = list(HealthCheck)
     options = dict(max_examples=number, derandomize=True, deadline=None, database=None, suppress_health_check=checks)
+    options |= dict(phases=[Phase.generate], report_multiple_bugs=False)
     tried = []
 
     @settings(**options)
