@@ -78,7 +78,7 @@ def load_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, np.ndarray]:
     """Return the arrays of an .npz file, or those of `names`, as Fields.
 
     Raises:
-        UserError: the file is missing or damaged, has none of these names, or holds other objects.
+        UserError: the file is missing or damaged, lacks one of these names, or holds other objects.
     """
     try:
         # numpy would take a single array, and would advise to load a pickle

@@ -128,7 +128,7 @@ def result_changes(result, settings):
     """Name the settings that a result was not made with, as `checkpoints.setting_changes` does; empty if none."""
     try:
         return checkpoints.setting_changes(json.loads(str(result["settings"])), settings)
-    except (KeyError, ValueError):
+    except (UserError, KeyError, ValueError):
         return "it was written by another version"
 
 
