@@ -106,7 +106,8 @@ def load(folder: str | Path | None = None) -> tuple[dict[str, bytes], str]:
         for name in problems:
             _write(places[-1] / name, found[name])
     if there:
-        print(f"{', '.join(problems)}: missing or damaged, now put into {places[-1]} from {source}", flush=True)
+        names = ", ".join(problems)
+        print(f"{places[-1]}: {names} missing or damaged, now replaced from {source}", flush=True)
     return {name: files.get(name) or found[name] for name in FILES}, source
 
 

@@ -20,7 +20,7 @@ from common.support.errors import UserError
 from tests.conftest import assert_single_error_line
 from tests.small_cifar import archive, put, tree
 
-TRIES = 20  # of each test that damages something at random
+TRIES = 10  # of each test that damages something at random
 ARCHIVES = tuple(download.OFFICIAL)  # of the binary version, of the python version
 
 
@@ -99,14 +99,14 @@ def full(official, tmp_path, request):
     return tmp_path
 
 
-@pytest.mark.attack("a byte flipped in one of the six files", whole=10)
+@pytest.mark.attack("a byte flipped in one of the six files", whole=20)
 def test_flipped_byte(attempt, official, full, capsys, record_property):
     record_property("tried", TRIES)
     for chance in map(random.Random, range(TRIES * attempt, TRIES * (attempt + 1))):
         try_repair(official, full, flip, chance, capsys)
 
 
-@pytest.mark.attack("one of the six files cut off, too long or missing", whole=10)
+@pytest.mark.attack("one of the six files cut off, too long or missing", whole=20)
 def test_other_damage(attempt, official, full, capsys, record_property):
     record_property("tried", TRIES)
     (full / ARCHIVES[attempt % 2]).unlink()
@@ -114,7 +114,7 @@ def test_other_damage(attempt, official, full, capsys, record_property):
         try_repair(official, full, chance.choice([cut, lengthen, None]), chance, capsys)
 
 
-@pytest.mark.attack("one of the six files damaged or missing, and no source", whole=5)
+@pytest.mark.attack("one of the six files damaged or missing, and no source", whole=10)
 def test_no_source(attempt, official, tmp_path, record_property, run_in_process):
     record_property("tried", TRIES)
     for chance in map(random.Random, range(TRIES * attempt, TRIES * (attempt + 1))):
@@ -150,7 +150,7 @@ def try_archive(official, folder, name, raw):
     shutil.rmtree(folder / download.BINARY)
 
 
-@pytest.mark.attack("a byte flipped in an official archive, or the archive cut off", whole=10)
+@pytest.mark.attack("a byte flipped in an official archive, or the archive cut off", whole=20)
 def test_damaged_archive(attempt, official, tmp_path, record_property):
     record_property("tried", TRIES)
     for seed in range(TRIES * attempt, TRIES * (attempt + 1)):
@@ -160,29 +160,29 @@ def test_damaged_archive(attempt, official, tmp_path, record_property):
         try_archive(official, tmp_path, name, chance.choice([flip, cut])(raw, chance))
 
 
-@pytest.mark.attack("a byte flipped in the head of a member of an archive", whole=10)
+@pytest.mark.attack("bytes flipped in the images and the heads of members of an archive", whole=20)
 def test_damaged_heads(attempt, official, tmp_path, record_property):
     record_property("tried", TRIES)
     for seed in range(TRIES * attempt, TRIES * (attempt + 1)):
         chance, name = random.Random(seed), ARCHIVES[seed % 2]
         archive(tmp_path / name, official[seed % 2])
         raw = bytearray(gzip.decompress((tmp_path / name).read_bytes()))
-        with tarfile.open(tmp_path / name) as tar:
-            starts = [member.offset for member in tar]
-        for _ in range(chance.randrange(1, 4)):
-            raw[chance.choice(starts) + chance.randrange(512)] = chance.randrange(256)
-        head = chance.choice(starts)  # with a right checksum, or tarfile looks no further than at that
-        raw[head + 124 + chance.randrange(12)] = chance.choice(b"0123456789\x80\xff ")
-        raw[head + 156] = chance.choice(b"0123456789LKxgSDMNV\0")
-        raw[head + 148 : head + 156] = b" " * 8
-        raw[head + 148 : head + 155] = b"%06o\0" % sum(raw[head : head + 512])
+        raw[chance.randrange(len(raw))] ^= 1  # nearly always in an image
+        if seed // 2 % 2:
+            with tarfile.open(tmp_path / name) as tar:
+                head = chance.choice([member.offset for member in tar])
+            raw[head + chance.randrange(512)] = chance.randrange(256)
+            raw[head + 124 + chance.randrange(12)] = chance.choice(b"0123456789\x80\xff ")
+            raw[head + 156] = chance.choice(b"0123456789LKxgSDMNV\0")
+            raw[head + 148 : head + 156] = b" " * 8  # a right checksum, or tarfile looks no further than at that
+            raw[head + 148 : head + 155] = b"%06o\0" % sum(raw[head : head + 512])
         try_archive(official, tmp_path, name, gzip.compress(bytes(raw), 1))
 
 
 def put_odd(path, kind):
     """Make `path` something else than a file."""
-    if kind in ("pipe", "device") and not hasattr(os, "mkfifo"):
-        pytest.skip("Windows has no such files")
+    if os.name == "nt" and kind != "folder":
+        pytest.skip("Windows has no such files, or lets no user make them")
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "folder":
@@ -213,7 +213,7 @@ def test_odd_file(kind, official, tmp_path):
     before = tree_kinds(tmp_path)
     archive(tmp_path / ARCHIVES[0], official[0])
     if kind == "folder":  # its content may be somebody's
-        with pytest.raises(UserError, match=r"cannot write .*data_batch_3\.bin: Is a directory"):
+        with pytest.raises(UserError, match=r"cannot write .*data_batch_3\.bin: "):
             download.load(tmp_path)
         (tmp_path / ARCHIVES[0]).unlink()
         assert tree_kinds(tmp_path) == before
@@ -340,6 +340,8 @@ def test_no_home(official, tmp_path, monkeypatch):
 @pytest.mark.attack("a mistyped --data: no such folder, a file, a link loop, a line break, a name too long")
 @pytest.mark.parametrize("kind", ["missing", "file", "link loop", "line break", "too long"])
 def test_mistyped_folder(kind, official, tmp_path, run_in_process):
+    if os.name == "nt" and kind in ("link loop", "line break"):
+        pytest.skip("Windows has no such names, or lets no user make such links")
     path = tmp_path / {"line break": "data\n\nfolder", "too long": "d" * 300}.get(kind, "data")
     if kind == "file":
         path.write_bytes(b"notes")
