@@ -339,7 +339,7 @@ def archived(monkeypatch, tmp_path, sample):
 
 @pytest.mark.attack("a full disk while the data files are written", short=2, whole=18)
 def test_each_write_of_the_data(attempt, archived, monkeypatch):
-    """Each of the six files cannot be made, written or named once; those before it are whole. The next start has all."""
+    """Each of the six files cannot be made, written or named once; those before it are whole, the next start has all."""
     number, step = divmod(attempt, 3)
     owner, name = ((files.tempfile, "mkstemp"), (Path, "write_bytes"), (files.os, "replace"))[step]
     before, calls, real = contents(archived), [], getattr(owner, name)
