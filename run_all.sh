@@ -71,6 +71,15 @@ from common import cli
 from common.support import machine
 cli.entry_point(lambda: print(machine.choose_device(sys.argv[1])))
 '
+discard_checkpoints='
+import contextlib, sys
+from pathlib import Path
+from common.support import checkpoints, errors, files
+for folder in sys.argv[1:]:
+    for lock in Path(folder).rglob("checkpoints/lock"):
+        with contextlib.suppress(errors.UserError), files.locked(lock, wait=False):  # another run_all.sh may train there
+            checkpoints.discard_all(lock.parent)
+'
 if [ -z "$plan" ] || [ "$device" != cuda ]; then # --plan works without the GPU
     device=$("$PYTHON" -c "$choose_device" "$device") || exit $?
 fi
@@ -188,10 +197,11 @@ if [ ${#failed[@]} -gt 0 ]; then
 fi
 # Everything is done, so no task needs its checkpoints. A quick run leaves those of an unfinished full one alone.
 [ "$scale" = quick ] && folder=outputs_quick || folder=outputs
+finished=()
 for name in "${names[@]}"; do
-    case $name in project3_wrn*) continue ;; esac # it removes its own
-    find "${name%%/*}/$folder" -path '*/checkpoints/*' -type f -name '*.pt' -delete
+    case $name in project3_wrn*) ;; *) finished+=("${name%%/*}/$folder") ;; esac # project 3 removes its own
 done
+"$PYTHON" -c "$discard_checkpoints" ${finished[@]+"${finished[@]}"}
 if [ "$scale" = quick ]; then
     echo "to train on all of CIFAR-10: bash run_all.sh --scale full"
     echo "(it resumes after an interruption; add --plan to see how long it takes)"

@@ -8,6 +8,7 @@ from torch import nn
 from common import augment, data
 from common.models import MODELS, forward_flops, parameter_count
 from common.models.dropout import Dropout
+from common.support import cifar_files
 from common.training import cosine
 
 RECORDS = 10_000  # of each official file; the MD5s ensure that ours are the official ones
@@ -29,7 +30,7 @@ def torchvision_resnet18():
 
 
 def count_images(ending):
-    return RECORDS * sum(name.endswith(ending) for name in data.FILES)
+    return RECORDS * sum(name.endswith(ending) for name in cifar_files.FILES)
 
 
 def validation_images():

@@ -161,7 +161,7 @@ def count_runs(folder):
     """Return how many finished runs with a validation set a folder has."""
     if (folder / "logits.npz").exists():
         return sum(key.endswith("/val") for key in tables.load_arrays(folder / "logits.npz"))
-    return len(list(folder.glob("runs/*.npz")))
+    return len(list(folder.glob("runs/[!.]*.npz")))
 
 
 def output_folder(folders, scale, redraw):

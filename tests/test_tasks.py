@@ -579,13 +579,6 @@ def test_a_damaged_data_folder(tmp_path, run_in_process):
     assert_single_error_line(run_in_process(load_script(FIRST).main, *words), "data_batch_1.bin", status=1)
 
 
-def test_two_runs_of_one_task_at_once(tmp_path, run_in_process):
-    with lock(tmp_path):
-        assert_single_error_line(
-            run_in_process(load_script(FIRST).main, "--scale", "quick", "--out", tmp_path), "another run", status=1
-        )
-
-
 @pytest.mark.parametrize("damage", ["cut", "absent", "of another task"])
 def test_redraw_from_a_damaged_history(quick, tmp_path, damage):
     out = tmp_path / "results"

@@ -153,6 +153,8 @@ def _fetch(folder, problems, there):
 
 def _write(path, raw):
     try:
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            path.unlink()  # a pipe or a device
         with atomic(path) as temporary:
             temporary.write_bytes(raw)
     except UserError as error:

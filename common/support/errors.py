@@ -70,14 +70,15 @@ class Fields(dict):
 def reading(folder: Path) -> Iterator[None]:
     """Raise what goes wrong in the block as a UserError: its files are there, but hold what no run of ours writes.
 
-    An error that says enough itself is raised as it is: of the user, of the disk, or a lack of memory.
+    An error that says enough itself is raised as it is: of the user, of the disk, or a lack of memory; and one that can
+    only be a mistake in the code.
     """
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, OSError, NameError, ImportError):
         raise
     except Exception as error:
-        if out_of_memory(error):
+        if out_of_memory(error) or str(error).startswith("module '"):  # a module lacks an attribute
             raise
         what = f"{type(error).__name__}: {first_line(error)}"
         files = sorted(path.name for kind in ("json", "csv", "npz") for path in Path(folder).glob(f"[!.]*.{kind}"))

@@ -182,15 +182,15 @@ def test_each_write_of_project_3(attempt, whole, tmp_path, monkeypatch, run_in_p
 @pytest.mark.attack("a full disk when a later checkpoint is written", short=1, whole=6)
 def test_a_later_checkpoint(attempt, tmp_path, monkeypatch, run_in_process):
     """The checkpoint before it is whole, and the training resumes from there to the same results."""
-    monkeypatch.setattr(checkpoints, "INTERVAL", 0)
     number, how = 1 + attempt % 2, ("fsync", "mkstemp", "replace")[attempt // 2]
     words, path = (*START, "--epochs", "3"), Path("checkpoints", "loss_history_seeds", "baseline-0.pt")
     with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "INTERVAL", 0)
         Disk(patch, number, how)
         process = run_in_process(task1.main, *words, "--out", tmp_path / "full")
     assert_single_error_line(process, "cannot write", path.name, "No space left on device", status=1)
     before = checkpoints.load(tmp_path / "full" / path, "", "")
-    assert before["epoch"] == number
+    assert before["epoch"] == 0 and len(before["partial"]["losses"]) == number
     for folder in ("full", "straight"):
         process = run_in_process(task1.main, *words, "--out", tmp_path / folder)
         assert process.returncode == 0, process.stderr
@@ -339,7 +339,7 @@ def archived(monkeypatch, tmp_path, sample):
 
 @pytest.mark.attack("a full disk while the data files are written", short=2, whole=18)
 def test_each_write_of_the_data(attempt, archived, monkeypatch):
-    """Each of the six files cannot be made, written or named once; those before it are whole, the next start has all."""
+    """Each of the six files once cannot be made, written or named; those before are whole, the next start has all."""
     number, step = divmod(attempt, 3)
     owner, name = ((files.tempfile, "mkstemp"), (Path, "write_bytes"), (files.os, "replace"))[step]
     before, calls, real = contents(archived), [], getattr(owner, name)

@@ -235,7 +235,7 @@ def test_every_script_is_attacked():
     for path in ROOT.glob("[a-z]*/**/*.py"):
         name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
         if path.parts[len(ROOT.parts)] != "tests" and "__main__" in path.read_text(encoding="utf-8"):
-            assert name in SCRIPTS or name == "common.support.nvidia", name
+            assert name in SCRIPTS or name in ("common.support.nvidia", "common.support.signals"), name
 
 
 @pytest.mark.attack("a random command line of a script, good and bad values")

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from torchvision.datasets import CIFAR10
 
 from common import data
 from common.support import download
@@ -151,7 +152,7 @@ def hosts(official, tmp_path, monkeypatch):
 
     def make(*serves):
         first, *others = (start(*serve) if isinstance(serve, tuple) else start(serve) for serve in serves)
-        monkeypatch.setattr(download.CIFAR10, "url", first)
+        monkeypatch.setattr(CIFAR10, "url", first)
         monkeypatch.setattr(download, "MIRRORS", others)
         return [first, *others]
 
