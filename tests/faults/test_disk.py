@@ -5,7 +5,6 @@ injected where the program syncs, names or makes a file.
 """
 
 import errno
-import io
 import itertools
 import os
 import random
@@ -13,7 +12,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from project3_wrn import compare_models
 from project3_wrn import main as project3
 from project3_wrn.method.recipes import Recipe
 from task1_loss_curves import main as task1
+from tests import small_cifar
 from tests.conftest import ROOT, assert_single_error_line
 
 START = ("--scale", "quick", "--device", "cpu", "--epochs", "1", "--seeds", "1", "--batch-size", "100")
@@ -321,19 +320,11 @@ def test_a_readme_that_cannot_be_written_is_the_old_one(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def archived(monkeypatch, tmp_path, sample):
+def archived(official, tmp_path):
     """Return a folder with an archive of six small files, which the checks take for the official ones."""
-    raw = cifar_files.encode(sample[1][:60].labels.numpy(), sample[1][:60].images.flatten(1).numpy())
-    folder, size = tmp_path / "data", len(raw) // 6
+    folder = tmp_path / "data"
     folder.mkdir()
-    parts = {name: raw[size * i : size * (i + 1)] for i, name in enumerate(cifar_files.FILES)}
-    monkeypatch.setattr(download, "FILES", {name: cifar_files.md5(part) for name, part in parts.items()})
-    monkeypatch.setattr(download, "_remote", lambda: iter(()))
-    with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
-        for name, part in parts.items():
-            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            info.size = len(part)
-            archive.addfile(info, io.BytesIO(part))
+    small_cifar.archive(folder / "cifar-10-binary.tar.gz", official[0])
     return folder
 
 

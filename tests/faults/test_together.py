@@ -1,21 +1,20 @@
 """Two processes at once: one waits for the other or is refused in one line, and all outputs are whole."""
 
-import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 import traceback
 
 import pytest
 
 from common import tables, winograd
-from common.support import cifar_files, download, files, machine, native
+from common.support import download, files, machine, native
 from grading import build
 from task1_loss_curves import main as task1
+from tests import small_cifar
 from tests.conftest import BASH, ROOT, assert_single_error_line
 
 TASK1 = ROOT / "task1_loss_curves" / "main.py"
@@ -88,18 +87,10 @@ def test_two_of_one_task(attempt, tmp_path, monkeypatch, run_in_process):
 
 
 @pytest.mark.attack("two processes that fetch the data into the same folder", short=1, whole=3)
-def test_two_that_fetch_the_data(attempt, sample, tmp_path, monkeypatch):
+def test_two_that_fetch_the_data(attempt, official, tmp_path, monkeypatch):
     """One makes the six files from an archive; the other waits, prints so, and takes them."""
-    part = sample[1][:60]
-    raw = cifar_files.encode(part.labels.numpy(), part.images.flatten(1).numpy())
-    size = len(raw) // len(cifar_files.FILES)
-    parts = {name: raw[size * i : size * (i + 1)] for i, name in enumerate(cifar_files.FILES)}
-    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
-        for name, content in parts.items():
-            info = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
-            info.size = size
-            archive.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(download, "FILES", {name: cifar_files.md5(content) for name, content in parts.items()})
+    parts, _ = official
+    small_cifar.archive(tmp_path / "cifar-10-binary.tar.gz", parts)
     real = download._from_archive
     monkeypatch.setattr(download, "_from_archive", lambda file: time.sleep(0.5) or real(file))
 
