@@ -55,10 +55,16 @@ RUN = Text(
     "One run of `{command}`: {minutes:.0f} minutes on {cores} cores. {link} lists every attack.",
     "`{command}` 的一次运行：{cores} 核，{minutes:.0f} 分钟。{link} 列出每一种攻击。",
 )
+MEMORY = Text(
+    "Peak memory of the committed runs (`peak_memory_gb` of each run.json): {low:.1f} to {high:.1f} GB per process in "
+    "tasks 1 to 4, which train in one process per core; {project3:.1f} GB in project 3, which has one process.",
+    "已提交的各次运行的内存峰值（各 run.json 的 `peak_memory_gb`）：任务一至四每个进程 {low:.1f} 至 {high:.1f} GB，每个核一个进程；"
+    "项目三只有一个进程，为 {project3:.1f} GB。",
+)
 
 
 def format_table(lang: str) -> str:
-    """Return the table in a language, "en" or "zh", with a line on the run that it is from.
+    """Return the table in a language, "en" or "zh", with a line on the run that it is from, and one on memory.
 
     Raises:
         KeyError: a file of tests/faults is not in AREAS.
@@ -74,4 +80,17 @@ def format_table(lang: str) -> str:
     facts = cli.read_json(FOLDER / "run.json")
     line = RUN.format(**facts, link="[results.csv](tests/faults/results.csv)")
     columns = [getattr(column, lang) for column in COLUMNS]
-    return tables.markdown([dict(zip(columns, row)) for row in cells]) + "\n" + getattr(line, lang) + "\n"
+    paragraphs = (getattr(text, lang) for text in (line, format_memory()))
+    return tables.markdown([dict(zip(columns, row)) for row in cells]) + "".join(f"\n{text}\n" for text in paragraphs)
+
+
+def format_memory() -> Text:
+    """Return the sentence on the peak memory of the committed runs."""
+    assignment, project3 = (read_peaks(tasks) for tasks in ("task*", "project3_wrn"))
+    return MEMORY.format(low=min(assignment), high=max(assignment), project3=max(project3))
+
+
+def read_peaks(tasks: str) -> list[float]:
+    """Return the peak memory in GB of every committed full-scale run of the tasks that match."""
+    runs = [cli.read_json(path) for path in cli.ROOT.glob(f"{tasks}/outputs/**/run.json")]
+    return [run["peak_memory_gb"] for run in runs if run.get("peak_memory_gb")]
