@@ -5,9 +5,9 @@ from urllib.parse import unquote
 
 import pytest
 
-from common import cli
+from common import cli, tables
 from common.models import MODELS
-from grading import readmes
+from grading import readmes, reliability
 from project3_wrn import options
 from project3_wrn.method.recipes import RECIPES
 
@@ -166,6 +166,12 @@ def test_a_page_in_a_readme(tmp_path, monkeypatch):
     (tmp_path / "task" / "outputs").rename(tmp_path / "task" / "outputs_short")
     assert "(outputs_short/study/x.png)" in readmes.format_page("task", name, "en")
     assert readmes.format_page("task", "outputs/none.md", "en") == "not yet run\n"
+
+
+def test_every_area_of_the_attacks_has_a_row():
+    areas = {path.stem.removeprefix("test_") for path in reliability.FOLDER.glob("test_*.py")}
+    assert areas == reliability.AREAS.keys()
+    assert {row["area"] for row in tables.read_csv(reliability.FOLDER / "results.csv")} == areas
 
 
 def test_headline_counts_each_reported_accuracy_once(monkeypatch):
