@@ -196,7 +196,7 @@ def _train_epoch(learner, batches, epoch, epochs, schedule, partial, on_step, sa
         None. Their batches are prepared again, as their random numbers are drawn one after the other.
     save_step: called with (losses so far, seconds so far) after each step except the last.
     """
-    losses, before = (list(partial["losses"]), partial["seconds"]) if partial else ([], 0.0)
+    losses, before = (list(partial["losses"].to(learner.device)), partial["seconds"]) if partial else ([], 0.0)
     steps, done, started = len(batches), len(losses), time.perf_counter() - before
     sizes, factor = [], None
     for step, (x, y) in enumerate(batches):

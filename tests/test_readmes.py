@@ -114,7 +114,9 @@ def flags_of(script):
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
 def test_flags_that_the_text_names_exist(path):
     scripts = [*cli.ROOT.glob("task*/*.py"), *cli.ROOT.glob("project3_wrn/*.py"), *cli.ROOT.glob("*/build.py")]
-    known = set().union(*(flags_of(name_of(script)) for script in scripts), flags_of("run_all.sh"), flags_of("tests/run.sh"))
+    known = set().union(
+        *(flags_of(name_of(script)) for script in scripts), flags_of("run_all.sh"), flags_of("tests/run.sh")
+    )
     named = {flag for span in re.findall(r"`([^`\n]+)`", prose(path)) for flag in FLAG.findall(span)}
     assert named <= known
 

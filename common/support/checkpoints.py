@@ -184,7 +184,7 @@ class Checkpoint:
         with _as_user_error(path, "holds another network", FRESH):
             _check_like(document["learner"], learner.state_dict(), "learner")
             learner.load_state_dict(document["learner"])
-            _check_shapes(document, learner, early_stopping)
+            _check_shapes(document, learner, len(batches), early_stopping)
         device_or_damage = "is from another kind of device, or not a valid checkpoint"
         with _as_user_error(path, device_or_damage, f"resume there, or {FRESH}"):
             _check_like(document["batches"], batches.state_dict(), "batches")
@@ -245,15 +245,25 @@ def _missing(document):
     return ""
 
 
-def _check_shapes(document, learner, early_stopping):
-    """Raise ValueError where history, best weights or early stopping do not fit this learner, which has been loaded."""
-    if document["partial"] and document["partial"]["losses"].shape[1:] != learner.shape:
+def _check_shapes(document, learner, steps, early_stopping):
+    """Raise ValueError where history, best weights or early stopping do not fit this learner, which has been loaded.
+
+    steps: of an epoch.
+    """
+    partial = document["partial"]
+    if partial and (partial["losses"].shape[1:] != learner.shape or not 0 < len(partial["losses"]) < steps):
         raise ValueError("the losses of its last epoch are of another shape")
+    counts = document["learner"].get("counts")  # of the images in its last epoch; a stack has none
+    if counts and bool(counts["total"]) != bool(partial):
+        raise ValueError("its learner is not at the step of its losses")
     for name, values in document["history"].items():
         for value in values:
-            shape = value[0].shape if name == "batch_losses" else value.shape
-            if shape not in ((), learner.shape):
-                raise ValueError(f"{name} is of shape {tuple(shape)}")
+            if name == "batch_losses":
+                fits = value.shape[1:] == learner.shape and 0 < len(value) <= steps
+            else:
+                fits = value.shape in ((), learner.shape)
+            if not fits:
+                raise ValueError(f"{name} is of shape {tuple(value.shape)}")
     if early_stopping and document["epoch"] and "val_accuracy" not in document["history"]:
         raise ValueError("its history has no validation accuracy")
     optimizer = getattr(learner, "optimizer", None)

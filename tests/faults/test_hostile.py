@@ -52,11 +52,28 @@ def fit(path, kind, sample, epochs=2):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, sample):
-    """Return {kind: (checkpoint after one epoch, losses of two epochs that nothing stopped)}."""
+    """Return {kind: (checkpoint, losses of two epochs that nothing stopped)}.
+
+    The checkpoint is that after one epoch or, of "a network within an epoch", after one more step.
+    """
     folder, found = tmp_path_factory.mktemp("checkpoints"), {}
     for kind in ("network", "stack"):
         fit(folder / f"{kind}.pt", kind, sample, 1)
         found[kind] = folder / f"{kind}.pt", fit(folder / "straight" / f"{kind}.pt", kind, sample)
+    within, real, steps = folder / "within.pt", Learner.step, []
+
+    def stop_in_step_4(self, x, y):
+        steps.append(1)
+        if len(steps) == 4:  # an epoch has two
+            raise KeyboardInterrupt
+        return real(self, x, y)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "INTERVAL", 0)
+        patch.setattr(Learner, "step", stop_in_step_4)
+        fit(within, "network", sample)
+    assert len(checkpoints.load(within, "", "")["partial"]["losses"]) == 1
+    found["a network within an epoch"] = within, found["network"][1]
     return found
 
 
@@ -138,7 +155,7 @@ VALUES = (..., None, "text", [], {}, True, 7, -5, 2.5, torch.zeros(3), torch.zer
 
 
 @pytest.mark.attack("a checkpoint without one of its keys, or with a value of another type or shape", short=1, whole=6)
-@pytest.mark.parametrize("kind", ["network", "stack"])
+@pytest.mark.parametrize("kind", ["network", "stack", "a network within an epoch"])
 def test_crafted_checkpoints(attempt, kind, trained, sample, tmp_path, record_property):
     """Everything in the document that a training writes is replaced by everything that it is not."""
     path, losses = trained[kind]
