@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from benchmarks import step_cost
 from common import cli, plots, repeated, sweep, tables
 from common.learners import Learner, StackedLearner
-from common.support import chinese_assignment, files, machine
+from common.support import chinese_assignment, download, files, machine
 from common.support.translations import CHINESE, SENTENCES, label
 from tests.conftest import ROOT, TASKS, assert_single_error_line, run_python
 
@@ -573,7 +573,9 @@ def test_a_device_that_is_not_available(run_in_process):
     )
 
 
-def test_a_damaged_data_folder(tmp_path, run_in_process):
+def test_a_damaged_data_folder_without_a_source(tmp_path, run_in_process, monkeypatch):
+    monkeypatch.setattr(download, "_remote", lambda: iter(()))
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "test_batch.bin").write_bytes(b"x" * 100)
     words = ("--scale", "full", "--data", tmp_path, "--out", tmp_path / "out")
     assert_single_error_line(run_in_process(load_script(FIRST).main, *words), "data_batch_1.bin", status=1)

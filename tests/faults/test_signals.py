@@ -139,7 +139,7 @@ def test_a_signal_while_python_imports(attempt, tmp_path):
     for line in child.stderr:  # one per import that has ended
         if "common.support.signals" in line:
             break
-    time.sleep(0.2 * attempt)
+    time.sleep(0.2 + 0.2 * attempt)  # the line after the import has run
     sent = time.monotonic()
     child.send_signal(number)
     assert_ended(child, sent, number)
