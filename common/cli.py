@@ -21,6 +21,7 @@ from common.support.files import atomic, locked, remove_stale
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = {"quick": 2, "full": 5}
+MOST_SEEDS = 1000
 PACKAGES = ("torch", "torchvision", "numpy", "matplotlib", "scikit-learn")
 # an OSError that is the fault of a path that the user chose, or of the disk
 OF_FILES = {"ENOSPC", "EDQUOT", "EIO", "EROFS", "EACCES", "EPERM", "EISDIR", "ENOTDIR", "ENAMETOOLONG", "ELOOP"}
@@ -62,7 +63,15 @@ def positive(text: str) -> int:
     return int(text)
 
 
-positive.__name__ = "positive integer"  # argparse prints this name where the text is not one
+def seed_count(text: str) -> int:
+    """Parse a number of seeds, for argparse: every run of every seed is held in a list, so there is a limit."""
+    if positive(text) > MOST_SEEDS:
+        raise ValueError
+    return int(text)
+
+
+# argparse prints these names where the text is not one
+positive.__name__, seed_count.__name__ = "positive integer", f"number of seeds from 1 to {MOST_SEEDS}"
 
 
 class Parser(argparse.ArgumentParser):
@@ -97,7 +106,7 @@ def make_parser(description: str, seeds: dict = SEEDS) -> argparse.ArgumentParse
     )
     add(
         "--seeds",
-        type=positive,
+        type=seed_count,
         metavar="N",
         help=f"train each configuration with seeds 0 to N-1 (default: quick {seeds['quick']}, full {seeds['full']})",
     )
