@@ -243,7 +243,7 @@ def test_every_script_is_attacked():
 def test_random_flags(script, request, record_property):
     before = files_here()
     attack(
-        request, record_property, command_lines(script), lambda words: survives(call(script.main, words)), 12, whole=300
+        request, record_property, command_lines(script), lambda words: survives(call(script.main, words)), 12, whole=100
     )
     assert files_here() == before
 
@@ -299,7 +299,7 @@ def test_random_trainings(name, start, trainings, place, request, record_propert
     module = importlib.import_module(name)
     monkeypatch.setattr(module, "write_results", lambda *_, **__: None)
     lines = deep_lines(module, start)
-    short, whole = (6, 100) if start else (3, 15)  # a task trains many networks
+    short, whole = (6, 30) if start else (3, 6)  # a task trains many networks
     attack(request, record_property, lines, lambda words: trains_or_is_refused(module, words, place), short, whole)
 
 
@@ -338,7 +338,7 @@ def test_random_flags_of_run_all(tmp_path, request, record_property):
             assert process.stderr == ""
 
     words = st.sampled_from([*RUN_ALL * 2, *(word for word in (*WORDS, *NUMBERS, *PATHS) if word.isprintable())])
-    attack(request, record_property, st.lists(words, max_size=6), check, short=20, whole=300)
+    attack(request, record_property, st.lists(words, max_size=6), check, short=20, whole=100)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"]])
