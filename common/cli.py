@@ -218,9 +218,14 @@ def run_task(
     with output_folder(options):
         if not options.redraw:
             train(options)
-        with reading(options.out) if options.redraw else contextlib.nullcontext():
+        with reading_results(options):
             write_results(options.out, options.out)
     print(f"results: {options.out}")
+
+
+def reading_results(options: Options) -> contextlib.AbstractContextManager:
+    """Return a context manager for writing tables: with --redraw from old results, which may be damaged."""
+    return reading(options.out) if options.redraw else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

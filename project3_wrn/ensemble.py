@@ -14,7 +14,6 @@ method. Writes to project3_wrn/outputs/ensemble/, or to outputs_short/ensemble/ 
 """
 
 import argparse
-import contextlib
 import dataclasses
 import sys
 import time
@@ -78,7 +77,7 @@ def main():
             weights = (val.argmax(-1) == val_labels).double().mean(1)
             methods = combine(val, val_labels, test, weights)
             save(options, source, members, weights, test, methods, test_labels)
-        with reading(options.out) if options.redraw else contextlib.nullcontext():
+        with cli.reading_results(options):
             ensemble_tables.write_results(options.out)
     print(f"results: {options.out}")
 

@@ -21,7 +21,7 @@ import torch
 from common import cli, data, evaluation, tables
 from common.support import checkpoints, failures, plan
 from common.support.epoch_log import EpochLog, last_epoch
-from common.support.errors import gpu_failure, reading
+from common.support.errors import gpu_failure
 from common.support.progress import Progress, epoch_reporter
 from project3_wrn import result_files
 from project3_wrn.method import distributed
@@ -121,7 +121,7 @@ def run_study(
                 if is_main:
                     save(configs, results, options, dataset)
             if is_main:
-                with reading(options.out) if options.redraw else contextlib.nullcontext():
+                with cli.reading_results(options):
                     write_results(options.out)
                 failures.raise_if_any(failed, "The tables have the others")
                 print(f"results: {options.out}")

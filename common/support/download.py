@@ -27,7 +27,7 @@ from PIL import Image
 
 from common.support.cifar_files import FILES, IMAGES_PER_FILE, LARGEST, RECORD_BYTES, encode, md5, read, read_start
 from common.support.errors import UserError, first_line
-from common.support.files import atomic, locked, remove_stale
+from common.support.files import atomic, locked
 from common.support.progress import Progress
 
 FOLDER = Path(__file__).resolve().parents[2] / "data"
@@ -102,7 +102,6 @@ def load(folder: str | Path | None = None) -> tuple[dict[str, bytes], str]:
             return files, f"{BINARY}, all six MD5s right"
         there = any(os.path.lexists(place / name) for place in places for name in FILES)
         found, source = _fetch(folder, problems, there)
-        remove_stale(places[-1])
         for name in problems:
             _write(places[-1] / name, found[name])
     if there:

@@ -11,13 +11,15 @@ run.json, which the README's table of reliability is made from. A test that make
 
 import collections
 import csv
+import shutil
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from common import cli
-from common.support import machine
+from common.support import machine, native
 from tests.conftest import run_python
 from tests.faults.starts import command, results
 
@@ -71,6 +73,15 @@ def straight(tmp_path_factory):
         return done[name]
 
     return start
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """Return an empty folder for compiled libraries; skip where nothing can be compiled."""
+    if sys.platform != "linux" or not any(map(shutil.which, native.COMPILERS)):
+        pytest.skip("the library is compiled on Linux, by a C compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return native.cache_folder()
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):

@@ -124,8 +124,13 @@ def whole(tmp_path_factory, run_in_process, _quick_starts):
 WHOLE = {}
 
 
-def check_failing_write(main, words, number, how, code, whole, out, monkeypatch, run_in_process):
-    """Start with old outputs in `out`, let one write fail, and start again; check what both starts leave."""
+def check_failing_write(main, words, number, attempt, whole, out, monkeypatch, run_in_process):
+    """Start with old outputs in `out`, let one write fail, and start again; check what both starts leave.
+
+    attempt: seeds how the write fails.
+    """
+    chance, whole = random.Random(attempt), whole(main, words)
+    how, code = chance.choice(("mkstemp", "fsync", "replace")), chance.choice(ERRORS)
     for path, raw in ((path, b"old " + raw) for path, raw in contents(whole).items() if "runs/" not in path):
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_bytes(raw)
@@ -146,36 +151,12 @@ def check_failing_write(main, words, number, how, code, whole, out, monkeypatch,
 
 @pytest.mark.attack("a full disk, a used-up quota or a failing disk at one of task 1's writes", short=2, whole=10)
 def test_each_write_of_a_task(attempt, whole, tmp_path, monkeypatch, run_in_process):
-    chance = random.Random(attempt)
-    number, how = attempt, chance.choice(("mkstemp", "fsync", "replace"))
-    check_failing_write(
-        task1.main,
-        START,
-        number,
-        how,
-        chance.choice(ERRORS),
-        whole(task1.main, START),
-        tmp_path,
-        monkeypatch,
-        run_in_process,
-    )
+    check_failing_write(task1.main, START, attempt, attempt, whole, tmp_path, monkeypatch, run_in_process)
 
 
 @pytest.mark.attack("a full disk, a used-up quota or a failing disk at one of project 3's writes", short=1, whole=14)
 def test_each_write_of_project_3(attempt, whole, tmp_path, monkeypatch, run_in_process):
-    chance = random.Random(attempt)
-    number, how = 2 * attempt + 1, chance.choice(("mkstemp", "fsync", "replace"))
-    check_failing_write(
-        project3.main,
-        LENET,
-        number,
-        how,
-        chance.choice(ERRORS),
-        whole(project3.main, LENET),
-        tmp_path,
-        monkeypatch,
-        run_in_process,
-    )
+    check_failing_write(project3.main, LENET, 2 * attempt + 1, attempt, whole, tmp_path, monkeypatch, run_in_process)
 
 
 @pytest.mark.attack("a full disk when a later checkpoint is written", short=1, whole=6)
@@ -351,15 +332,6 @@ def test_each_write_of_the_data(attempt, archived, monkeypatch):
     assert before.items() <= contents(archived).items()
     download.load(archived)
     assert {name: cifar_files.md5((folder / name).read_bytes()) for name in download.FILES} == download.FILES
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """Return an empty folder for compiled libraries; skip where nothing can be compiled."""
-    if sys.platform != "linux" or not any(map(shutil.which, native.COMPILERS)):
-        pytest.skip("the library is compiled on Linux, by a C compiler")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return native.cache_folder()
 
 
 @pytest.mark.attack("a full disk while Winograd's library is compiled", short=1, whole=6)

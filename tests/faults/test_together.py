@@ -135,15 +135,6 @@ def test_two_run_all(request, tmp_path):
     assert not any(map(files.is_temporary, clone.rglob(".*")))
 
 
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    """Return an empty folder for compiled libraries; skip where nothing can be compiled."""
-    if sys.platform != "linux" or not any(map(shutil.which, native.COMPILERS)):
-        pytest.skip("the library is compiled on Linux, by a C compiler")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return native.cache_folder()
-
-
 STATES = ("empty", "half a library", "of another CPU", "a stale lock", "a killed write", "read-only")
 
 
